@@ -1,0 +1,21 @@
+"""AdamQLR and the study around it: optimizers, problems, training, tuning, results and figures."""
+
+from importlib import import_module, metadata
+from typing import Any
+
+__version__ = metadata.version("adamqlr")
+
+# Resolved on first use: the workflow's head process reads the configuration without loading PyTorch.
+_EXPORTS = {"AdamQLR": "adamqlr.optim.adamqlr", "KFAC": "adamqlr.optim.kfac"}
+
+__all__ = ["KFAC", "AdamQLR"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'adamqlr' has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_EXPORTS])

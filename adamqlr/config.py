@@ -1,0 +1,360 @@
+"""The study's configuration: one validated source of truth for every stage."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from adamqlr.errors import UserError
+from adamqlr.optim.registry import OPTIMIZERS
+from adamqlr.problems.registry import DATASETS
+from adamqlr.space import Space
+
+Objective = Literal["train_loss", "validation_loss"]
+
+
+class Section(BaseModel):
+    """A part of the configuration; a key it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class DatasetConfig(Section):
+    """One dataset: where it is, what is trained on it and for how long.
+
+    Attributes:
+        path: A file of the user's own: ``.npz`` with x_train, y_train, x_test, y_test, or a text table whose last
+            column is the target. Relative paths are looked up in the data folder.
+        label: Its name in figures and tables.
+        model: The network.
+        hidden: Widths of an MLP's hidden layers.
+        loss: ``cross_entropy`` for classes, ``half_mse`` for real targets.
+        epochs: Passes over the training rows in the ``epochs`` suite.
+        batch_size: Rows a step for optimizers that neither tune nor fix it.
+        augmentation: ``crop_flip`` (pad 4, random crop, horizontal flip) or none.
+        validation_fraction: Share of the training rows held out, for datasets without a fixed split.
+        test_fraction: Share of all rows held out, for tables without a test set.
+        seeds: Number of final runs, where it is not the study's.
+        objective: What tuning minimizes, where it is not the suite's.
+        runtime: Training seconds of one run in the runtime suites; also their limit while tuning.
+        runs_per_gpu: How many runs may share a GPU.
+    """
+
+    path: Path | None = None
+    label: str | None = None
+    model: Literal["mlp", "resnet18", "rosenbrock"] = "mlp"
+    hidden: tuple[PositiveInt, ...] = (50,)
+    loss: Literal["cross_entropy", "half_mse"]
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    augmentation: Literal["none", "crop_flip"] = "none"
+    validation_fraction: float = Field(default=0.15, gt=0, lt=1)
+    test_fraction: float = Field(default=0.15, gt=0, lt=1)
+    seeds: PositiveInt | None = None
+    objective: Objective | None = None
+    runtime: PositiveFloat = 900.0
+    runs_per_gpu: PositiveInt = 6
+
+
+class OptimizerConfig(Section):
+    """Changes to one registered optimizer.
+
+    Attributes:
+        options: Fixed keyword arguments, on top of the registered ones.
+        space: Distributions that replace or join the registered search space.
+    """
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    space: Space = Field(default_factory=dict)
+
+
+class SuiteConfig(Section):
+    """What bounds a run, and what tuning minimizes.
+
+    Attributes:
+        budget: ``epochs`` or ``runtime``: a run ends after its dataset's epochs, or after its training seconds.
+        objective: The loss that tuning minimizes.
+    """
+
+    budget: Literal["epochs", "runtime"]
+    objective: Objective
+
+
+class TuningConfig(Section):
+    """Asynchronous successive halving (ASHA; Li et al., MLSys 2020).
+
+    Attributes:
+        trials: Configurations drawn for each (dataset, optimizer) pair.
+        unit: What rungs count: training ``seconds`` as in the paper, or ``epochs``, whose results can be reproduced.
+        first_rung: Resource of the first rung.
+        reduction_factor: Between rungs; one in this many configurations passes each.
+        limit: Most resource one configuration gets in the ``epochs`` suite.
+        shards: Jobs that share the configurations of a pair.
+    """
+
+    trials: PositiveInt = 200
+    unit: Literal["seconds", "epochs"] = "seconds"
+    first_rung: PositiveFloat = 1.0
+    reduction_factor: int = Field(default=4, ge=2)
+    limit: PositiveFloat = 900.0
+    shards: PositiveInt = 8
+
+
+class TrainingConfig(Section):
+    """Final training and what it records.
+
+    Attributes:
+        seeds: Final runs of each (dataset, optimizer) pair.
+        seeds_per_job: Runs in one job.
+        record_every: Every step up to this one is recorded.
+        record_growth: From there on the recorded steps grow by this factor.
+        checkpoint_seconds: Seconds between checkpoints.
+    """
+
+    seeds: PositiveInt = 50
+    seeds_per_job: PositiveInt = 10
+    record_every: PositiveInt = 20
+    record_growth: float = Field(default=1.05, gt=1)
+    checkpoint_seconds: PositiveFloat = 60.0
+
+
+class StatisticsConfig(Section):
+    """Reduction of cubes.
+
+    Attributes:
+        grid_points: Points of a cube's time grid.
+        resamples: Bootstrap resamples of the seeds.
+        seed: Seed of the resampling.
+    """
+
+    grid_points: PositiveInt = 200
+    resamples: PositiveInt = 50
+    seed: int = 0
+
+
+PAPER_SUITES = {
+    "epochs": {"budget": "epochs", "objective": "validation_loss"},
+    "runtime_train": {"budget": "runtime", "objective": "train_loss"},
+    "runtime_validation": {"budget": "runtime", "objective": "validation_loss"},
+}
+
+
+def _names_to_mapping(value: Any) -> Any:
+    """Let ``[adam, adamqlr]`` stand for ``{adam: {}, adamqlr: {}}``, and an empty value for no settings."""
+    if isinstance(value, list):
+        return {name: {} for name in value}
+    if isinstance(value, Mapping):
+        return {key: {} if settings is None else settings for key, settings in value.items()}
+    return value
+
+
+def _dataset_defaults(value: Any) -> Any:
+    named = _names_to_mapping(value)
+    if not isinstance(named, Mapping):
+        return named
+    return {
+        key: {**DATASETS[key].defaults, **settings} if key in DATASETS and isinstance(settings, Mapping) else settings
+        for key, settings in named.items()
+    }
+
+
+def _suite_defaults(value: Any) -> Any:
+    named = _names_to_mapping(value)
+    if not isinstance(named, Mapping):
+        return named
+    return {key: settings or PAPER_SUITES.get(key, settings) for key, settings in named.items()}
+
+
+class StudyConfig(Section):
+    """A whole study.
+
+    Attributes:
+        name: Names the folder under ``results/``.
+        seed: Everything random derives from it.
+        device: ``auto`` is CUDA where there is a device, else the CPU.
+        data_dir: The data folder; the environment variable ``ADAMQLR_DATA_DIR`` comes before it.
+        suites: The suites to run, by name.
+        datasets: The datasets, by name.
+        optimizers: The optimizers, by name.
+        tuning: How hyperparameters are tuned.
+        training: How the best are trained.
+        statistics: How results are reduced.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    seed: int = Field(default=0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    data_dir: Path = Path("data")
+    suites: Annotated[dict[str, SuiteConfig], BeforeValidator(_suite_defaults)] = Field(
+        default_factory=lambda: {"epochs": SuiteConfig(**PAPER_SUITES["epochs"])}  # type: ignore[arg-type]
+    )
+    datasets: Annotated[dict[str, DatasetConfig], BeforeValidator(_dataset_defaults)]
+    optimizers: Annotated[dict[str, OptimizerConfig], BeforeValidator(_names_to_mapping)]
+    tuning: TuningConfig = TuningConfig()
+    training: TrainingConfig = TrainingConfig()
+    statistics: StatisticsConfig = StatisticsConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        optimizers = _names_to_mapping(data.get("optimizers")) or {}
+        for key in optimizers:
+            if key not in OPTIMIZERS:
+                raise ValueError(f"unknown optimizer '{key}': known are {', '.join(OPTIMIZERS)}")
+        datasets = _names_to_mapping(data.get("datasets")) or {}
+        for key, settings in datasets.items():
+            if key not in DATASETS and not (isinstance(settings, Mapping) and settings.get("path")):
+                raise ValueError(
+                    f"unknown dataset '{key}': known are {', '.join(DATASETS)}; a file of your own needs a 'path'"
+                )
+            if not str(key).replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"dataset name '{key}': use letters, digits, '_' and '-'")
+        return data
+
+    @property
+    def data_folder(self) -> Path:
+        """The data folder in force."""
+        return Path(os.environ.get("ADAMQLR_DATA_DIR") or self.data_dir)
+
+    def dataset(self, key: str) -> DatasetConfig:
+        """Return the dataset's settings.
+
+        Raises:
+            UserError: The study has no such dataset.
+        """
+        if key not in self.datasets:
+            raise UserError(f"unknown dataset '{key}': this study has {', '.join(self.datasets)}")
+        return self.datasets[key]
+
+    def optimizer(self, key: str) -> OptimizerConfig:
+        """Return the optimizer's settings.
+
+        Raises:
+            UserError: The study has no such optimizer.
+        """
+        if key not in self.optimizers:
+            raise UserError(f"unknown optimizer '{key}': this study has {', '.join(self.optimizers)}")
+        return self.optimizers[key]
+
+    def suite(self, key: str) -> SuiteConfig:
+        """Return the suite's settings.
+
+        Raises:
+            UserError: The study has no such suite.
+        """
+        if key not in self.suites:
+            raise UserError(f"unknown suite '{key}': this study has {', '.join(self.suites)}")
+        return self.suites[key]
+
+    def space(self, optimizer: str) -> Space:
+        """Return what is tuned for an optimizer; empty if nothing is."""
+        settings = self.optimizer(optimizer)
+        space = {**OPTIMIZERS[optimizer].space, **settings.space}
+        return {name: distribution for name, distribution in space.items() if name not in settings.options}
+
+    def is_tuned(self, optimizer: str) -> bool:
+        """Tell whether an optimizer has anything to tune."""
+        return bool(self.space(optimizer))
+
+    def objective(self, suite: str, dataset: str) -> Objective:
+        """Return the loss that tuning minimizes."""
+        return self.dataset(dataset).objective or self.suite(suite).objective
+
+    def seeds(self, dataset: str) -> range:
+        """Return the seeds of the final runs."""
+        return range(self.dataset(dataset).seeds or self.training.seeds)
+
+    def dataset_label(self, key: str) -> str:
+        """Return the dataset's name for figures and tables."""
+        return self.dataset(key).label or (DATASETS[key].label if key in DATASETS else key)
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> StudyConfig:
+    """Read and validate a study's configuration.
+
+    Args:
+        path: A YAML file.
+        overrides: ``section.key=value`` settings that come before the file's, such as ``training.seeds=3``.
+
+    Raises:
+        UserError: The file is missing or no YAML, or a setting is unknown or out of range; the message names it.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected a mapping of settings")
+    for override in overrides:
+        _set(data, override)
+    return parse_config(data, str(path))
+
+
+def parse_config(data: Mapping[str, Any], source: str) -> StudyConfig:
+    """Validate a configuration that is already read; ``source`` is named in errors.
+
+    Raises:
+        UserError: A setting is unknown or out of range.
+    """
+    try:
+        return StudyConfig.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_first_problem(error)}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "unknown key"
+    return f"{where}: {message}" if where else message
+
+
+def _set(data: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    if not separator or not path:
+        raise UserError(f"--set {override}: expected section.key=value")
+    *parents, last = path.split(".")
+    section = data
+    for parent in parents:
+        if isinstance(section.get(parent), list):
+            section[parent] = _names_to_mapping(section[parent])
+        if section.get(parent) is None:
+            section[parent] = {}
+        section = section[parent]
+        if not isinstance(section, dict):
+            raise UserError(f"--set {override}: '{parent}' is not a section")
+    section[last] = parse_value(text)
+
+
+def parse_value(text: str) -> Any:
+    """Read a setting's value as YAML would, with ``1e-3`` a number as everywhere else in Python."""
+    try:
+        return float(text) if "e" in text.lower() else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
+        return text
+
+
+def fingerprint(value: Any) -> str:
+    """Return a short hash of anything that JSON can hold."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,70 @@
+"""Files that appear whole or not at all, and NetCDF files that know what they are."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import xarray as xr
+
+from adamqlr.errors import UserError
+
+KIND = "adamqlr_kind"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that takes its place once the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _match_umask(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _match_umask(path: Path) -> None:
+    # mkstemp makes private files; results are shared on a cluster as any other file would be.
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path``, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_netcdf(dataset: xr.Dataset, path: Path, kind: str) -> None:
+    """Write a zlib-compressed NetCDF-4 file of the given ``kind``, whole or not at all."""
+    encoding = {
+        name: {"zlib": True, "complevel": 4}
+        for name, variable in dataset.variables.items()
+        if variable.dtype.kind in "fiub" and variable.ndim > 0
+    }
+    with replacing(path) as temporary:
+        dataset.assign_attrs({KIND: kind}).to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+
+
+def read_netcdf(path: Path, *kinds: str) -> xr.Dataset:
+    """Load a file written by :func:`write_netcdf` into memory.
+
+    Raises:
+        UserError: The file is missing, is no NetCDF file, or is of none of ``kinds``.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        dataset = xr.load_dataset(path, engine="netcdf4")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable NetCDF file ({error})") from error
+    found = dataset.attrs.get(KIND)
+    if found not in kinds:
+        raise UserError(f"{path}: expected {' or '.join(kinds)}, found {found or 'no result of this project'}")
+    return dataset

@@ -1,0 +1,1 @@
+"""Optimizers: one module each, beside the curvature and damping mathematics that they share."""

@@ -1,0 +1,236 @@
+"""AdamQLR: Adam's direction with K-FAC's learning-rate selection and damping."""
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+
+from adamqlr.optim.curvature import (
+    HessianLinearization,
+    Linearization,
+    fisher_quadratic_form,
+    preserved_buffers,
+)
+from adamqlr.optim.damping import DampingRule
+from adamqlr.optim.flat import FlatParameters
+from adamqlr.optim.losses import Loss, resolve_loss
+
+
+class AdamQLRInfo(NamedTuple):
+    """What one step found, as 0-d tensors on the parameters' device.
+
+    Attributes:
+        loss: L(θ; B) before the step.
+        lr: α, the learning rate taken.
+        curvature: c = dᵀ (C + λ I) d, with the damping from before the step.
+        grad_dot_direction: gᵀd.
+        damping: λ after the step.
+        rho: ρ = true_change / model_change; NaN where both vanish.
+        model_change: M(θ − α d) − M(θ).
+        true_change: L(θ − α d; B) − L(θ; B).
+    """
+
+    loss: Tensor
+    lr: Tensor
+    curvature: Tensor
+    grad_dot_direction: Tensor
+    damping: Tensor
+    rho: Tensor
+    model_change: Tensor
+    true_change: Tensor
+
+
+class AdamQLR(torch.optim.Optimizer):
+    """Adam's update direction, with learning rate and damping from a quadratic model of the loss.
+
+    Every step minimizes M(θ − α d) over α on the minibatch, where d = m̂ / (√v̂ + ε) is Adam's direction and M has the
+    curvature C + λ I, and adapts λ by Levenberg–Marquardt (Clarke & Hernández-Lobato, ICML 2024, algorithm 1)::
+
+        optimizer = AdamQLR(model, "cross_entropy")
+        for inputs, targets in batches:
+            info = optimizer.step(inputs, targets)
+
+    The step runs the forward and backward passes itself. It never waits for the device. The model's buffers move once
+    a step, as in an ordinary forward pass.
+
+    Args:
+        model: Any module whose output is one tensor. Frozen parameters stay as they are.
+        loss: ``"cross_entropy"``, ``"half_mse"``, the matching ``torch.nn`` module, or an object with the methods of
+            :class:`adamqlr.optim.losses.Loss`.
+        betas: Adam's decay rates β₁, β₂.
+        eps: Adam's ε.
+        damping: Initial damping λ₀; 0 with ``adapt_damping=False`` for none.
+        damping_decrease: ω_dec, multiplies λ where ρ > 3/4.
+        damping_increase: ω_inc, multiplies λ where ρ < 1/4.
+        min_damping: Adapted damping never falls below.
+        adapt_damping: Whether λ follows ρ.
+        curvature: ``"fisher"`` or ``"hessian"``, the matrix C.
+        lr_clipping: α_max; α is limited to [−α_max, α_max].
+        lr_rescaling: Multiplies α after clipping.
+        weight_decay: Decoupled: θ ← θ − α d − weight_decay · θ.
+
+    Raises:
+        ValueError: An argument is out of its range, or the parameters cannot be trained together.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: str | nn.Module | Loss,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        damping: float = 1e-3,
+        damping_decrease: float = 0.5,
+        damping_increase: float = 2.0,
+        min_damping: float = 1e-8,
+        adapt_damping: bool = True,
+        curvature: Literal["fisher", "hessian"] = "fisher",
+        lr_clipping: float | None = None,
+        lr_rescaling: float = 1.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        options = {
+            "betas": betas,
+            "eps": eps,
+            "damping_decrease": damping_decrease,
+            "damping_increase": damping_increase,
+            "min_damping": min_damping,
+            "adapt_damping": adapt_damping,
+            "curvature": curvature,
+            "lr_clipping": lr_clipping,
+            "lr_rescaling": lr_rescaling,
+            "weight_decay": weight_decay,
+        }
+        _check_options(damping=damping, **options)
+        self.model = model
+        self.loss = resolve_loss(loss)
+        self._flat = FlatParameters(model)
+        super().__init__(self._flat.parameters, options)
+        self._moment, self._second_moment = self._flat.zeros(), self._flat.zeros()
+        self._descent, self._gradient = self._flat.zeros(), self._flat.zeros()
+        self._descent_views = self._flat.views(self._descent)
+        self._gradient_views = self._flat.views(self._gradient)
+        self._step = torch.zeros((), dtype=torch.float32, device=self._flat.buffer.device)
+        self._damping = torch.full((), damping, dtype=self._flat.buffer.dtype, device=self._flat.buffer.device)
+        self._publish_state()
+
+    @property
+    def damping(self) -> Tensor:
+        """The current damping λ, a 0-d tensor."""
+        return self._damping.clone()
+
+    def step(self, inputs: Tensor, targets: Tensor) -> AdamQLRInfo:  # type: ignore[override]
+        """Take one step on a minibatch.
+
+        Args:
+            inputs: What the model is called with; its first dimension is the batch.
+            targets: What the loss compares the outputs with.
+
+        Raises:
+            ValueError: The minibatch is empty.
+        """
+        if len(inputs) == 0:
+            raise ValueError("the minibatch is empty")
+        self._flat.check_bound()
+        group = self.param_groups[0]
+        with torch.enable_grad():
+            linearize = Linearization if group["curvature"] == "fisher" else HessianLinearization
+            local = linearize(self.model, self.loss, self._flat.parameters, inputs, targets)
+            self._flat.gather(local.gradients, out=self._gradient)
+            for parameter, view in zip(self._flat.parameters, self._gradient_views, strict=True):
+                parameter.grad = view
+            self._update_descent()
+            if isinstance(local, Linearization):
+                undamped = fisher_quadratic_form(local, self.loss, targets, [self._descent_views])[0, 0]
+            else:
+                undamped = local.quadratic_form(self._descent_views)
+        return self._finish(local.loss, undamped, inputs, targets)
+
+    @torch.no_grad()
+    def _update_descent(self) -> None:
+        """Update Adam's moments and the descent direction −d = −m̂ / (√v̂ + ε)."""
+        group = self.param_groups[0]
+        beta1, beta2 = group["betas"]
+        # One fused Adam step of size 1 from the origin lands on −d.
+        self._descent.zero_()
+        adam(
+            [self._descent],
+            [self._gradient],
+            [self._moment],
+            [self._second_moment],
+            [],
+            [self._step],
+            fused=True,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=1.0,
+            weight_decay=0.0,
+            eps=group["eps"],
+            maximize=False,
+        )
+
+    @torch.no_grad()
+    def _finish(self, loss: Tensor, undamped: Tensor, inputs: Tensor, targets: Tensor) -> AdamQLRInfo:
+        """Choose α, move the parameters, measure ρ and adapt λ."""
+        group = self.param_groups[0]
+        theta, descent = self._flat.buffer, self._descent
+        slope = -torch.dot(self._gradient, descent)
+        curvature = torch.addcmul(undamped, self._damping, torch.dot(descent, descent))
+        # A vanished gradient leaves nothing to do, and 0/0 must not undo what was learnt.
+        lr = torch.where(slope == 0, slope, slope / curvature)
+        if group["lr_clipping"] is not None:
+            lr = lr.clamp(-group["lr_clipping"], group["lr_clipping"])
+        if group["lr_rescaling"] != 1:
+            lr = lr * group["lr_rescaling"]
+        before = theta.clone() if group["weight_decay"] else theta
+        theta.addcmul_(descent, lr)
+        with preserved_buffers(self.model):
+            true_change = self.loss(self.model(inputs), targets) - loss
+        if group["weight_decay"]:
+            theta.sub_(before, alpha=group["weight_decay"])
+        model_change = lr * (0.5 * lr * curvature - slope)
+        rho = true_change / model_change
+        if group["adapt_damping"]:
+            rule = DampingRule(group["damping_decrease"], group["damping_increase"], group["min_damping"])
+            self._damping.copy_(rule(self._damping, rho))
+        return AdamQLRInfo(loss, lr, curvature, slope, self._damping.clone(), rho, model_change, true_change)
+
+    def _publish_state(self) -> None:
+        """Show the flat state as PyTorch's usual per-parameter state, so that ``state_dict`` needs nothing special."""
+        moments = zip(
+            self._flat.parameters,
+            self._flat.views(self._moment),
+            self._flat.views(self._second_moment),
+            strict=True,
+        )
+        for parameter, moment, second_moment in moments:
+            self.state[parameter] = {"exp_avg": moment, "exp_avg_sq": second_moment}
+        self.param_groups[0].update(step=self._step, damping=self._damping)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state that ``state_dict`` returned; the run then continues to the same numbers."""
+        super().load_state_dict(state_dict)
+        states = [self.state[parameter] for parameter in self._flat.parameters]
+        self._flat.gather([state["exp_avg"] for state in states], out=self._moment)
+        self._flat.gather([state["exp_avg_sq"] for state in states], out=self._second_moment)
+        self._step.copy_(self.param_groups[0]["step"])
+        self._damping.copy_(self.param_groups[0]["damping"])
+        self._publish_state()
+
+
+def _check_options(**options: Any) -> None:
+    def require(condition: bool, name: str, wanted: str) -> None:
+        if not condition:
+            raise ValueError(f"{name} must be {wanted}, got {options[name]!r}")
+
+    require(all(0 <= beta < 1 for beta in options["betas"]), "betas", "in [0, 1)")
+    for name in ("eps", "damping", "min_damping", "weight_decay"):
+        require(options[name] >= 0, name, "at least 0")
+    require(0 < options["damping_decrease"] <= 1, "damping_decrease", "in (0, 1]")
+    require(options["damping_increase"] >= 1, "damping_increase", "at least 1")
+    require(options["lr_rescaling"] > 0, "lr_rescaling", "positive")
+    require(options["lr_clipping"] is None or options["lr_clipping"] > 0, "lr_clipping", "positive or None")
+    require(options["curvature"] in ("fisher", "hessian"), "curvature", "'fisher' or 'hessian'")

@@ -1,0 +1,61 @@
+"""Hypergradient descent on SGD's learning rate (Baydin et al., ICLR 2018, arXiv:1703.04782)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adamqlr.optim.flat import FlatParameters
+from adamqlr.optim.losses import Loss, resolve_loss
+from adamqlr.optim.minibatch import GradientInfo, backward_pass
+
+
+class BaydinSGD(torch.optim.Optimizer):
+    """SGD whose learning rate follows its own gradient: α_t = α_{t−1} + β g_tᵀ g_{t−1}, θ ← θ − α_t g_t.
+
+    Args:
+        model: The module to train.
+        loss: As for :class:`adamqlr.AdamQLR`.
+        lr: Initial learning rate α₀.
+        hypergradient_lr: β.
+
+    Raises:
+        ValueError: A learning rate is negative.
+    """
+
+    def __init__(self, model: nn.Module, loss: str | nn.Module | Loss, *, lr: float, hypergradient_lr: float) -> None:
+        if lr < 0 or hypergradient_lr < 0:
+            raise ValueError(f"learning rates must be at least 0, got {lr} and {hypergradient_lr}")
+        self.model, self.loss = model, resolve_loss(loss)
+        self._flat = FlatParameters(model)
+        super().__init__(self._flat.parameters, {"hypergradient_lr": hypergradient_lr})
+        self._lr = torch.full((), lr, dtype=self._flat.buffer.dtype, device=self._flat.buffer.device)
+        self._last_gradient = self._flat.zeros()
+        self._publish_state()
+
+    @torch.no_grad()
+    def step(self, inputs: Tensor, targets: Tensor) -> GradientInfo:  # type: ignore[override]
+        """Take one step on a minibatch."""
+        self._flat.check_bound()
+        loss = backward_pass(self, self.model, self.loss, inputs, targets)
+        gradient = self._flat.gather(
+            [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._flat.parameters]
+        )
+        similarity = torch.dot(gradient, self._last_gradient)
+        self._lr.add_(similarity, alpha=self.param_groups[0]["hypergradient_lr"])
+        self._flat.buffer.addcmul_(gradient, self._lr, value=-1.0)
+        self._last_gradient.copy_(gradient)
+        return GradientInfo(loss, self._lr.clone())
+
+    def _publish_state(self) -> None:
+        views = self._flat.views(self._last_gradient)
+        for parameter, view in zip(self._flat.parameters, views, strict=True):
+            self.state[parameter] = {"last_gradient": view}
+        self.param_groups[0]["lr"] = self._lr
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state that ``state_dict`` returned."""
+        super().load_state_dict(state_dict)
+        self._flat.gather([self.state[p]["last_gradient"] for p in self._flat.parameters], out=self._last_gradient)
+        self._lr.copy_(self.param_groups[0]["lr"])
+        self._publish_state()

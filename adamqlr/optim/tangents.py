@@ -1,0 +1,221 @@
+"""Convolution and batch normalization whose backward pass is cheap to differentiate in its cotangent.
+
+Jacobian–vector products are taken as the derivative of g = Jᵀu in u (see :mod:`adamqlr.optim.curvature`). PyTorch's own
+second derivatives of these two operations also compute what that derivative does not need, or are composed of many
+elementwise kernels; here each is the operation's plain tangent. Everything else keeps PyTorch's rules.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+_aten = torch.ops.aten
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: tuple[Any, ...]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.geometry, ctx.has_bias = geometry, bias is not None
+        return _aten.convolution(x, weight, bias, *geometry)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        mask = tuple(ctx.needs_input_grad[:3])
+        return (*_ConvolutionBackward.apply(cotangent, x.detach(), weight.detach(), ctx.geometry, mask), None)
+
+
+class _ConvolutionBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        cotangent: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        geometry: tuple[Any, ...],
+        mask: Sequence[bool],
+    ) -> tuple[Tensor | None, ...]:
+        ctx.save_for_backward(x, weight)
+        ctx.geometry = geometry
+        ctx.set_materialize_grads(False)
+        sizes = [weight.shape[0]]
+        return _aten.convolution_backward(cotangent, x, weight, sizes, *geometry, list(mask))
+
+    @staticmethod
+    def backward(
+        ctx: Any, dx: Tensor | None, dweight: Tensor | None, dbias: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        tangent = None
+        if dweight is not None:
+            tangent = _aten.convolution(x, dweight, dbias, *ctx.geometry)
+        elif dbias is not None:
+            tangent = _broadcast(dbias, x.dim())
+        if dx is not None:
+            through = _aten.convolution(dx, weight, None, *ctx.geometry)
+            tangent = through if tangent is None else through.add_(tangent)
+        return tangent, None, None, None, None
+
+
+class _BatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        training: bool,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
+        output, mean, inverse_deviation = _aten.native_batch_norm(
+            x, weight, bias, running_mean, running_var, training, momentum, eps
+        )
+        if not training:
+            assert running_mean is not None
+            assert running_var is not None
+            mean, inverse_deviation = running_mean.clone(), (running_var + eps).rsqrt()
+        ctx.save_for_backward(x, weight, mean, inverse_deviation)
+        ctx.training, ctx.eps = training, eps
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, inverse_deviation = ctx.saved_tensors
+        weight = None if weight is None else weight.detach()
+        gradients = _BatchNormBackward.apply(
+            cotangent,
+            x.detach(),
+            weight,
+            mean,
+            inverse_deviation,
+            ctx.training,
+            ctx.eps,
+            ctx.needs_input_grad[:3],
+        )
+        return (*gradients, *[None] * 5)
+
+
+class _BatchNormBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        cotangent: Tensor,
+        x: Tensor,
+        weight: Tensor | None,
+        mean: Tensor,
+        inverse_deviation: Tensor,
+        training: bool,
+        eps: float,
+        mask: Sequence[bool],
+    ) -> tuple[Tensor | None, ...]:
+        ctx.save_for_backward(x, weight, mean, inverse_deviation)
+        ctx.training, ctx.eps = training, eps
+        ctx.set_materialize_grads(False)
+        return _batch_norm_backward(cotangent, x, weight, mean, inverse_deviation, training, eps, mask)
+
+    @staticmethod
+    def backward(
+        ctx: Any, dx: Tensor | None, dweight: Tensor | None, dbias: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        x, weight, mean, inverse_deviation = ctx.saved_tensors
+        tangent = None
+        if dweight is not None:
+            scale = dweight * inverse_deviation
+            shift = -mean * scale if dbias is None else dbias - mean * scale
+            tangent = torch.addcmul(_broadcast(shift, x.dim()), x, _broadcast(scale, x.dim()))
+        elif dbias is not None:
+            tangent = _broadcast(dbias, x.dim()).expand_as(x)
+        if dx is not None:
+            # The Jacobian of normalization in its input is symmetric: its tangent is its own backward pass.
+            through, _, _ = _batch_norm_backward(
+                dx, x, weight, mean, inverse_deviation, ctx.training, ctx.eps, (True, False, False)
+            )
+            tangent = through if tangent is None or through is None else through + tangent
+        return tangent, *[None] * 7
+
+
+def _batch_norm_backward(
+    cotangent: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    mean: Tensor,
+    inverse_deviation: Tensor,
+    training: bool,
+    eps: float,
+    mask: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    variance = inverse_deviation.pow(-2) - eps
+    return _aten.native_batch_norm_backward(
+        cotangent, x, weight, mean, variance, mean, inverse_deviation, training, eps, list(mask)
+    )
+
+
+def _broadcast(channels: Tensor, dimensions: int) -> Tensor:
+    return channels.view(1, -1, *[1] * (dimensions - 2))
+
+
+def _convolution_2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    if isinstance(padding, str) or input.dim() != 4:
+        return functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    pairs = [list(nn.modules.utils._pair(value)) for value in (stride, padding, dilation)]
+    return _Convolution.apply(input, weight, bias, (*pairs, False, [0, 0], groups))
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if training and input.numel() == input.shape[1]:
+        raise ValueError(f"batch normalization needs more than one value per channel, got {tuple(input.shape)}")
+    return _BatchNorm.apply(input, weight, bias, running_mean, running_var, training, momentum, eps)
+
+
+_REPLACED: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    torch.conv2d: _convolution_2d,
+    functional.conv2d: _convolution_2d,
+    functional.batch_norm: _batch_norm,
+}
+
+
+class _CheapTangents(TorchFunctionMode):
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return _REPLACED.get(func, func)(*args, **(kwargs or {}))
+
+
+def cheap_tangents(model: nn.Module) -> AbstractContextManager[Any]:
+    """Return a context for the forward pass of ``model`` after which derivatives of its backward pass are cheap.
+
+    Within it, only derivatives in the cotangent are right: gradients of gradients in the parameters are not.
+    """
+    replaced = (nn.Conv2d, nn.modules.batchnorm._BatchNorm)
+    # The mode costs microseconds a call, which networks of linear layers need not pay.
+    return _CheapTangents() if any(isinstance(module, replaced) for module in model.modules()) else nullcontext()

@@ -1,0 +1,92 @@
+"""The datasets of the study by name (paper, section 4 and appendix B.1).
+
+A new dataset is one loader function and one entry here; a file of one's own needs neither, only a few lines of
+configuration. Importing this module does not import PyTorch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One dataset of the study.
+
+    Attributes:
+        label: Its name in figures and tables.
+        loader: ``module:function`` that reads it; see :mod:`adamqlr.problems.problem`.
+        defaults: What its :class:`~adamqlr.config.DatasetConfig` holds where the study's configuration is silent.
+        downloads: Whether a rule of its own fetches it before anything trains.
+    """
+
+    label: str
+    loader: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    downloads: bool = False
+
+
+USER_FILE_LOADER = "adamqlr.problems.own_file:load"
+
+DATASETS: dict[str, DatasetSpec] = {
+    "rosenbrock": DatasetSpec(
+        "Rosenbrock",
+        "adamqlr.problems.rosenbrock:load",
+        {
+            "model": "rosenbrock",
+            "loss": "half_mse",
+            "epochs": 200,
+            "batch_size": 1,
+            "seeds": 1,
+            "objective": "train_loss",
+        },
+    ),
+    "uci_energy": DatasetSpec(
+        "UCI Energy",
+        "adamqlr.problems.uci:load_energy",
+        {"model": "mlp", "hidden": [50], "loss": "half_mse", "epochs": 4000, "batch_size": 588},
+        downloads=True,
+    ),
+    "uci_protein": DatasetSpec(
+        "UCI Protein",
+        "adamqlr.problems.uci:load_protein",
+        {"model": "mlp", "hidden": [100], "loss": "half_mse", "epochs": 200, "batch_size": 1000},
+        downloads=True,
+    ),
+    "fashion_mnist": DatasetSpec(
+        "Fashion-MNIST",
+        "adamqlr.problems.images:load_fashion_mnist",
+        {"model": "mlp", "hidden": [50], "loss": "cross_entropy", "epochs": 10, "batch_size": 50},
+        downloads=True,
+    ),
+    "svhn": DatasetSpec(
+        "SVHN",
+        "adamqlr.problems.images:load_svhn",
+        {"model": "resnet18", "loss": "cross_entropy", "epochs": 10, "batch_size": 256, "runs_per_gpu": 1},
+        downloads=True,
+    ),
+    "cifar10": DatasetSpec(
+        "CIFAR-10",
+        "adamqlr.problems.images:load_cifar10",
+        {
+            "model": "resnet18",
+            "loss": "cross_entropy",
+            "epochs": 72,
+            "batch_size": 128,
+            "augmentation": "crop_flip",
+            "runtime": 3600.0,
+            "runs_per_gpu": 1,
+        },
+        downloads=True,
+    ),
+    "digits": DatasetSpec(
+        "Digits",
+        "adamqlr.problems.embedded:load_digits",
+        {"model": "mlp", "hidden": [50], "loss": "cross_entropy", "epochs": 20, "batch_size": 200},
+    ),
+    "diabetes": DatasetSpec(
+        "Diabetes",
+        "adamqlr.problems.embedded:load_diabetes",
+        {"model": "mlp", "hidden": [50], "loss": "half_mse", "epochs": 100, "batch_size": 100},
+    ),
+}

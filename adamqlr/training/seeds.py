@@ -1,0 +1,123 @@
+"""Final training: several seeds of one configuration, one after another."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from adamqlr.config import StudyConfig, fingerprint
+from adamqlr.optim.registry import OPTIMIZERS
+from adamqlr.problems.problem import load_problem
+from adamqlr.training.checkpoint import Checkpoint
+from adamqlr.training.history import History
+from adamqlr.training.interrupts import StopRequest
+from adamqlr.training.keeper import Keeper
+from adamqlr.training.progress import Progress
+from adamqlr.training.run import Limit, Run, RunSpec
+from adamqlr.training.schedule import RecordSchedule
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SeedsJob:
+    """Several seeds of one configuration.
+
+    Attributes:
+        config: The study.
+        suite: Decides what bounds a run.
+        dataset: What is optimized.
+        optimizer: A registered name.
+        hyperparameters: Keyword arguments of the optimizer, and ``batch_size``.
+        seeds: The runs' seeds.
+    """
+
+    config: StudyConfig
+    suite: str
+    dataset: str
+    optimizer: str
+    hyperparameters: Mapping[str, Any]
+    seeds: Sequence[int]
+
+    @property
+    def identity(self) -> str:
+        """A fingerprint of everything that decides the numbers."""
+        settings = self.config.dataset(self.dataset).model_dump(mode="json", exclude={"label", "runs_per_gpu"})
+        training = self.config.training
+        return fingerprint(
+            {
+                "dataset": [self.dataset, settings],
+                "optimizer": [
+                    self.optimizer,
+                    dict(OPTIMIZERS[self.optimizer].options),
+                    dict(self.hyperparameters),
+                ],
+                "budget": self.config.suite(self.suite).budget,
+                "records": [training.record_every, training.record_growth],
+                "seeds": [self.config.seed, list(self.seeds)],
+            }
+        )
+
+    def limit(self, steps_per_epoch: int) -> Limit:
+        """Where each run ends."""
+        settings = self.config.dataset(self.dataset)
+        if self.config.suite(self.suite).budget == "epochs":
+            return Limit(steps=settings.epochs * steps_per_epoch)
+        return Limit(seconds=settings.runtime)
+
+
+def train_seeds(job: SeedsJob, device: torch.device, checkpoint: Checkpoint, stop: StopRequest) -> list[History]:
+    """Train every seed, taking up what the checkpoint holds.
+
+    Raises:
+        UserError: The data cannot be used, or the checkpoint is of another configuration.
+        Interrupted: The job was asked to stop; its state is in the checkpoint.
+    """
+    saved = checkpoint.load() or {"finished": [], "current": None}
+    finished = [History.from_state_dict(state) for state in saved["finished"]]
+    problem = load_problem(job.dataset, job.config, device)
+    training = job.config.training
+    schedule = RecordSchedule(training.record_every, training.record_growth)
+    progress = Progress(f"train {job.dataset}/{job.optimizer}")
+    keeper = Keeper(checkpoint, stop, training.checkpoint_seconds, progress)
+    current = saved["current"]
+    for seed in job.seeds[len(finished) :]:
+        run = Run(problem, RunSpec(job.optimizer, job.hyperparameters, seed, job.config.seed), schedule)
+        if current is not None:
+            run.load_state_dict(current)
+            logger.info("seed %d goes on from step %d", seed, run.step)
+            current = None
+        _finish_run(run, job, finished, keeper)
+        finished.append(run.history)
+        _log_end(run)
+    progress.close()
+    return finished
+
+
+def _finish_run(run: Run, job: SeedsJob, finished: Sequence[History], keeper: Keeper) -> None:
+    limit = job.limit(run.steps_per_epoch)
+
+    def state() -> dict[str, Any]:
+        return {"finished": [history.state_dict() for history in finished], "current": run.state_dict()}
+
+    def status() -> tuple[float, str]:
+        done = len(finished) + run.fraction_of(limit)
+        return done / len(job.seeds), f"seed {run.history.seed}, step {run.step}"
+
+    run.advance(limit, lambda: keeper.between_steps(state, status))
+
+
+def _log_end(run: Run) -> None:
+    history = run.history
+    outcome = "diverged" if run.diverged else "finished"
+    logger.info(
+        "seed %d %s after %d steps, %.2f s: training loss %.6g, test loss %.6g",
+        history.seed,
+        outcome,
+        run.step,
+        run.seconds,
+        history.metric("train_loss")[-1],
+        history.metric("test_loss")[-1],
+    )

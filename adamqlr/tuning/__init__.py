@@ -1,0 +1,1 @@
+"""Tuning: asynchronous successive halving over configurations that are drawn once and shared by shards."""
