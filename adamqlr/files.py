@@ -58,13 +58,30 @@ def read_netcdf(path: Path, *kinds: str) -> xr.Dataset:
     Raises:
         UserError: The file is missing, is no NetCDF file, or is of none of ``kinds``.
     """
+    found = peek_kind(path)
+    if found not in kinds:
+        raise UserError(f"{path}: expected {' or '.join(kinds)}, found {found}")
+    with _open(path) as dataset:
+        return dataset.load()
+
+
+def peek_kind(path: Path) -> str:
+    """Return what kind of result a file holds, from its attributes alone.
+
+    Raises:
+        UserError: The file is missing, is no NetCDF file, or no result of this project.
+    """
+    with _open(path) as dataset:
+        kind = dataset.attrs.get(KIND)
+    if kind is None:
+        raise UserError(f"{path}: a NetCDF file, but no result of this project")
+    return str(kind)
+
+
+def _open(path: Path) -> xr.Dataset:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        dataset = xr.load_dataset(path, engine="netcdf4")
+        return xr.open_dataset(path, engine="netcdf4")
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable NetCDF file ({error})") from error
-    found = dataset.attrs.get(KIND)
-    if found not in kinds:
-        raise UserError(f"{path}: expected {' or '.join(kinds)}, found {found or 'no result of this project'}")
-    return dataset
+        raise UserError(f"{path}: not a readable NetCDF file") from error

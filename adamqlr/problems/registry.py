@@ -43,31 +43,31 @@ DATASETS: dict[str, DatasetSpec] = {
     ),
     "uci_energy": DatasetSpec(
         "UCI Energy",
-        "adamqlr.problems.uci:load_energy",
+        "adamqlr.problems.uci:load",
         {"model": "mlp", "hidden": [50], "loss": "half_mse", "epochs": 4000, "batch_size": 588},
         downloads=True,
     ),
     "uci_protein": DatasetSpec(
         "UCI Protein",
-        "adamqlr.problems.uci:load_protein",
+        "adamqlr.problems.uci:load",
         {"model": "mlp", "hidden": [100], "loss": "half_mse", "epochs": 200, "batch_size": 1000},
         downloads=True,
     ),
     "fashion_mnist": DatasetSpec(
         "Fashion-MNIST",
-        "adamqlr.problems.images:load_fashion_mnist",
+        "adamqlr.problems.images:load",
         {"model": "mlp", "hidden": [50], "loss": "cross_entropy", "epochs": 10, "batch_size": 50},
         downloads=True,
     ),
     "svhn": DatasetSpec(
         "SVHN",
-        "adamqlr.problems.images:load_svhn",
+        "adamqlr.problems.images:load",
         {"model": "resnet18", "loss": "cross_entropy", "epochs": 10, "batch_size": 256, "runs_per_gpu": 1},
         downloads=True,
     ),
     "cifar10": DatasetSpec(
         "CIFAR-10",
-        "adamqlr.problems.images:load_cifar10",
+        "adamqlr.problems.images:load",
         {
             "model": "resnet18",
             "loss": "cross_entropy",
@@ -82,11 +82,25 @@ DATASETS: dict[str, DatasetSpec] = {
     "digits": DatasetSpec(
         "Digits",
         "adamqlr.problems.embedded:load_digits",
-        {"model": "mlp", "hidden": [50], "loss": "cross_entropy", "epochs": 20, "batch_size": 200},
+        {
+            "model": "mlp",
+            "hidden": [50],
+            "loss": "cross_entropy",
+            "epochs": 20,
+            "batch_size": 200,
+            "validation_fraction": 0.176,
+        },
     ),
     "diabetes": DatasetSpec(
         "Diabetes",
         "adamqlr.problems.embedded:load_diabetes",
-        {"model": "mlp", "hidden": [50], "loss": "half_mse", "epochs": 100, "batch_size": 100},
+        {
+            "model": "mlp",
+            "hidden": [50],
+            "loss": "half_mse",
+            "epochs": 100,
+            "batch_size": 100,
+            "validation_fraction": 0.176,
+        },
     ),
 }

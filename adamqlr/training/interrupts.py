@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STOP_SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(Exception):
@@ -27,12 +27,15 @@ class StopRequest:
         self.signum: int | None = None
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
+        # Whoever presses Ctrl-C twice does not want to wait for the checkpoint.
+        if signum == self.signum == signal.SIGINT:
+            raise KeyboardInterrupt
         self.signum = signum
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Collect SIGUSR2 and SIGTERM within the block instead of dying of them.
+    """Collect SIGUSR2, SIGTERM and Ctrl-C within the block instead of dying of them.
 
     The work inside looks at the request where it can write a checkpoint. Only the main thread may call this.
     """

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,23 +16,12 @@ from adamqlr.problems.problem import Problem, initial_model
 from adamqlr.training.clock import TrainingClock
 from adamqlr.training.evaluation import count_correct, evaluate
 from adamqlr.training.history import History
+from adamqlr.training.limit import Limit
 from adamqlr.training.schedule import RecordSchedule
 
 # The metrics that an optimizer's step may report under their own names.
 _STEP_METRICS = ("lr", "damping", "rho", "curvature")
 _TRAJECTORY_PARAMETERS = 3
-
-
-class Limit(NamedTuple):
-    """Where a run ends; whichever comes first.
-
-    Attributes:
-        steps: Optimizer steps, or None.
-        seconds: Training seconds, or None.
-    """
-
-    steps: int | None = None
-    seconds: float | None = None
 
 
 @dataclass(frozen=True)

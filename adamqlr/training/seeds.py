@@ -1,71 +1,22 @@
 """Final training: several seeds of one configuration, one after another."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from adamqlr.config import StudyConfig, fingerprint
-from adamqlr.optim.registry import OPTIMIZERS
 from adamqlr.problems.problem import load_problem
 from adamqlr.training.checkpoint import Checkpoint
 from adamqlr.training.history import History
 from adamqlr.training.interrupts import StopRequest
+from adamqlr.training.job import SeedsJob
 from adamqlr.training.keeper import Keeper
 from adamqlr.training.progress import Progress
-from adamqlr.training.run import Limit, Run, RunSpec
+from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SeedsJob:
-    """Several seeds of one configuration.
-
-    Attributes:
-        config: The study.
-        suite: Decides what bounds a run.
-        dataset: What is optimized.
-        optimizer: A registered name.
-        hyperparameters: Keyword arguments of the optimizer, and ``batch_size``.
-        seeds: The runs' seeds.
-    """
-
-    config: StudyConfig
-    suite: str
-    dataset: str
-    optimizer: str
-    hyperparameters: Mapping[str, Any]
-    seeds: Sequence[int]
-
-    @property
-    def identity(self) -> str:
-        """A fingerprint of everything that decides the numbers."""
-        settings = self.config.dataset(self.dataset).model_dump(mode="json", exclude={"label", "runs_per_gpu"})
-        training = self.config.training
-        return fingerprint(
-            {
-                "dataset": [self.dataset, settings],
-                "optimizer": [
-                    self.optimizer,
-                    dict(OPTIMIZERS[self.optimizer].options),
-                    dict(self.hyperparameters),
-                ],
-                "budget": self.config.suite(self.suite).budget,
-                "records": [training.record_every, training.record_growth],
-                "seeds": [self.config.seed, list(self.seeds)],
-            }
-        )
-
-    def limit(self, steps_per_epoch: int) -> Limit:
-        """Where each run ends."""
-        settings = self.config.dataset(self.dataset)
-        if self.config.suite(self.suite).budget == "epochs":
-            return Limit(steps=settings.epochs * steps_per_epoch)
-        return Limit(seconds=settings.runtime)
 
 
 def train_seeds(job: SeedsJob, device: torch.device, checkpoint: Checkpoint, stop: StopRequest) -> list[History]:

@@ -1,7 +1,6 @@
 """One shard of a search: the configurations it owns, trained rung by rung."""
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from adamqlr.config import StudyConfig, fingerprint
 from adamqlr.problems.problem import Problem, load_problem
 from adamqlr.training.checkpoint import Checkpoint
 from adamqlr.training.hyperparameters import resolve_hyperparameters
@@ -20,58 +18,11 @@ from adamqlr.training.keeper import Keeper
 from adamqlr.training.progress import Progress
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
-from adamqlr.tuning.asha import AshaPruner, draw_configurations, rung_limit, rung_resources
+from adamqlr.tuning.asha import AshaPruner
+from adamqlr.tuning.search import Search, rung_limit
 from adamqlr.tuning.trials import Trial
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Search:
-    """The search for one pair's hyperparameters.
-
-    Attributes:
-        config: The study.
-        suite: Decides objective and budget.
-        dataset: What is optimized.
-        optimizer: A registered name.
-    """
-
-    config: StudyConfig
-    suite: str
-    dataset: str
-    optimizer: str
-
-    @property
-    def objective(self) -> str:
-        """The loss that is minimized."""
-        return self.config.objective(self.suite, self.dataset)
-
-    @property
-    def resources(self) -> list[float]:
-        """The resource at each rung."""
-        return rung_resources(self.config, self.suite, self.dataset)
-
-    @property
-    def identity(self) -> str:
-        """A fingerprint of everything that decides the trials."""
-        settings = self.config.dataset(self.dataset).model_dump(mode="json", exclude={"label", "runs_per_gpu"})
-        space = {name: d.model_dump(mode="json") for name, d in self.config.space(self.optimizer).items()}
-        return fingerprint(
-            {
-                "dataset": [self.dataset, settings],
-                "optimizer": [self.optimizer, space, self.config.optimizer(self.optimizer).options],
-                "suite": self.config.suite(self.suite).model_dump(mode="json"),
-                "tuning": self.config.tuning.model_dump(mode="json", exclude={"shards"}),
-                "seed": self.config.seed,
-            }
-        )
-
-    def configurations(self) -> list[dict[str, Any]]:
-        """Every configuration of the search, in order."""
-        # The search's own seed, so that two searches do not share their draws.
-        key = int(fingerprint([self.suite, self.dataset, self.optimizer, self.config.seed]), 16) % 2**32
-        return draw_configurations(self.config.space(self.optimizer), self.config.tuning.trials, key)
 
 
 class Shard:

@@ -1,0 +1,239 @@
+"""The command line: every stage of the study, for the workflow and for hands."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from adamqlr import __version__
+from adamqlr.config import StudyConfig, load_config, parse_value
+from adamqlr.errors import UserError
+from adamqlr.training.interrupts import Interrupted
+
+# PyTorch and the plotting libraries are imported by the commands that need them, so that --help answers at once.
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+class SeedRange(click.ParamType):
+    """Seeds written as ``0-9``, ``3`` or ``0,2,5-7``."""
+
+    name = "seeds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        """Return the seeds in the order given."""
+        seeds: list[int] = []
+        for part in str(value).split(","):
+            first, _, last = part.partition("-")
+            if not first.isdigit() or not (last or first).isdigit():
+                self.fail(f"{value!r} is not like 0-9 or 0,2,5-7", param, ctx)
+            seeds.extend(range(int(first), int(last or first) + 1))
+        if not seeds or len(set(seeds)) < len(seeds):
+            self.fail(f"{value!r} holds no seed, or one twice", param, ctx)
+        return seeds
+
+
+class Shard(click.ParamType):
+    """A shard written as ``k/K``."""
+
+    name = "k/K"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return k and K."""
+        index, _, count = str(value).partition("/")
+        if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+            self.fail(f"{value!r} is not k/K with 0 <= k < K", param, ctx)
+        return int(index), int(count)
+
+
+def _pair_options(command: Callable[..., None]) -> Callable[..., None]:
+    options = [
+        click.option("--config", "config_path", type=_FILE, required=True, help="The study's configuration (YAML)."),
+        click.option("--dataset", required=True, help="One of the study's datasets."),
+        click.option("--optimizer", required=True, help="One of the study's optimizers."),
+        click.option("--suite", help="One of the study's suites; its first, if not given."),
+        click.option(
+            "--set",
+            "settings",
+            metavar="KEY=VALUE",
+            multiple=True,
+            help="Change a setting: optimizer.NAME (a hyperparameter), dataset.NAME, or a path in the configuration.",
+        ),
+        click.option("--output", type=_FILE, required=True, help="The file to write."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _load(config_path: Path, dataset: str, suite: str | None, settings: tuple[str, ...]) -> tuple[StudyConfig, str]:
+    renamed = [
+        f"datasets.{dataset}.{setting.removeprefix('dataset.')}" if setting.startswith("dataset.") else setting
+        for setting in settings
+        if not setting.startswith("optimizer.")
+    ]
+    config = load_config(config_path, renamed)
+    config.dataset(dataset)
+    suite = suite or next(iter(config.suites))
+    config.suite(suite)
+    return config, suite
+
+
+def _hyperparameters(settings: tuple[str, ...]) -> dict[str, Any]:
+    pairs = [setting.removeprefix("optimizer.").partition("=") for setting in settings if "optimizer." in setting[:10]]
+    for name, separator, _ in pairs:
+        if not separator:
+            raise UserError(f"--set optimizer.{name}: expected optimizer.NAME=VALUE")
+    return {name: parse_value(text) for name, _, text in pairs}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """AdamQLR and its study: tune, train, aggregate, draw."""
+
+
+@cli.command()
+@_pair_options
+@click.option("--seeds", type=SeedRange(), default="0", show_default=True, help="Seeds: 0-9, or 0,2,5-7.")
+@click.option("--best", type=_FILE, help="best.yaml of a finished search: the tuned hyperparameters.")
+def train(
+    config_path: Path,
+    dataset: str,
+    optimizer: str,
+    suite: str | None,
+    settings: tuple[str, ...],
+    output: Path,
+    seeds: list[int],
+    best: Path | None,
+) -> None:
+    """Train one optimizer on one dataset for some seeds, and write what was recorded.
+
+    Killed and run again, it goes on from its last checkpoint, beside the output, to the same numbers.
+    """
+    config, suite = _load(config_path, dataset, suite, settings)
+    config.optimizer(optimizer)
+    from adamqlr.stages.train import train as train_stage
+    from adamqlr.tuning.trials import read_best
+
+    chosen = read_best(best, dataset, optimizer) if best else {}
+    train_stage(config, suite, dataset, optimizer, seeds, {**chosen, **_hyperparameters(settings)}, output)
+
+
+@cli.command()
+@_pair_options
+@click.option("--shard", type=Shard(), default="0/1", show_default=True, help="Train shard k of K only.")
+def tune(
+    config_path: Path,
+    dataset: str,
+    optimizer: str,
+    suite: str | None,
+    settings: tuple[str, ...],
+    output: Path,
+    shard: tuple[int, int],
+) -> None:
+    """Search hyperparameters by asynchronous successive halving, or one shard of the search.
+
+    Shards run at once or one after another, and share what they found through a journal beside their outputs. `adamqlr
+    select` joins them.
+    """
+    config, suite = _load(config_path, dataset, suite, settings)
+    config.optimizer(optimizer)
+    if _hyperparameters(settings):
+        raise UserError("--set optimizer.NAME: fix it under 'optimizers' in the configuration instead")
+    from adamqlr.stages.tune import tune as tune_stage
+
+    tune_stage(config, suite, dataset, optimizer, shard, output)
+
+
+@cli.command()
+@click.argument("shards", type=_FILE, nargs=-1, required=True)
+@click.option("--output", type=_FILE, required=True, help="The file of all trials.")
+@click.option("--best", type=_FILE, required=True, help="The best hyperparameters (YAML), for `adamqlr train --best`.")
+def select(shards: tuple[Path, ...], output: Path, best: Path) -> None:
+    """Join the SHARDS of a search and choose the best hyperparameters."""
+    from adamqlr.stages.select import select as select_stage
+
+    select_stage(shards, output, best)
+
+
+@cli.command()
+@click.option("--config", "config_path", type=_FILE, required=True, help="The study's configuration (YAML).")
+@click.option("--dataset", required=True, help="One of the study's datasets.")
+@click.option("--output", type=_FILE, help="Write a receipt here once the data is in place.")
+def fetch(config_path: Path, dataset: str, output: Path | None) -> None:
+    """Bring a dataset to the data folder, if it is not there, and check that it can be read."""
+    config = load_config(config_path)
+    config.dataset(dataset)
+    from adamqlr.files import write_text
+    from adamqlr.problems.fetch import fetch as fetch_dataset
+
+    files = fetch_dataset(dataset, config)
+    if output is not None:
+        write_text(output, "".join(f"{file.name}\n" for file in files))
+
+
+@cli.command()
+@click.argument("inputs", type=_FILE, nargs=-1, required=True)
+@click.option("--output", type=_FILE, required=True, help="The cube, or the study's file.")
+@click.option("--grid-points", type=click.IntRange(2), default=200, show_default=True, help="Points of the time grid.")
+def aggregate(inputs: tuple[Path, ...], output: Path, grid_points: int) -> None:
+    """Join the run files of one pair into a cube, or cubes into the study's file."""
+    from adamqlr.stages.aggregate import aggregate as aggregate_stage
+
+    aggregate_stage(inputs, output, grid_points)
+
+
+_STUDY = click.option("--study", "study_path", type=_FILE, required=True, help="The study's file, study.nc.")
+_SUITE = click.option("--suite", required=True, help="One of the study's suites.")
+_STEM = click.option("--output", "stem", type=_FILE, required=True, help="Path of the files to write, less the suffix.")
+
+
+@cli.command()
+@click.argument("family")
+@_STUDY
+@_SUITE
+@_STEM
+def figures(family: str, study_path: Path, suite: str, stem: Path) -> None:
+    """Draw a FAMILY of figures of one suite: PDF, PNG, and the numbers as CSV."""
+    from adamqlr.figures import render
+
+    render(family, study_path, suite, stem)
+
+
+@cli.command()
+@click.argument("name")
+@_STUDY
+@_SUITE
+@_STEM
+def tables(name: str, study_path: Path, suite: str, stem: Path) -> None:
+    """Write the table NAME of one suite: CSV, Markdown and LaTeX."""
+    from adamqlr.figures import render_table
+
+    render_table(name, study_path, suite, stem)
+
+
+@cli.command()
+@click.argument("path", type=_FILE)
+def info(path: Path) -> None:
+    """Print what the result file PATH holds and where it comes from."""
+    from adamqlr.results.info import describe
+
+    click.echo(describe(path))
+
+
+def main() -> NoReturn:
+    """Run the command line; what a user can cause ends with one line and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        cli(prog_name="adamqlr")
+    except UserError as error:
+        click.echo(f"adamqlr: error: {error}", err=True)
+        sys.exit(2)
+    except Interrupted as error:
+        click.echo(f"adamqlr: {error}", err=True)
+        sys.exit(128 + error.signum)
+    sys.exit(0)

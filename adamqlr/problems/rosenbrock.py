@@ -1,0 +1,49 @@
+"""The Rosenbrock function as a least-squares problem (paper, section 4.1)."""
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from adamqlr.config import DatasetConfig
+from adamqlr.problems.problem import Problem, Rows
+
+A, B = 1.0, 100.0
+START = (1.0, -1.0)
+
+
+class Rosenbrock(nn.Module):
+    """Residuals (a − x, √b (y − x²)) of two parameters; half the mean of their squares is the objective.
+
+    Args:
+        start: Initial x and y.
+    """
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__()
+        self.position = nn.Parameter(start)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the residuals, of shape (1, 2); there are no inputs to look at."""
+        x, y = self.position
+        return torch.stack([A - x, math.sqrt(B) * (y - x * x)])[None]
+
+
+def objective(x: Tensor, y: Tensor) -> Tensor:
+    """Return the objective ½ · mean((a − x)², b (y − x²)²) at points of any shape."""
+    return ((A - x) ** 2 + B * (y - x * x) ** 2) / 4
+
+
+def load(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:
+    """Return the problem: no data, final runs from (1, −1), tuning runs from standard-normal points."""
+    rows = Rows(torch.zeros(1, 1), torch.zeros(1, 2))
+    return Problem(
+        key,
+        settings.loss,
+        rows,
+        None,
+        None,
+        lambda: Rosenbrock(torch.tensor(START)),
+        lambda: Rosenbrock(torch.randn(2)),
+    )

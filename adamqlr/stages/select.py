@@ -1,0 +1,20 @@
+"""Selection: from shards to the trials of a search and its best hyperparameters."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from adamqlr.tuning.search import JOURNAL
+from adamqlr.tuning.trials import merge_shards, write_best, write_trials
+
+
+def select(shards: Sequence[Path], output: Path, best: Path) -> None:
+    """Join a search's shards into one file of trials and write the best hyperparameters.
+
+    Raises:
+        UserError: A file is of another search or none, trials are missing, or every configuration diverged.
+    """
+    trials = merge_shards(shards)
+    write_trials(trials, output)
+    write_best(trials, best)
+    for folder in {shard.parent for shard in shards}:
+        (folder / JOURNAL).unlink(missing_ok=True)
