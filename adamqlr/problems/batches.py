@@ -15,8 +15,8 @@ class Batches:
     """An endless stream of minibatches: every row once an epoch, in a new random order.
 
     An epoch's random numbers are drawn at its start on the CPU, so that the order is the same on every device and no
-    step waits for the host. The last batch of an epoch may be smaller; a single row left over joins the batch before, as
-    batch normalization needs two. A batch of all rows is not shuffled: its mean loss does not depend on their order.
+    step waits for the host. The last batch of an epoch may be smaller; a single row left over joins the batch before,
+    as batch normalization needs two. A batch of all rows is not shuffled: its mean loss does not depend on their order.
 
     Args:
         rows: The training rows, on the device.
