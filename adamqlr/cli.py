@@ -199,7 +199,7 @@ _STEM = click.option("--output", "stem", type=_FILE, required=True, help="Path o
 @_STEM
 def figures(family: str, study_path: Path, suite: str, stem: Path) -> None:
     """Draw a FAMILY of figures of one suite: PDF, PNG, and the numbers as CSV."""
-    from adamqlr.figures import render
+    from adamqlr.figures.render import render
 
     render(family, study_path, suite, stem)
 
@@ -211,7 +211,7 @@ def figures(family: str, study_path: Path, suite: str, stem: Path) -> None:
 @_STEM
 def tables(name: str, study_path: Path, suite: str, stem: Path) -> None:
     """Write the table NAME of one suite: CSV, Markdown and LaTeX."""
-    from adamqlr.figures import render_table
+    from adamqlr.figures.render import render_table
 
     render_table(name, study_path, suite, stem)
 

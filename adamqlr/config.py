@@ -52,6 +52,7 @@ class DatasetConfig(Section):
         objective: What tuning minimizes, where it is not the suite's.
         runtime: Training seconds of one run in the runtime suites; also their limit while tuning.
         runs_per_gpu: How many runs may share a GPU.
+        suites: The only suites it takes part in; all of them if not given.
     """
 
     path: Path | None = None
@@ -68,6 +69,7 @@ class DatasetConfig(Section):
     objective: Objective | None = None
     runtime: PositiveFloat = 900.0
     runs_per_gpu: PositiveInt = 6
+    suites: tuple[str, ...] | None = None
 
 
 class OptimizerConfig(Section):
@@ -279,6 +281,15 @@ class StudyConfig(Section):
     def seeds(self, dataset: str) -> range:
         """Return the seeds of the final runs."""
         return range(self.dataset(dataset).seeds or self.training.seeds)
+
+    def pairs(self, suite: str) -> list[tuple[str, str]]:
+        """Return the (dataset, optimizer) pairs of a suite."""
+        names = [key for key, settings in self.datasets.items() if settings.suites is None or suite in settings.suites]
+        return [(dataset, optimizer) for dataset in names for optimizer in self.optimizers]
+
+    def optimizer_label(self, key: str) -> str:
+        """Return the optimizer's name for figures and tables."""
+        return OPTIMIZERS[key].label
 
     def dataset_label(self, key: str) -> str:
         """Return the dataset's name for figures and tables."""

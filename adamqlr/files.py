@@ -2,9 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -43,13 +44,17 @@ def write_text(path: Path, text: str) -> None:
 
 def write_netcdf(dataset: xr.Dataset, path: Path, kind: str) -> None:
     """Write a zlib-compressed NetCDF-4 file of the given ``kind``, whole or not at all."""
-    encoding = {
+    with replacing(path) as temporary:
+        dataset.assign_attrs({KIND: kind}).to_netcdf(temporary, engine="netcdf4", encoding=compression(dataset))
+
+
+def compression(dataset: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
+    """Return the NetCDF encoding that compresses every array of numbers."""
+    return {
         name: {"zlib": True, "complevel": 4}
         for name, variable in dataset.variables.items()
         if variable.dtype.kind in "fiub" and variable.ndim > 0
     }
-    with replacing(path) as temporary:
-        dataset.assign_attrs({KIND: kind}).to_netcdf(temporary, engine="netcdf4", encoding=encoding)
 
 
 def read_netcdf(path: Path, *kinds: str) -> xr.Dataset:

@@ -39,6 +39,7 @@ DATASETS: dict[str, DatasetSpec] = {
             "batch_size": 1,
             "seeds": 1,
             "objective": "train_loss",
+            "suites": ["epochs"],
         },
     ),
     "uci_energy": DatasetSpec(

@@ -1,0 +1,89 @@
+"""How figures look, and one color for each optimizer everywhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from adamqlr.files import replacing
+
+# Inches: the text width of a paper in two columns.
+TEXT_WIDTH = 6.75
+
+_STYLES: dict[str, tuple[str, str]] = {
+    "sgd_minimal": ("#7fb3d9", "-"),
+    "sgd_full": ("#1f6fb4", "-"),
+    "adam": ("#e6550d", "-"),
+    "adam_untuned": ("#f2a33a", "--"),
+    "adam_eps": ("#8c2d04", ":"),
+    "baydin_sgd": ("#8c8c8c", "-"),
+    "kfac": ("#2ca25f", "-"),
+    "kfac_untuned": ("#84cc83", "--"),
+    "kfac_unadaptive": ("#00441b", ":"),
+    "adamqlr": ("#6a3d9a", "-"),
+    "adamqlr_untuned": ("#d6218b", "--"),
+    "adamqlr_undamped": ("#a58fd0", ":"),
+    "adamqlr_hessian": ("#111111", "-."),
+}
+_SPARE_COLORS = sns.color_palette("husl", 8).as_hex()
+
+
+def line_style(optimizer: str) -> dict[str, Any]:
+    """Return the optimizer's color and line: dashed where untuned, dotted where an ablation."""
+    color, line = _STYLES.get(optimizer, (_SPARE_COLORS[sum(optimizer.encode()) % len(_SPARE_COLORS)], "-"))
+    return {"color": color, "linestyle": line, "linewidth": 1.3}
+
+
+def order(optimizer: str) -> int:
+    """Return where the optimizer stands in legends."""
+    keys = list(_STYLES)
+    return keys.index(optimizer) if optimizer in keys else len(keys)
+
+
+@contextmanager
+def paper_style() -> Iterator[None]:
+    """Draw with fonts and lines that are legible at a paper's text width."""
+    with sns.axes_style("ticks"), sns.plotting_context("paper"):
+        settings = {
+            "font.size": 8,
+            "axes.labelsize": 8,
+            "axes.titlesize": 8.5,
+            "axes.linewidth": 0.6,
+            "xtick.labelsize": 7,
+            "ytick.labelsize": 7,
+            "xtick.major.width": 0.6,
+            "ytick.major.width": 0.6,
+            "xtick.minor.width": 0.4,
+            "ytick.minor.width": 0.4,
+            "legend.fontsize": 7.5,
+            "legend.frameon": False,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.linewidth": 0.3,
+            "grid.color": "#dddddd",
+            "savefig.dpi": 300,
+            "pdf.fonttype": 42,
+            "figure.constrained_layout.use": True,
+        }
+        with plt.rc_context(settings):
+            yield
+
+
+def save(figure: Figure, numbers: pd.DataFrame, stem: Path) -> None:
+    """Write ``stem``.pdf, .png and, with what is drawn, .csv; equal input gives equal files."""
+    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {"Software": None})):
+        with replacing(stem.with_name(stem.name + suffix)) as temporary:
+            figure.savefig(temporary, format=suffix[1:], metadata=metadata)
+    plt.close(figure)
+    with replacing(stem.with_name(stem.name + ".csv")) as temporary:
+        numbers.to_csv(temporary, index=False, float_format="%.8g")

@@ -1,0 +1,71 @@
+"""Trajectories on the Rosenbrock function (paper, figure 2)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from adamqlr.figures.cubes import Pair, pairs_of
+from adamqlr.figures.style import TEXT_WIDTH, line_style
+from adamqlr.problems.rosenbrock import START, A, objective
+
+_COLUMNS = 4
+_WINDOW = {"x": (-1.6, 1.6), "y": (-1.5, 1.6)}
+
+
+def draw(study: xr.DataTree, suite: str) -> tuple[Figure, pd.DataFrame]:
+    """Draw each optimizer's first run over the contours of the objective, one panel an optimizer."""
+    pairs = [pair for pair in pairs_of(study, suite) if pair.is_trajectory]
+    rows = -(-len(pairs) // _COLUMNS)
+    figure, grid = plt.subplots(
+        rows, _COLUMNS, figsize=(TEXT_WIDTH, 1.65 * rows + 0.3), sharex=True, sharey=True, squeeze=False
+    )
+    tables = []
+    for axes, pair in zip(grid.flat, pairs, strict=False):
+        _draw_contours(axes)
+        tables.append(_draw_path(axes, pair))
+    for axes in grid.flat[len(pairs) :]:
+        axes.set_axis_off()
+    for number, axes in enumerate(grid.flat[: len(pairs)]):
+        if number + _COLUMNS >= len(pairs):
+            axes.set_xlabel("x")
+            axes.tick_params(labelbottom=True)
+        if number % _COLUMNS == 0:
+            axes.set_ylabel("y")
+    return figure, pd.concat(tables, ignore_index=True)
+
+
+def _draw_contours(axes: Axes) -> None:
+    x, y = np.meshgrid(np.linspace(*_WINDOW["x"], 200), np.linspace(*_WINDOW["y"], 200))
+    height = objective(torch.from_numpy(x), torch.from_numpy(y)).numpy()
+    axes.contourf(x, y, np.log10(height + 1e-4), levels=14, cmap="Greys", alpha=0.55)
+    axes.plot(A, A**2, "*", color="#e0a800", markersize=9, markeredgecolor="black", markeredgewidth=0.4, zorder=5)
+    axes.plot(*START, "o", color="white", markersize=4, markeredgecolor="black", markeredgewidth=0.7, zorder=5)
+    axes.grid(False)
+    axes.set(xlim=_WINDOW["x"], ylim=_WINDOW["y"])
+
+
+def _draw_path(axes: Axes, pair: Pair) -> pd.DataFrame:
+    cube = pair.cube.isel(seed=0)
+    path = cube["parameters"].transpose("parameter", "step").values
+    style = line_style(pair.optimizer)
+    axes.plot(*path, color=style["color"], linewidth=1.1, marker=".", markersize=2.5, zorder=4)
+    value = float(objective(*torch.from_numpy(path[:, -1]).double()))
+    steps = int(cube["final_step"])
+    outcome = f"diverged at step {steps}" if bool(cube["diverged"]) else f"f = {value:.1e} after {steps} steps"
+    axes.set_title(f"{pair.optimizer_label}\n", fontsize=8)
+    axes.annotate(
+        outcome, (0.5, 1.02), xycoords="axes fraction", ha="center", va="bottom", fontsize=6.5, color="#444444"
+    )
+    return pd.DataFrame(
+        {
+            "optimizer": pair.optimizer,
+            "step": cube["step"].values,
+            "x": path[0],
+            "y": path[1],
+            "objective": objective(*torch.from_numpy(path).double()).numpy(),
+        }
+    )

@@ -1,0 +1,146 @@
+"""Cubes: all seeds of one (dataset, optimizer) pair on common time and step axes."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from adamqlr.errors import UserError
+from adamqlr.files import read_netcdf, write_netcdf
+from adamqlr.results.runs import metric_coordinates
+from adamqlr.training.metrics import METRICS
+
+KIND = "cube"
+
+# Attributes in which the run files of one cube may differ.
+_OF_ONE_JOB = ("seeds", "created", "device", "git_revision", "versions", "config")
+
+Array = NDArray[np.float64]
+
+
+def build_cube(runs: Sequence[xr.Dataset], grid_points: int) -> xr.Dataset:
+    """Join run files into value(seed, time, metric) and value_by_step(seed, step, metric).
+
+    Between records, and after a run's end, the last value is held. From its divergence on, a diverged run counts as the
+    worst there is (:class:`adamqlr.training.metrics.Metric`). The time grid is geometric, from the end of the earliest
+    first step to the latest record; the steps are all that any seed recorded.
+
+    Args:
+        runs: Run files of the same configuration and different seeds.
+        grid_points: Points of the time grid.
+
+    Raises:
+        UserError: The files are of different configurations, or a seed appears twice.
+    """
+    attrs = _common_attributes(runs)
+    seeds = [_SeedRecords(run, index) for run in runs for index in range(run.sizes["seed"])]
+    seeds.sort(key=lambda records: records.seed)
+    numbers = [records.seed for records in seeds]
+    if len(set(numbers)) < len(numbers):
+        twice = next(number for number in numbers if numbers.count(number) > 1)
+        raise UserError(f"{attrs['dataset']}/{attrs['optimizer']}: seed {twice} appears in two run files")
+    grid = _time_grid(seeds, grid_points)
+    steps = np.unique(np.concatenate([records.steps for records in seeds]))
+    by_time = np.stack([records.held(records.times, grid) for records in seeds])
+    by_step = np.stack([records.held(records.steps, steps) for records in seeds])
+    step_at_time = np.stack([records.steps[records.index(records.times, grid)] for records in seeds])
+    divergence_steps = [records.steps[-1] if records.diverged else -1 for records in seeds]
+    ended = [
+        ("diverged", np.array([r.diverged for r in seeds]), "1", "whether the run diverged"),
+        (
+            "diverged_step",
+            np.array(divergence_steps),
+            "1",
+            "step of divergence or −1",
+        ),
+        ("diverged_time", np.array([r.times[-1] if r.diverged else np.nan for r in seeds]), "s", "time of divergence"),
+        ("final_step", np.array([r.steps[-1] for r in seeds]), "1", "steps taken"),
+        ("final_time", np.array([r.times[-1] for r in seeds]), "s", "training time of the run"),
+    ]
+    cube = xr.Dataset(
+        {
+            "value": (("seed", "time", "metric"), by_time, {"units": "1", "long_name": "value at a training time"}),
+            "value_by_step": (("seed", "step", "metric"), by_step, {"units": "1", "long_name": "value after a step"}),
+            "step_at_time": (("seed", "time"), step_at_time, {"units": "1", "long_name": "steps taken by a time"}),
+            **{name: ("seed", data, {"units": units, "long_name": text}) for name, data, units, text in ended},
+        },
+        coords={
+            "seed": ("seed", numbers, {"units": "1", "long_name": "seed of the run"}),
+            "time": ("time", grid, {"units": "s", "long_name": "training time"}),
+            "step": ("step", steps, {"units": "1", "long_name": "optimizer steps taken"}),
+            **metric_coordinates(),
+        },
+        attrs={**attrs, "seeds": json.dumps(numbers)},
+    )
+    if all("parameters" in run for run in runs):
+        trajectories = np.stack([records.parameters_held(steps) for records in seeds])
+        cube = cube.assign_coords(parameter=runs[0]["parameter"])
+        attributes = {"units": "1", "long_name": "value of the parameter after a step"}
+        cube["parameters"] = (("seed", "step", "parameter"), trajectories, attributes)
+    return cube
+
+
+class _SeedRecords:
+    """One seed's records, without padding."""
+
+    def __init__(self, run: xr.Dataset, index: int) -> None:
+        count = int(run["records"].values[index])
+        self.seed = int(run["seed"].values[index])
+        self.diverged = bool(run["diverged"].values[index])
+        self.steps = run["step"].values[index, :count]
+        self.times: Array = run["time"].values[index, :count]
+        self._values: Array = run["value"].values[index, :count]
+        self._parameters = run["parameters"].values[index, :count] if "parameters" in run else None
+
+    def index(self, recorded: NDArray[np.generic], wanted: NDArray[np.generic]) -> NDArray[np.intp]:
+        """Return the last record at or before each wanted time or step; the first one where there is none."""
+        return np.maximum(np.searchsorted(recorded, wanted, side="right") - 1, 0)
+
+    def held(self, recorded: NDArray[np.generic], wanted: NDArray[np.generic]) -> Array:
+        """Return the metrics at each wanted time or step, of shape (wanted, metric)."""
+        values = self._values[self.index(recorded, wanted)]
+        if self.diverged:
+            values[wanted >= recorded[-1]] = [metric.worst for metric in METRICS.values()]
+        return values
+
+    def parameters_held(self, wanted: NDArray[np.generic]) -> Array:
+        """Return the parameters at each wanted step, of shape (wanted, parameter)."""
+        assert self._parameters is not None
+        return self._parameters[self.index(self.steps, wanted)]
+
+
+def _time_grid(seeds: Sequence[_SeedRecords], points: int) -> Array:
+    first = min(records.times[min(1, len(records.times) - 1)] for records in seeds)
+    last = max(records.times[-1] for records in seeds)
+    grid = np.geomspace(max(first, 1e-9), max(last, 2e-9), points)
+    grid[-1] = max(last, 2e-9)
+    return grid
+
+
+def _common_attributes(runs: Sequence[xr.Dataset]) -> dict[str, str]:
+    first = runs[0].attrs
+    for run in runs[1:]:
+        for name in first:
+            if name not in _OF_ONE_JOB and run.attrs.get(name) != first[name]:
+                raise UserError(
+                    f"{first['dataset']}/{first['optimizer']}: run files of different configurations: seeds "
+                    f"{first['seeds']} and {run.attrs['seeds']} differ in '{name}'"
+                )
+    return dict(first)
+
+
+def write_cube(path: Path, cube: xr.Dataset) -> None:
+    """Write a cube."""
+    write_netcdf(cube, path, KIND)
+
+
+def read_cube(path: Path) -> xr.Dataset:
+    """Load a cube.
+
+    Raises:
+        UserError: It is not one.
+    """
+    return read_netcdf(path, KIND)

@@ -1,0 +1,48 @@
+"""What a result file holds, in words."""
+
+import json
+from pathlib import Path
+
+import xarray as xr
+
+from adamqlr.files import peek_kind, read_netcdf
+from adamqlr.results.cube import KIND as CUBE
+from adamqlr.results.runs import KIND as RUNS
+from adamqlr.results.study import KIND as STUDY
+from adamqlr.results.study import load_study
+from adamqlr.tuning.trials import KIND as TRIALS
+
+_SHOWN = ("study", "suite", "dataset", "optimizer", "hyperparameters", "seeds", "device", "git_revision", "created")
+
+
+def describe(path: Path) -> str:
+    """Return a description of a result file, some lines of text.
+
+    Raises:
+        UserError: The file is missing or no result of this project.
+    """
+    if peek_kind(path) == STUDY:
+        return _describe_study(path)
+    dataset = read_netcdf(path, RUNS, CUBE, TRIALS)
+    lines = [f"{path}: {dataset.attrs['adamqlr_kind']}"]
+    lines += [f"  {name}: {dataset.attrs[name]}" for name in _SHOWN if name in dataset.attrs]
+    versions = json.loads(dataset.attrs["versions"])
+    lines.append("  versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+    lines += [_variable_line(name, variable) for name, variable in dataset.data_vars.items()]
+    if "metric" in dataset.coords:
+        lines.append("  metrics: " + ", ".join(dataset["metric"].values.tolist()))
+    return "\n".join(lines)
+
+
+def _variable_line(name: object, variable: xr.DataArray) -> str:
+    shape = ", ".join(f"{dim}: {size}" for dim, size in variable.sizes.items())
+    return f"  {name}({shape}): {variable.attrs.get('long_name', '')} [{variable.attrs.get('units', '1')}]"
+
+
+def _describe_study(path: Path) -> str:
+    tree = load_study(path)
+    lines = [f"{path}: study '{tree.attrs['study']}', one group a suite/dataset/optimizer"]
+    for leaf in tree.leaves:
+        diverged, seeds = int(leaf["diverged"].sum()), leaf.sizes["seed"]
+        lines.append(f"  {leaf.path}: {seeds} seeds, {leaf.sizes['step']} recorded steps, {diverged} diverged")
+    return "\n".join(lines)

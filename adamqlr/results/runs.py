@@ -1,0 +1,82 @@
+"""Run files: what each seed of one job recorded, as recorded."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from adamqlr.files import read_netcdf, write_netcdf
+from adamqlr.training.history import History
+from adamqlr.training.metrics import METRICS
+
+KIND = "runs"
+
+_PARAMETER_NAMES = ("x", "y", "z")
+
+
+def metric_coordinates() -> dict[str, Any]:
+    """Return the coordinates that describe the ``metric`` dimension."""
+    names, metrics = list(METRICS), list(METRICS.values())
+    return {
+        "metric": ("metric", names, {"units": "1", "long_name": "name of the metric"}),
+        "metric_units": ("metric", [m.units for m in metrics], {"units": "1", "long_name": "units of the metric"}),
+        "metric_long_name": ("metric", [m.long_name for m in metrics], {"units": "1", "long_name": "meaning"}),
+    }
+
+
+def runs_dataset(histories: Sequence[History], attrs: Mapping[str, Any]) -> xr.Dataset:
+    """Lay histories out as value(seed, record, metric), step and time(seed, record); shorter runs end in NaN and −1.
+
+    Args:
+        histories: One a seed.
+        attrs: Provenance.
+    """
+    records = max(len(history.steps) for history in histories)
+    values = np.full((len(histories), records, len(METRICS)), np.nan)
+    steps = np.full((len(histories), records), -1, dtype=np.int64)
+    times = np.full((len(histories), records), np.nan)
+    for row, history in enumerate(histories):
+        count = len(history.steps)
+        values[row, :count], steps[row, :count], times[row, :count] = history.values, history.steps, history.times
+    dataset = xr.Dataset(
+        {
+            "value": (("seed", "record", "metric"), values, {"units": "1", "long_name": "value of the metric"}),
+            "step": (("seed", "record"), steps, {"units": "1", "long_name": "optimizer steps taken"}),
+            "time": (("seed", "record"), times, {"units": "s", "long_name": "training time"}),
+            "records": ("seed", [len(h.steps) for h in histories], {"units": "1", "long_name": "number of records"}),
+            "diverged": ("seed", [h.diverged for h in histories], {"units": "1", "long_name": "whether it diverged"}),
+        },
+        coords={
+            "seed": ("seed", [h.seed for h in histories], {"units": "1", "long_name": "seed of the run"}),
+            "record": ("record", np.arange(records), {"units": "1", "long_name": "number of the record"}),
+            **metric_coordinates(),
+        },
+        attrs=dict(attrs),
+    )
+    if all(history.parameters for history in histories):
+        size = len(histories[0].parameters[0])
+        trajectory = np.full((len(histories), records, size), np.nan)
+        for row, history in enumerate(histories):
+            trajectory[row, : len(history.parameters)] = history.parameters
+        dataset = dataset.assign_coords(
+            parameter=("parameter", list(_PARAMETER_NAMES[:size]), {"units": "1", "long_name": "parameter"})
+        )
+        attributes = {"units": "1", "long_name": "value of the parameter"}
+        dataset["parameters"] = (("seed", "record", "parameter"), trajectory, attributes)
+    return dataset
+
+
+def write_runs(path: Path, histories: Sequence[History], attrs: Mapping[str, Any]) -> None:
+    """Write a run file."""
+    write_netcdf(runs_dataset(histories, attrs), path, KIND)
+
+
+def read_runs(path: Path) -> xr.Dataset:
+    """Load a run file.
+
+    Raises:
+        UserError: It is not one.
+    """
+    return read_netcdf(path, KIND)
