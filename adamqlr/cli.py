@@ -227,7 +227,8 @@ def info(path: Path) -> None:
 
 def main() -> NoReturn:
     """Run the command line; what a user can cause ends with one line and exit code 2."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("adamqlr").setLevel(logging.INFO)
     try:
         cli(prog_name="adamqlr")
     except UserError as error:

@@ -1,7 +1,8 @@
-"""How loss, accuracy and learning rate evolve: medians over seeds with their uncertainty (paper, figures 3, 5 and 6)."""
+"""How loss, accuracy and learning rate evolve: medians over seeds and their uncertainty (paper, figures 3 and 5)."""
 
 import textwrap
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -34,33 +35,35 @@ class Panel(NamedTuple):
     scale: str
 
 
-def _loss_panel(part: str) -> Panel:
+def _loss_panel(part: str, pair: Pair) -> Panel:
     name = {"train": "Training", "test": "Test"}[part]
     return Panel(f"{part}_loss", f"{name} loss", "log")
 
 
 def _performance_panel(part: str, pair: Pair) -> Panel:
     if pair.cube.attrs["loss"] != "cross_entropy":
-        return _loss_panel(part)
+        return _loss_panel(part, pair)
     name = {"train": "Training", "test": "Test"}[part]
     return Panel(f"{part}_accuracy", f"{name} accuracy", "linear")
 
 
+def _learning_rate_panel(pair: Pair) -> Panel:
+    return Panel("lr", "Learning rate |α|", "log")
+
+
 def performance(study: xr.DataTree, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw training and test performance against training time: loss for regression, accuracy for classification."""
-    return _draw(
-        study, suite, "time", [lambda pair, part=part: _performance_panel(part, pair) for part in ("train", "test")]
-    )
+    return _draw(study, suite, "time", [partial(_performance_panel, part) for part in ("train", "test")])
 
 
 def loss(study: xr.DataTree, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw training and test loss against training time."""
-    return _draw(study, suite, "time", [lambda _, part=part: _loss_panel(part) for part in ("train", "test")])
+    return _draw(study, suite, "time", [partial(_loss_panel, part) for part in ("train", "test")])
 
 
 def learning_rate(study: xr.DataTree, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw the magnitude of the learning rate α against steps."""
-    return _draw(study, suite, "step", [lambda _: Panel("lr", "Learning rate |α|", "log")])
+    return _draw(study, suite, "step", [_learning_rate_panel])
 
 
 def _draw(
@@ -145,9 +148,8 @@ def _title(axes: Axes, pairs: Sequence[Pair]) -> None:
     axes.set_title(title)
     if failed:
         note = "\n".join(textwrap.wrap("diverged: " + ", ".join(failed), 38))
-        axes.annotate(
-            note, (0.5, 1.01), xycoords="axes fraction", ha="center", va="bottom", fontsize=6, color="#555555"
-        )
+        place = {"xycoords": "axes fraction", "ha": "center", "va": "bottom"}
+        axes.annotate(note, (0.5, 1.01), fontsize=6, color="#555555", **place)
         axes.set_title(title, pad=6 + 7 * (note.count("\n") + 1))
 
 

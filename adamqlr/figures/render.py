@@ -19,9 +19,9 @@ _LATEX_SPECIAL = {
     "&": r"\&",
     "±": r"$\pm$",
     "–": "--",
-    "ε": r"$\varepsilon$",
-    "…": r"\dots",
     "−": "$-$",
+    "…": r"\dots{}",
+    "ε": r"$\varepsilon$",
 }
 
 
@@ -39,7 +39,7 @@ def render(family: str, study_path: Path, suite: str, stem: Path) -> None:
 
 
 def render_table(name: str, study_path: Path, suite: str, stem: Path) -> None:
-    """Write a table into ``stem``.csv, .md and .tex.
+    """Write a table into ``stem``.csv, .md, .tex and .html.
 
     Raises:
         UserError: There is no such table or suite, or the file is no study's.
@@ -49,6 +49,7 @@ def render_table(name: str, study_path: Path, suite: str, stem: Path) -> None:
     write_text(stem.with_name(stem.name + ".csv"), table.numbers.to_csv(index=False, float_format="%.8g"))
     write_text(stem.with_name(stem.name + ".md"), _markdown(table))
     write_text(stem.with_name(stem.name + ".tex"), _latex(table))
+    write_text(stem.with_name(stem.name + ".html"), _html(table))
 
 
 def _maker(kind: str, catalog: dict[str, Entry], name: str) -> Any:
@@ -72,3 +73,9 @@ def _latex(table: Table) -> str:
     marked = _marked(escaped, r"\textbf{", "}").rename(columns=lambda name: name.translate(translation))
     columns = "l" * marked.shape[1]
     return marked.to_latex(index=False, escape=False, column_format=columns, longtable=len(marked) > 40)
+
+
+def _html(table: Table) -> str:
+    style = "table{border-collapse:collapse;font:13px sans-serif}td,th{padding:3px 9px;border-bottom:1px solid #ddd}"
+    body = _marked(table, "<b>", "</b>").to_html(index=False, escape=False, border=0, justify="left")
+    return f"<!doctype html><meta charset='utf-8'><style>{style}</style>\n{body}\n"

@@ -53,7 +53,7 @@ def order(optimizer: str) -> int:
 def paper_style() -> Iterator[None]:
     """Draw with fonts and lines that are legible at a paper's text width."""
     with sns.axes_style("ticks"), sns.plotting_context("paper"):
-        settings = {
+        settings: dict[Any, Any] = {
             "font.size": 8,
             "axes.labelsize": 8,
             "axes.titlesize": 8.5,

@@ -1,7 +1,7 @@
 """The paper's tables: numbers, and how they are shown."""
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,27 +40,32 @@ _FINAL = {
 
 def final_results(study: xr.DataTree, suite: str) -> Table:
     """Tabulate what runs end with: medians over seeds, ± the standard deviation of their bootstrap resamples."""
-    numbers, shown, best = [], [], []
+    numbers: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
+    best = []
     for pairs in by_dataset(pairs_of(study, suite)).values():
         summaries = [_final_summary(pair) for pair in pairs]
-        medians = pd.DataFrame([{name: s[name][0] for name in _FINAL} for s in summaries])
-        marks = pd.DataFrame(False, index=medians.index, columns=list(_FINAL))
-        for name, (_, sign) in _FINAL.items():
-            finite = medians[name].replace([np.inf, -np.inf], np.nan)
-            if sign and finite.notna().any():
-                marks[name] = finite == (finite.max() if sign > 0 else finite.min())
+        best.append(_best_of(summaries))
         for pair, summary in zip(pairs, summaries, strict=True):
             survived = survived_fraction(pair.cube)
-            names = {"dataset": pair.dataset, "optimizer": pair.optimizer}
-            values = {
-                f"{name}{suffix}": v for name in _FINAL for suffix, v in zip(("", "_std"), summary[name], strict=True)
-            }
-            numbers.append({**names, **values, "seeds": pair.cube.sizes["seed"], "survived": survived})
+            row: dict[str, Any] = {"dataset": pair.dataset, "optimizer": pair.optimizer}
+            for name in _FINAL:
+                row[name], row[f"{name}_std"] = summary[name]
+            numbers.append({**row, "seeds": pair.cube.sizes["seed"], "survived": survived})
             labels = {"Dataset": pair.dataset_label, "Optimizer": pair.optimizer_label}
             cells = {label: _with_uncertainty(*summary[name]) for name, (label, _) in _FINAL.items()}
             shown.append({**labels, **cells, "Survived": f"{100 * survived:.0f} %"})
-        best.append(marks.rename(columns={name: label for name, (label, _) in _FINAL.items()}))
     return _table(numbers, shown, pd.concat(best, ignore_index=True))
+
+
+def _best_of(summaries: list[dict[str, tuple[float, float]]]) -> pd.DataFrame:
+    """Mark the best median of each column where there is a better and a worse, of one dataset's optimizers."""
+    marks = {}
+    for name, (label, sign) in _FINAL.items():
+        medians = pd.Series([summary[name][0] for summary in summaries]).replace([np.inf, -np.inf], np.nan)
+        wanted = medians.max() if sign > 0 else medians.min()
+        marks[label] = (medians == wanted) & (sign != 0)
+    return pd.DataFrame(marks)
 
 
 def _final_summary(pair: Pair) -> dict[str, tuple[float, float]]:
@@ -95,7 +100,8 @@ def best_hyperparameters(study: xr.DataTree, suite: str) -> Table:
     config = _config_of(pairs)
     used = [json.loads(pair.cube.attrs["hyperparameters"]) for pair in pairs]
     names = sorted({name for chosen in used for name in chosen}, key=lambda name: (name != "batch_size", name))
-    numbers, shown = [], []
+    numbers: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
     for pair, chosen in zip(pairs, used, strict=True):
         numbers.append({"dataset": pair.dataset, "optimizer": pair.optimizer} | {n: chosen.get(n) for n in names})
         labels = {"Dataset": pair.dataset_label, "Optimizer": pair.optimizer_label}
@@ -126,7 +132,7 @@ def _config_of(pairs: list[Pair]) -> StudyConfig:
     return parse_config(yaml.safe_load(pairs[0].cube.attrs["config"]), "the study's file")
 
 
-def _table(numbers: list[dict[str, object]], shown: list[dict[str, str]], best: pd.DataFrame | None = None) -> Table:
+def _table(numbers: list[dict[str, Any]], shown: list[dict[str, Any]], best: pd.DataFrame | None = None) -> Table:
     texts = pd.DataFrame(shown)
     marks = pd.DataFrame(False, index=texts.index, columns=texts.columns)
     if best is not None:

@@ -1,0 +1,27 @@
+# The study: tune, train, aggregate, draw. README.md says what to type.
+from snakemake.utils import min_version
+
+min_version("9.13")
+
+if "datasets" not in config:
+
+    configfile: "workflow/config/quickstart.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/tune.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/aggregate.smk"
+include: "workflow/rules/figures.smk"
+
+
+rule all:
+    input:
+        f"{RESULTS}/study.nc",
+        figure_files(),
+        table_files(),
+    default_target: True

@@ -1,0 +1,39 @@
+# Aggregation: run files to a cube for each pair, and all cubes to the study's file.
+
+
+rule aggregate:
+    input:
+        run_files,
+    output:
+        f"{RESULTS}/cubes/{{suite}}/{{dataset}}/{{optimizer}}.nc",
+    log:
+        f"{RESULTS}/logs/aggregate/{{suite}}/{{dataset}}/{{optimizer}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/aggregate/{{suite}}/{{dataset}}/{{optimizer}}.tsv"
+    params:
+        grid_points=STUDY.statistics.grid_points,
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=15,
+    conda:
+        ENVIRONMENT
+    shell:
+        "adamqlr aggregate {input} --grid-points {params.grid_points} --output {output} 2> {log}"
+
+
+rule study:
+    input:
+        cube_files,
+    output:
+        f"{RESULTS}/study.nc",
+    log:
+        f"{RESULTS}/logs/study.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/study.tsv"
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=30,
+    conda:
+        ENVIRONMENT
+    shell:
+        "adamqlr aggregate {input} --output {output} 2> {log}"

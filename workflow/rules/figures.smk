@@ -1,0 +1,60 @@
+# Figures and tables, each from the study's file alone.
+
+
+rule figure:
+    input:
+        f"{RESULTS}/study.nc",
+    output:
+        f"{RESULTS}/figures/{{suite}}/{{family}}.pdf",
+        report(
+            f"{RESULTS}/figures/{{suite}}/{{family}}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            subcategory="Suite {suite}",
+            labels={"figure": "{family}"},
+        ),
+        f"{RESULTS}/figures/{{suite}}/{{family}}.csv",
+    log:
+        f"{RESULTS}/logs/figure/{{suite}}/{{family}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/figure/{{suite}}/{{family}}.tsv"
+    params:
+        stem=stem,
+        title=lambda wildcards: FIGURES[wildcards.family].title,
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=30,
+    conda:
+        ENVIRONMENT
+    shell:
+        "adamqlr figures {wildcards.family} --study {input} --suite {wildcards.suite} --output {params.stem} 2> {log}"
+
+
+rule table:
+    input:
+        f"{RESULTS}/study.nc",
+    output:
+        f"{RESULTS}/tables/{{suite}}/{{name}}.csv",
+        f"{RESULTS}/tables/{{suite}}/{{name}}.md",
+        f"{RESULTS}/tables/{{suite}}/{{name}}.tex",
+        report(
+            f"{RESULTS}/tables/{{suite}}/{{name}}.html",
+            caption="../report/table.rst",
+            category="Tables",
+            subcategory="Suite {suite}",
+            labels={"table": "{name}"},
+        ),
+    log:
+        f"{RESULTS}/logs/table/{{suite}}/{{name}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/table/{{suite}}/{{name}}.tsv"
+    params:
+        stem=stem,
+        title=lambda wildcards: TABLES[wildcards.name].title,
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=30,
+    conda:
+        ENVIRONMENT
+    shell:
+        "adamqlr tables {wildcards.name} --study {input} --suite {wildcards.suite} --output {params.stem} 2> {log}"

@@ -1,0 +1,26 @@
+# Final training: some seeds of a pair's best configuration in one job.
+
+
+rule train:
+    input:
+        unpack(training_input),
+    output:
+        f"{RESULTS}/runs/{{suite}}/{{dataset}}/{{optimizer}}/seeds_{{first}}-{{last}}.nc",
+    log:
+        f"{RESULTS}/logs/train/{{suite}}/{{dataset}}/{{optimizer}}/seeds_{{first}}-{{last}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train/{{suite}}/{{dataset}}/{{optimizer}}/seeds_{{first}}-{{last}}.tsv"
+    params:
+        best=lambda wildcards, input: f"--best {input.best}" if "best" in input.keys() else "",
+        decides=training_fingerprint,
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=training_minutes,
+    conda:
+        ENVIRONMENT
+    shell:
+        "adamqlr train --config {input.config} --suite {wildcards.suite} --dataset {wildcards.dataset}"
+        " --optimizer {wildcards.optimizer} --seeds {wildcards.first}-{wildcards.last} {params.best}"
+        " --output {output} 2> {log}"

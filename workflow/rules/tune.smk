@@ -1,0 +1,44 @@
+# Tuning: each shard trains its share of a pair's configurations; the best one is chosen from all of them.
+
+
+rule tune_shard:
+    input:
+        unpack(job_input),
+    output:
+        f"{RESULTS}/tuning/{{suite}}/{{dataset}}/{{optimizer}}/shards/{{shard}}.nc",
+    log:
+        f"{RESULTS}/logs/tune_shard/{{suite}}/{{dataset}}/{{optimizer}}/{{shard}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tune_shard/{{suite}}/{{dataset}}/{{optimizer}}/{{shard}}.tsv"
+    params:
+        shards=min(STUDY.tuning.shards, STUDY.tuning.trials),
+        decides=search_fingerprint,
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    conda:
+        ENVIRONMENT
+    shell:
+        "adamqlr tune --config {input.config} --suite {wildcards.suite} --dataset {wildcards.dataset}"
+        " --optimizer {wildcards.optimizer} --shard {wildcards.shard}/{params.shards} --output {output} 2> {log}"
+
+
+rule tune:
+    input:
+        shard_files,
+    output:
+        trials=f"{RESULTS}/tuning/{{suite}}/{{dataset}}/{{optimizer}}/trials.nc",
+        best=f"{RESULTS}/tuning/{{suite}}/{{dataset}}/{{optimizer}}/best.yaml",
+    log:
+        f"{RESULTS}/logs/tune/{{suite}}/{{dataset}}/{{optimizer}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tune/{{suite}}/{{dataset}}/{{optimizer}}.tsv"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=10,
+    conda:
+        ENVIRONMENT
+    shell:
+        "adamqlr select {input} --output {output.trials} --best {output.best} 2> {log}"
