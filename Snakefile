@@ -20,8 +20,8 @@ include: "workflow/rules/figures.smk"
 
 
 rule all:
+    default_target: True
     input:
         f"{RESULTS}/study.nc",
         figure_files(),
         table_files(),
-    default_target: True

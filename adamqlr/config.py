@@ -264,15 +264,18 @@ class StudyConfig(Section):
             raise UserError(f"unknown suite '{key}': this study has {', '.join(self.suites)}")
         return self.suites[key]
 
-    def space(self, optimizer: str) -> Space:
-        """Return what is tuned for an optimizer; empty if nothing is."""
+    def space(self, optimizer: str, dataset: str | None = None) -> Space:
+        """Return what is tuned for an optimizer, on a dataset or in general; empty if nothing is."""
         settings = self.optimizer(optimizer)
+        fixed = set(settings.options)
+        if dataset is not None and self.dataset(dataset).model == "rosenbrock":
+            fixed.add("batch_size")
         space = {**OPTIMIZERS[optimizer].space, **settings.space}
-        return {name: distribution for name, distribution in space.items() if name not in settings.options}
+        return {name: distribution for name, distribution in space.items() if name not in fixed}
 
-    def is_tuned(self, optimizer: str) -> bool:
-        """Tell whether an optimizer has anything to tune."""
-        return bool(self.space(optimizer))
+    def is_tuned(self, optimizer: str, dataset: str) -> bool:
+        """Tell whether an optimizer has anything to tune on a dataset."""
+        return bool(self.space(optimizer, dataset))
 
     def objective(self, suite: str, dataset: str) -> Objective:
         """Return the loss that tuning minimizes."""

@@ -32,7 +32,7 @@ def _has_rosenbrock(config: StudyConfig, suite: str) -> bool:
 
 
 def _has_tuned(config: StudyConfig, suite: str) -> bool:
-    return any(config.is_tuned(optimizer) for _, optimizer in config.pairs(suite))
+    return any(config.is_tuned(optimizer, dataset) for dataset, optimizer in config.pairs(suite))
 
 
 FIGURES: dict[str, Entry] = {

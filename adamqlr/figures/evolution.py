@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -148,7 +148,7 @@ def _title(axes: Axes, pairs: Sequence[Pair]) -> None:
     axes.set_title(title)
     if failed:
         note = "\n".join(textwrap.wrap("diverged: " + ", ".join(failed), 38))
-        place = {"xycoords": "axes fraction", "ha": "center", "va": "bottom"}
+        place: dict[str, Any] = {"xycoords": "axes fraction", "ha": "center", "va": "bottom"}
         axes.annotate(note, (0.5, 1.01), fontsize=6, color="#555555", **place)
         axes.set_title(title, pad=6 + 7 * (note.count("\n") + 1))
 
@@ -156,7 +156,9 @@ def _title(axes: Axes, pairs: Sequence[Pair]) -> None:
 def _legend(figure: Figure, pairs: Sequence[Pair]) -> None:
     labels = {pair.optimizer: pair.optimizer_label for pair in pairs}
     handles = [Line2D([], [], label=label, **line_style(key)) for key, label in labels.items()]
-    columns = min(5, len(handles))
     if any(bool(pair.cube["diverged"].any()) for pair in pairs):
         handles.append(Line2D([], [], marker="X", linestyle="", color="#555555", label="median diverges"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.4, columnspacing=1.2)
+    columns = min(5, len(handles))
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns, handlelength=2.2, columnspacing=1.0, fontsize=7
+    )

@@ -40,7 +40,7 @@ _SPARE_COLORS = sns.color_palette("husl", 8).as_hex()
 def line_style(optimizer: str) -> dict[str, Any]:
     """Return the optimizer's color and line: dashed where untuned, dotted where an ablation."""
     color, line = _STYLES.get(optimizer, (_SPARE_COLORS[sum(optimizer.encode()) % len(_SPARE_COLORS)], "-"))
-    return {"color": color, "linestyle": line, "linewidth": 1.3}
+    return {"color": color, "linestyle": line, "linewidth": 1.2}
 
 
 def order(optimizer: str) -> int:

@@ -75,7 +75,7 @@ def _final_summary(pair: Pair) -> dict[str, tuple[float, float]]:
     gap = quantities["test_loss"] - quantities["train_loss"]
     quantities |= {
         # Where both losses are infinite the gap is unknown, and no better than infinite.
-        "generalization_gap": gap.where(~cube["diverged"], np.inf),
+        "generalization_gap": gap.where(~(cube["diverged"] & np.isinf(quantities["test_loss"])), np.inf),
         "steps": cube["final_step"].astype(float),
         "time": cube["final_time"],
     }
@@ -99,13 +99,14 @@ def best_hyperparameters(study: xr.DataTree, suite: str) -> Table:
     pairs = pairs_of(study, suite)
     config = _config_of(pairs)
     used = [json.loads(pair.cube.attrs["hyperparameters"]) for pair in pairs]
-    names = sorted({name for chosen in used for name in chosen}, key=lambda name: (name != "batch_size", name))
+    tuned = {name for pair in pairs for name in config.space(pair.optimizer, pair.dataset)}
+    names = sorted(tuned, key=lambda name: (name != "batch_size", name))
     numbers: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
     for pair, chosen in zip(pairs, used, strict=True):
         numbers.append({"dataset": pair.dataset, "optimizer": pair.optimizer} | {n: chosen.get(n) for n in names})
         labels = {"Dataset": pair.dataset_label, "Optimizer": pair.optimizer_label}
-        space = config.space(pair.optimizer)
+        space = config.space(pair.optimizer, pair.dataset)
         shown.append(labels | {n: _hyperparameter(chosen.get(n), tuned=n in space) for n in names})
     return _table(numbers, shown)
 

@@ -12,7 +12,7 @@ from adamqlr.figures.cubes import Pair, pairs_of
 from adamqlr.figures.style import TEXT_WIDTH, line_style
 from adamqlr.problems.rosenbrock import START, A, objective
 
-_COLUMNS = 4
+_COLUMNS = 5
 _WINDOW = {"x": (-1.6, 1.6), "y": (-1.5, 1.6)}
 
 
@@ -20,9 +20,7 @@ def draw(study: xr.DataTree, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw each optimizer's first run over the contours of the objective, one panel an optimizer."""
     pairs = [pair for pair in pairs_of(study, suite) if pair.is_trajectory]
     rows = -(-len(pairs) // _COLUMNS)
-    figure, grid = plt.subplots(
-        rows, _COLUMNS, figsize=(TEXT_WIDTH, 1.65 * rows + 0.3), sharex=True, sharey=True, squeeze=False
-    )
+    figure, grid = plt.subplots(rows, _COLUMNS, figsize=(TEXT_WIDTH, 1.5 * rows + 0.3), squeeze=False)
     tables = []
     for axes, pair in zip(grid.flat, pairs, strict=False):
         _draw_contours(axes)
@@ -30,11 +28,9 @@ def draw(study: xr.DataTree, suite: str) -> tuple[Figure, pd.DataFrame]:
     for axes in grid.flat[len(pairs) :]:
         axes.set_axis_off()
     for number, axes in enumerate(grid.flat[: len(pairs)]):
-        if number + _COLUMNS >= len(pairs):
-            axes.set_xlabel("x")
-            axes.tick_params(labelbottom=True)
-        if number % _COLUMNS == 0:
-            axes.set_ylabel("y")
+        outer = {"bottom": number + _COLUMNS >= len(pairs), "left": number % _COLUMNS == 0}
+        axes.tick_params(labelbottom=outer["bottom"], labelleft=outer["left"])
+        axes.set(xlabel="x" if outer["bottom"] else "", ylabel="y" if outer["left"] else "")
     return figure, pd.concat(tables, ignore_index=True)
 
 
@@ -56,10 +52,8 @@ def _draw_path(axes: Axes, pair: Pair) -> pd.DataFrame:
     value = float(objective(*torch.from_numpy(path[:, -1]).double()))
     steps = int(cube["final_step"])
     outcome = f"diverged at step {steps}" if bool(cube["diverged"]) else f"f = {value:.1e} after {steps} steps"
-    axes.set_title(f"{pair.optimizer_label}\n", fontsize=8)
-    axes.annotate(
-        outcome, (0.5, 1.02), xycoords="axes fraction", ha="center", va="bottom", fontsize=6.5, color="#444444"
-    )
+    axes.set_title(f"{pair.optimizer_label}\n", fontsize=7.5)
+    axes.annotate(outcome, (0.5, 1.02), xycoords="axes fraction", ha="center", va="bottom", fontsize=6, color="#444444")
     return pd.DataFrame(
         {
             "optimizer": pair.optimizer,

@@ -103,7 +103,10 @@ class _SeedRecords:
         """Return the metrics at each wanted time or step, of shape (wanted, metric)."""
         values = self._values[self.index(recorded, wanted)]
         if self.diverged:
-            values[wanted >= recorded[-1]] = [metric.worst for metric in METRICS.values()]
+            # A metric that the run never had stays undefined.
+            had = ~np.isnan(self._values).all(axis=0)
+            worst = np.array([metric.worst for metric in METRICS.values()])
+            values[wanted >= recorded[-1]] = np.where(had, worst, np.nan)
         return values
 
     def parameters_held(self, wanted: NDArray[np.generic]) -> Array:

@@ -39,7 +39,7 @@ def provenance(
         device: The device's product name.
         **extra: Further attributes.
     """
-    space = {name: d.model_dump(mode="json") for name, d in config.space(optimizer).items()}
+    space = {name: d.model_dump(mode="json") for name, d in config.space(optimizer, dataset).items()}
     return {
         "study": config.name,
         "suite": suite,

@@ -28,8 +28,8 @@ def tune(config: StudyConfig, suite: str, dataset: str, optimizer: str, shard: t
         UserError: A setting, the data or the checkpoint cannot be used, or there is nothing to tune.
         Interrupted: A signal asked to stop; the checkpoint is written.
     """
-    if not config.is_tuned(optimizer):
-        raise UserError(f"optimizer '{optimizer}': nothing to tune")
+    if not config.is_tuned(optimizer, dataset):
+        raise UserError(f"optimizer '{optimizer}': nothing to tune on '{dataset}'")
     search = Search(config, suite, dataset, optimizer)
     index, count = shard
     checkpoint = Checkpoint(output, f"{search.identity}-{index}-{count}")

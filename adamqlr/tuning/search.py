@@ -46,7 +46,7 @@ class Search:
     def identity(self) -> str:
         """A fingerprint of everything that decides the trials."""
         settings = self.config.dataset(self.dataset).model_dump(mode="json", exclude={"label", "runs_per_gpu"})
-        space = {name: d.model_dump(mode="json") for name, d in self.config.space(self.optimizer).items()}
+        space = {name: d.model_dump(mode="json") for name, d in self.config.space(self.optimizer, self.dataset).items()}
         return fingerprint(
             {
                 "dataset": [self.dataset, settings],
@@ -61,7 +61,7 @@ class Search:
         """Every configuration of the search, in order."""
         # The search's own seed, so that two searches do not share their draws.
         key = int(fingerprint([self.suite, self.dataset, self.optimizer, self.config.seed]), 16) % 2**32
-        return draw_configurations(self.config.space(self.optimizer), self.config.tuning.trials, key)
+        return draw_configurations(self.config.space(self.optimizer, self.dataset), self.config.tuning.trials, key)
 
 
 def draw_configurations(space: Space, count: int, seed: int) -> list[dict[str, Any]]:

@@ -10,13 +10,13 @@ rule aggregate:
         f"{RESULTS}/logs/aggregate/{{suite}}/{{dataset}}/{{optimizer}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/aggregate/{{suite}}/{{dataset}}/{{optimizer}}.tsv"
-    params:
-        grid_points=STUDY.statistics.grid_points,
+    conda:
+        ENVIRONMENT
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=15,
-    conda:
-        ENVIRONMENT
+    params:
+        grid_points=STUDY.statistics.grid_points,
     shell:
         "adamqlr aggregate {input} --grid-points {params.grid_points} --output {output} 2> {log}"
 
@@ -30,10 +30,10 @@ rule study:
         f"{RESULTS}/logs/study.log",
     benchmark:
         f"{RESULTS}/benchmarks/study.tsv"
+    conda:
+        ENVIRONMENT
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=30,
-    conda:
-        ENVIRONMENT
     shell:
         "adamqlr aggregate {input} --output {output} 2> {log}"

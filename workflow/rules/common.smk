@@ -39,7 +39,11 @@ wildcard_constraints:
 
 def is_fetched(dataset):
     """Tell whether a rule of its own has to bring a dataset to the data folder."""
-    return dataset in DATASETS and DATASETS[dataset].downloads and STUDY.dataset(dataset).path is None
+    return (
+        dataset in DATASETS
+        and DATASETS[dataset].downloads
+        and STUDY.dataset(dataset).path is None
+    )
 
 
 def job_input(wildcards):
@@ -58,13 +62,17 @@ def shard_files(wildcards):
 
 
 def search_fingerprint(wildcards):
-    return Search(STUDY, wildcards.suite, wildcards.dataset, wildcards.optimizer).identity
+    return Search(
+        STUDY, wildcards.suite, wildcards.dataset, wildcards.optimizer
+    ).identity
 
 
 def training_input(wildcards):
     files = job_input(wildcards)
-    if STUDY.is_tuned(wildcards.optimizer):
-        files["best"] = f"{RESULTS}/tuning/{wildcards.suite}/{wildcards.dataset}/{wildcards.optimizer}/best.yaml"
+    if STUDY.is_tuned(wildcards.optimizer, wildcards.dataset):
+        files["best"] = (
+            f"{RESULTS}/tuning/{wildcards.suite}/{wildcards.dataset}/{wildcards.optimizer}/best.yaml"
+        )
     return files
 
 
@@ -72,21 +80,27 @@ def training_fingerprint(wildcards):
     """What decides a run's numbers, besides the tuned hyperparameters, which are an input."""
     options = STUDY.optimizer(wildcards.optimizer).options
     seeds = range(int(wildcards.first), int(wildcards.last) + 1)
-    return SeedsJob(STUDY, wildcards.suite, wildcards.dataset, wildcards.optimizer, options, seeds).identity
+    return SeedsJob(
+        STUDY, wildcards.suite, wildcards.dataset, wildcards.optimizer, options, seeds
+    ).identity
 
 
 def training_minutes(wildcards, attempt):
     """Time limit of a training job; one that needs more goes on from its checkpoint."""
     if STUDY.suite(wildcards.suite).budget == "epochs":
         return 240 * attempt
-    seconds = (int(wildcards.last) - int(wildcards.first) + 1) * STUDY.dataset(wildcards.dataset).runtime
+    seconds = (int(wildcards.last) - int(wildcards.first) + 1) * STUDY.dataset(
+        wildcards.dataset
+    ).runtime
     return math.ceil(attempt * (20 + 1.5 * seconds / 60))
 
 
 def run_files(wildcards):
     seeds, size = STUDY.seeds(wildcards.dataset), STUDY.training.seeds_per_job
     parts = [seeds[start : start + size] for start in range(0, len(seeds), size)]
-    folder = f"{RESULTS}/runs/{wildcards.suite}/{wildcards.dataset}/{wildcards.optimizer}"
+    folder = (
+        f"{RESULTS}/runs/{wildcards.suite}/{wildcards.dataset}/{wildcards.optimizer}"
+    )
     return [f"{folder}/seeds_{part[0]}-{part[-1]}.nc" for part in parts]
 
 

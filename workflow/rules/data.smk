@@ -14,13 +14,13 @@ rule configuration:
         f"{RESULTS}/logs/configuration.log",
     benchmark:
         f"{RESULTS}/benchmarks/configuration.tsv"
-    params:
-        text=yaml.safe_dump(dict(config), sort_keys=False),
+    conda:
+        ENVIRONMENT
     resources:
         mem_mb=100,
         runtime=5,
-    conda:
-        ENVIRONMENT
+    params:
+        text=yaml.safe_dump(dict(config), sort_keys=False),
     shell:
         "printf '%s' {params.text:q} > {output} 2> {log}"
 
@@ -35,10 +35,10 @@ rule fetch_data:
         f"{RESULTS}/logs/fetch_data/{{dataset}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/fetch_data/{{dataset}}.tsv"
+    conda:
+        ENVIRONMENT
     resources:
         mem_mb=4000,
         runtime=60,
-    conda:
-        ENVIRONMENT
     shell:
         "adamqlr fetch --config {input.config} --dataset {wildcards.dataset} --output {output} 2> {log}"

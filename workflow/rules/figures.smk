@@ -18,14 +18,14 @@ rule figure:
         f"{RESULTS}/logs/figure/{{suite}}/{{family}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/figure/{{suite}}/{{family}}.tsv"
-    params:
-        stem=stem,
-        title=lambda wildcards: FIGURES[wildcards.family].title,
+    conda:
+        ENVIRONMENT
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=30,
-    conda:
-        ENVIRONMENT
+    params:
+        stem=stem,
+        title=lambda wildcards: FIGURES[wildcards.family].title,
     shell:
         "adamqlr figures {wildcards.family} --study {input} --suite {wildcards.suite} --output {params.stem} 2> {log}"
 
@@ -48,13 +48,13 @@ rule table:
         f"{RESULTS}/logs/table/{{suite}}/{{name}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/table/{{suite}}/{{name}}.tsv"
-    params:
-        stem=stem,
-        title=lambda wildcards: TABLES[wildcards.name].title,
+    conda:
+        ENVIRONMENT
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=30,
-    conda:
-        ENVIRONMENT
+    params:
+        stem=stem,
+        title=lambda wildcards: TABLES[wildcards.name].title,
     shell:
         "adamqlr tables {wildcards.name} --study {input} --suite {wildcards.suite} --output {params.stem} 2> {log}"

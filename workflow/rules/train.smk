@@ -10,16 +10,18 @@ rule train:
         f"{RESULTS}/logs/train/{{suite}}/{{dataset}}/{{optimizer}}/seeds_{{first}}-{{last}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train/{{suite}}/{{dataset}}/{{optimizer}}/seeds_{{first}}-{{last}}.tsv"
-    params:
-        best=lambda wildcards, input: f"--best {input.best}" if "best" in input.keys() else "",
-        decides=training_fingerprint,
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=training_minutes,
-    conda:
-        ENVIRONMENT
+    params:
+        best=lambda wildcards, input: (
+            f"--best {input.best}" if "best" in input.keys() else ""
+        ),
+        decides=training_fingerprint,
     shell:
         "adamqlr train --config {input.config} --suite {wildcards.suite} --dataset {wildcards.dataset}"
         " --optimizer {wildcards.optimizer} --seeds {wildcards.first}-{wildcards.last} {params.best}"

@@ -10,16 +10,16 @@ rule tune_shard:
         f"{RESULTS}/logs/tune_shard/{{suite}}/{{dataset}}/{{optimizer}}/{{shard}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/tune_shard/{{suite}}/{{dataset}}/{{optimizer}}/{{shard}}.tsv"
-    params:
-        shards=min(STUDY.tuning.shards, STUDY.tuning.trials),
-        decides=search_fingerprint,
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
-    conda:
-        ENVIRONMENT
+    params:
+        shards=min(STUDY.tuning.shards, STUDY.tuning.trials),
+        decides=search_fingerprint,
     shell:
         "adamqlr tune --config {input.config} --suite {wildcards.suite} --dataset {wildcards.dataset}"
         " --optimizer {wildcards.optimizer} --shard {wildcards.shard}/{params.shards} --output {output} 2> {log}"
@@ -35,10 +35,10 @@ rule tune:
         f"{RESULTS}/logs/tune/{{suite}}/{{dataset}}/{{optimizer}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/tune/{{suite}}/{{dataset}}/{{optimizer}}.tsv"
+    conda:
+        ENVIRONMENT
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=10,
-    conda:
-        ENVIRONMENT
     shell:
         "adamqlr select {input} --output {output.trials} --best {output.best} 2> {log}"

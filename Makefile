@@ -1,0 +1,52 @@
+# What a user types; README.md explains.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes
+
+.PHONY: quickstart test benchmark lint lock clean
+
+quickstart: $(VENV)/installed  ## the whole study in small, on embedded data
+	$(BIN)/snakemake --configfile workflow/config/quickstart.yaml
+	$(BIN)/snakemake --configfile workflow/config/quickstart.yaml --report results/quickstart/report.html
+	@echo "Figures, tables and report.html are in results/quickstart"
+
+test: $(VENV)/installed-dev  ## every test that needs neither a GPU nor Slurm nor a network
+	$(BIN)/python -m pytest -m "not gpu and not slurm and not network"
+
+benchmark: $(VENV)/installed-dev  ## step times against PyTorch's fused Adam, in one run
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,iqr,rounds \
+		--benchmark-group-by=group --benchmark-sort=name
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+
+lock:  ## resolve the pinned packages anew; needs uv
+	uv pip compile pyproject.toml --group build --constraints envs/constraints.txt --universal --python-version 3.11 \
+		--generate-hashes --no-annotate --no-emit-index-url --custom-compile-command "make lock" \
+		--quiet --output-file envs/requirements.lock
+	uv pip compile pyproject.toml --group build --group test --group lint --constraints envs/requirements.lock \
+		--universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+		--custom-compile-command "make lock" --quiet --output-file envs/requirements-dev.lock
+
+clean:  ## remove the environment and the quickstart's results
+	rm -rf $(VENV) results/quickstart
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: envs/requirements.lock pyproject.toml | $(VENV)/bin/python
+	@echo "Installing the pinned packages into $(VENV): PyTorch is large, this takes minutes"
+	$(INSTALL) -r envs/requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/installed-dev: envs/requirements-dev.lock $(VENV)/installed
+	$(INSTALL) -r envs/requirements-dev.lock
+	touch $@
