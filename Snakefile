@@ -3,7 +3,7 @@ from snakemake.utils import min_version
 
 min_version("9.13")
 
-if "datasets" not in config:
+if not workflow.configfiles:
 
     configfile: "workflow/config/quickstart.yaml"
 

@@ -187,33 +187,53 @@ def aggregate(inputs: tuple[Path, ...], output: Path, grid_points: int) -> None:
     aggregate_stage(inputs, output, grid_points)
 
 
-_STUDY = click.option("--study", "study_path", type=_FILE, required=True, help="The study's file, study.nc.")
-_SUITE = click.option("--suite", required=True, help="One of the study's suites.")
-_STEM = click.option("--output", "stem", type=_FILE, required=True, help="Path of the files to write, less the suffix.")
+def _drawing_options(command: Callable[..., None]) -> Callable[..., None]:
+    options = [
+        click.option("--study", "study_path", type=_FILE, required=True, help="The study's file, study.nc."),
+        click.option("--suite", required=True, help="One of the study's suites."),
+        click.option(
+            "--resamples",
+            type=click.IntRange(1),
+            default=50,
+            show_default=True,
+            help="Bootstrap resamples of the seeds.",
+        ),
+        click.option(
+            "--resampling-seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the resampling."
+        ),
+        click.option("--output", "stem", type=_FILE, required=True, help="Path of the files, less the suffix."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @cli.command()
 @click.argument("family")
-@_STUDY
-@_SUITE
-@_STEM
-def figures(family: str, study_path: Path, suite: str, stem: Path) -> None:
-    """Draw a FAMILY of figures of one suite: PDF, PNG, and the numbers as CSV."""
-    from adamqlr.figures.render import render
+@_drawing_options
+def figures(family: str, study_path: Path, suite: str, resamples: int, resampling_seed: int, stem: Path) -> None:
+    """Draw a FAMILY of figures of one suite: PDF, PNG, and the numbers as CSV.
 
-    render(family, study_path, suite, stem)
+    Families are trajectories, performance, loss and learning_rate.
+    """
+    from adamqlr.figures.render import render
+    from adamqlr.results.statistics import Resampling
+
+    render(family, study_path, suite, Resampling(resamples, resampling_seed), stem)
 
 
 @cli.command()
 @click.argument("name")
-@_STUDY
-@_SUITE
-@_STEM
-def tables(name: str, study_path: Path, suite: str, stem: Path) -> None:
-    """Write the table NAME of one suite: CSV, Markdown and LaTeX."""
-    from adamqlr.figures.render import render_table
+@_drawing_options
+def tables(name: str, study_path: Path, suite: str, resamples: int, resampling_seed: int, stem: Path) -> None:
+    """Write the table NAME of one suite: CSV, Markdown, LaTeX and HTML.
 
-    render_table(name, study_path, suite, stem)
+    Tables are final_results, best_hyperparameters and search_space.
+    """
+    from adamqlr.figures.render import render_table
+    from adamqlr.results.statistics import Resampling
+
+    render_table(name, study_path, suite, Resampling(resamples, resampling_seed), stem)
 
 
 @cli.command()

@@ -51,46 +51,48 @@ def _learning_rate_panel(pair: Pair) -> Panel:
     return Panel("lr", "Learning rate |α|", "log")
 
 
-def performance(study: xr.DataTree, suite: str) -> tuple[Figure, pd.DataFrame]:
+def performance(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
     """Draw training and test performance against training time: loss for regression, accuracy for classification."""
-    return _draw(study, suite, "time", [partial(_performance_panel, part) for part in ("train", "test")])
+    return _draw(
+        pairs_of(study, suite), resampling, "time", [partial(_performance_panel, part) for part in ("train", "test")]
+    )
 
 
-def loss(study: xr.DataTree, suite: str) -> tuple[Figure, pd.DataFrame]:
+def loss(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
     """Draw training and test loss against training time."""
-    return _draw(study, suite, "time", [partial(_loss_panel, part) for part in ("train", "test")])
+    return _draw(pairs_of(study, suite), resampling, "time", [partial(_loss_panel, part) for part in ("train", "test")])
 
 
-def learning_rate(study: xr.DataTree, suite: str) -> tuple[Figure, pd.DataFrame]:
+def learning_rate(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
     """Draw the magnitude of the learning rate α against steps."""
-    return _draw(study, suite, "step", [_learning_rate_panel])
+    return _draw(pairs_of(study, suite), resampling, "step", [_learning_rate_panel])
 
 
 def _draw(
-    study: xr.DataTree, suite: str, axis: str, rows: Sequence[Callable[[Pair], Panel]]
+    pairs: list[Pair], resampling: Resampling, axis: str, rows: Sequence[Callable[[Pair], Panel]]
 ) -> tuple[Figure, pd.DataFrame]:
-    groups = by_dataset([pair for pair in pairs_of(study, suite) if not pair.is_trajectory])
+    groups = by_dataset([pair for pair in pairs if not pair.is_trajectory])
     columns = min(_COLUMNS, len(groups))
     blocks = -(-len(groups) // columns)
     height = _ROW_HEIGHT * blocks * len(rows) + 0.9
     figure, grid = plt.subplots(blocks * len(rows), columns, figsize=(TEXT_WIDTH, height), squeeze=False)
     tables = []
-    for number, pairs in enumerate(groups.values()):
+    for number, group in enumerate(groups.values()):
         block, column = divmod(number, columns)
         for row, panel_of in enumerate(rows):
-            axes, panel = grid[block * len(rows) + row, column], panel_of(pairs[0])
-            tables.append(_draw_panel(axes, pairs, panel, axis))
+            axes, panel = grid[block * len(rows) + row, column], panel_of(group[0])
+            tables.append(_draw_panel(axes, group, panel, axis, resampling))
             if row == 0:
-                _title(axes, pairs)
+                _title(axes, group)
             axes.set_xlabel({"time": "Training time (s)", "step": "Step"}[axis] if row == len(rows) - 1 else "")
     for unused in range(len(groups), blocks * columns):
         for row in range(len(rows)):
             grid[(unused // columns) * len(rows) + row, unused % columns].set_axis_off()
-    _legend(figure, [pair for pairs in groups.values() for pair in pairs])
+    _legend(figure, [pair for group in groups.values() for pair in group])
     return figure, pd.concat(tables, ignore_index=True)
 
 
-def _draw_panel(axes: Axes, pairs: Sequence[Pair], panel: Panel, axis: str) -> pd.DataFrame:
+def _draw_panel(axes: Axes, pairs: Sequence[Pair], panel: Panel, axis: str, resampling: Resampling) -> pd.DataFrame:
     variable = {"time": "value", "step": "value_by_step"}[axis]
     tables = []
     for pair in pairs:
@@ -99,7 +101,7 @@ def _draw_panel(axes: Axes, pairs: Sequence[Pair], panel: Panel, axis: str) -> p
             values = values.isel(step=slice(1, None))
         if panel.metric == "lr":
             values = abs(values)
-        summary = median_over_seeds(values, Resampling.of(pair.cube))
+        summary = median_over_seeds(values, resampling)
         _draw_curve(axes, summary, axis, pair, is_log=panel.scale == "log")
         table = summary.to_dataframe().reset_index()[[axis, "median", "mean", "std", "lower", "upper"]]
         names = {"dataset": pair.dataset, "optimizer": pair.optimizer, "metric": panel.metric}

@@ -11,6 +11,7 @@ from adamqlr.figures.catalog import FIGURES, TABLES, Entry
 from adamqlr.figures.style import paper_style, save
 from adamqlr.figures.tables import Table
 from adamqlr.files import write_text
+from adamqlr.results.statistics import Resampling
 from adamqlr.results.study import load_study
 
 _LATEX_SPECIAL = {
@@ -25,7 +26,7 @@ _LATEX_SPECIAL = {
 }
 
 
-def render(family: str, study_path: Path, suite: str, stem: Path) -> None:
+def render(family: str, study_path: Path, suite: str, resampling: Resampling, stem: Path) -> None:
     """Draw a family of figures into ``stem``.pdf and .png, with what is drawn in .csv.
 
     Raises:
@@ -34,18 +35,18 @@ def render(family: str, study_path: Path, suite: str, stem: Path) -> None:
     maker = _maker("figure", FIGURES, family)
     study = load_study(study_path)
     with paper_style():
-        figure, numbers = maker(study, suite)
+        figure, numbers = maker(study, suite, resampling)
         save(figure, numbers, stem)
 
 
-def render_table(name: str, study_path: Path, suite: str, stem: Path) -> None:
+def render_table(name: str, study_path: Path, suite: str, resampling: Resampling, stem: Path) -> None:
     """Write a table into ``stem``.csv, .md, .tex and .html.
 
     Raises:
         UserError: There is no such table or suite, or the file is no study's.
     """
     maker = _maker("table", TABLES, name)
-    table = maker(load_study(study_path), suite)
+    table = maker(load_study(study_path), suite, resampling)
     write_text(stem.with_name(stem.name + ".csv"), table.numbers.to_csv(index=False, float_format="%.8g"))
     write_text(stem.with_name(stem.name + ".md"), _markdown(table))
     write_text(stem.with_name(stem.name + ".tex"), _latex(table))

@@ -38,13 +38,13 @@ _FINAL = {
 }
 
 
-def final_results(study: xr.DataTree, suite: str) -> Table:
+def final_results(study: xr.DataTree, suite: str, resampling: Resampling) -> Table:
     """Tabulate what runs end with: medians over seeds, ± the standard deviation of their bootstrap resamples."""
     numbers: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
     best = []
     for pairs in by_dataset(pairs_of(study, suite)).values():
-        summaries = [_final_summary(pair) for pair in pairs]
+        summaries = [_final_summary(pair, resampling) for pair in pairs]
         best.append(_best_of(summaries))
         for pair, summary in zip(pairs, summaries, strict=True):
             survived = survived_fraction(pair.cube)
@@ -68,7 +68,7 @@ def _best_of(summaries: list[dict[str, tuple[float, float]]]) -> pd.DataFrame:
     return pd.DataFrame(marks)
 
 
-def _final_summary(pair: Pair) -> dict[str, tuple[float, float]]:
+def _final_summary(pair: Pair, resampling: Resampling) -> dict[str, tuple[float, float]]:
     cube = pair.cube
     last = cube["value"].isel(time=-1)
     quantities = {name: last.sel(metric=name, drop=True) for name in _FINAL if name in last["metric"]}
@@ -81,7 +81,7 @@ def _final_summary(pair: Pair) -> dict[str, tuple[float, float]]:
     }
     summary = {}
     for name, values in quantities.items():
-        reduced = median_over_seeds(values, Resampling.of(cube))
+        reduced = median_over_seeds(values, resampling)
         summary[name] = (float(reduced["median"]), float(reduced["std"]))
     return summary
 
@@ -94,7 +94,7 @@ def _with_uncertainty(median: float, std: float) -> str:
     return f"{median:.4g}" if not std > 0 else f"{median:.4g} ± {std:.2g}"
 
 
-def best_hyperparameters(study: xr.DataTree, suite: str) -> Table:
+def best_hyperparameters(study: xr.DataTree, suite: str, resampling: Resampling) -> Table:
     """Tabulate the hyperparameters that final training used; those that were not tuned are in parentheses."""
     pairs = pairs_of(study, suite)
     config = _config_of(pairs)
@@ -118,7 +118,7 @@ def _hyperparameter(value: object, tuned: bool) -> str:
     return text if tuned else f"({text})"
 
 
-def search_space(study: xr.DataTree, suite: str) -> Table:
+def search_space(study: xr.DataTree, suite: str, resampling: Resampling) -> Table:
     """Tabulate what is tuned, and over which range."""
     config = _config_of(pairs_of(study, suite))
     rows = [

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-import yaml
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -24,12 +23,6 @@ class Resampling(NamedTuple):
 
     resamples: int
     seed: int
-
-    @classmethod
-    def of(cls, cube: xr.Dataset) -> "Resampling":
-        """Return what the configuration of a cube's study says."""
-        settings = yaml.safe_load(cube.attrs["config"])["statistics"]
-        return cls(settings["resamples"], settings["seed"])
 
 
 def median_over_seeds(values: xr.DataArray, resampling: Resampling) -> xr.Dataset:

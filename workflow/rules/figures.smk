@@ -25,9 +25,12 @@ rule figure:
         runtime=30,
     params:
         stem=stem,
+        resamples=STUDY.statistics.resamples,
+        seed=STUDY.statistics.seed,
         title=lambda wildcards: FIGURES[wildcards.family].title,
     shell:
-        "adamqlr figures {wildcards.family} --study {input} --suite {wildcards.suite} --output {params.stem} 2> {log}"
+        "adamqlr figures {wildcards.family} --study {input} --suite {wildcards.suite}"
+        " --resamples {params.resamples} --resampling-seed {params.seed} --output {params.stem} 2> {log}"
 
 
 rule table:
@@ -55,6 +58,9 @@ rule table:
         runtime=30,
     params:
         stem=stem,
+        resamples=STUDY.statistics.resamples,
+        seed=STUDY.statistics.seed,
         title=lambda wildcards: TABLES[wildcards.name].title,
     shell:
-        "adamqlr tables {wildcards.name} --study {input} --suite {wildcards.suite} --output {params.stem} 2> {log}"
+        "adamqlr tables {wildcards.name} --study {input} --suite {wildcards.suite}"
+        " --resamples {params.resamples} --resampling-seed {params.seed} --output {params.stem} 2> {log}"
