@@ -18,7 +18,7 @@ _WINDOW = {"x": (-1.6, 1.6), "y": (-1.5, 1.6)}
 
 
 def draw(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
-    """Draw each optimizer's first run over the contours of the objective, one panel an optimizer; nothing is resampled."""
+    """Draw each optimizer's first run over the contours of the objective, one panel each; nothing is resampled."""
     pairs = [pair for pair in pairs_of(study, suite) if pair.is_trajectory]
     rows = -(-len(pairs) // _COLUMNS)
     figure, grid = plt.subplots(rows, _COLUMNS, figsize=(TEXT_WIDTH, 1.5 * rows + 0.3), squeeze=False)

@@ -42,7 +42,7 @@ class _ConvolutionBackward(torch.autograd.Function):
         mask: Sequence[bool],
     ) -> tuple[Tensor | None, ...]:
         ctx.save_for_backward(x, weight)
-        ctx.geometry = geometry
+        ctx.geometry, ctx.output_shape = geometry, cotangent.shape
         ctx.set_materialize_grads(False)
         sizes = [weight.shape[0]]
         return _aten.convolution_backward(cotangent, x, weight, sizes, *geometry, list(mask))
@@ -56,10 +56,10 @@ class _ConvolutionBackward(torch.autograd.Function):
         if dweight is not None:
             tangent = _aten.convolution(x, dweight, dbias, *ctx.geometry)
         elif dbias is not None:
-            tangent = _broadcast(dbias, x.dim())
+            tangent = _broadcast(dbias, x.dim()).expand(ctx.output_shape)
         if dx is not None:
             through = _aten.convolution(dx, weight, None, *ctx.geometry)
-            tangent = through if tangent is None else through.add_(tangent)
+            tangent = through if tangent is None else through + tangent
         return tangent, None, None, None, None
 
 

@@ -9,6 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 from adamqlr.config import parse_config
 from adamqlr.errors import UserError
+from adamqlr.files import write_text
 from adamqlr.figures.catalog import FIGURES, TABLES
 from adamqlr.problems.registry import DATASETS
 from adamqlr.training.job import SeedsJob
@@ -37,6 +38,23 @@ wildcard_constraints:
     last=r"\d+",
 
 
+def write_configuration():
+    """Leave the configuration in force, command-line settings included, for jobs and for hands.
+
+    It is no rule's output, as a change alone is no reason to run anything again: the `decides` parameters are.
+    """
+    path = Path(CONFIG)
+    settings = dict(config)
+    if (
+        not path.is_file()
+        or yaml.safe_load(path.read_text(encoding="utf-8")) != settings
+    ):
+        write_text(path, yaml.safe_dump(settings, sort_keys=False))
+
+
+write_configuration()
+
+
 def is_fetched(dataset):
     """Tell whether a rule of its own has to bring a dataset to the data folder."""
     return (
@@ -47,11 +65,10 @@ def is_fetched(dataset):
 
 
 def job_input(wildcards):
-    """What every job of a pair reads. A new configuration alone is no reason to run it again: `decides` is."""
-    files = {"config": ancient(CONFIG)}
-    if is_fetched(wildcards.dataset):
-        files["data"] = ancient(f"{RESULTS}/data/{wildcards.dataset}.txt")
-    return files
+    """What jobs wait for; data that is fetched again is the same data."""
+    if not is_fetched(wildcards.dataset):
+        return {}
+    return {"data": ancient(f"{RESULTS}/data/{wildcards.dataset}.txt")}
 
 
 def shard_files(wildcards):

@@ -18,11 +18,12 @@ rule train:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=training_minutes,
     params:
+        config=CONFIG,
         best=lambda wildcards, input: (
             f"--best {input.best}" if "best" in input.keys() else ""
         ),
         decides=training_fingerprint,
     shell:
-        "adamqlr train --config {input.config} --suite {wildcards.suite} --dataset {wildcards.dataset}"
+        "adamqlr train --config {params.config} --suite {wildcards.suite} --dataset {wildcards.dataset}"
         " --optimizer {wildcards.optimizer} --seeds {wildcards.first}-{wildcards.last} {params.best}"
         " --output {output} 2> {log}"

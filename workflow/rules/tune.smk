@@ -18,10 +18,11 @@ rule tune_shard:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
+        config=CONFIG,
         shards=min(STUDY.tuning.shards, STUDY.tuning.trials),
         decides=search_fingerprint,
     shell:
-        "adamqlr tune --config {input.config} --suite {wildcards.suite} --dataset {wildcards.dataset}"
+        "adamqlr tune --config {params.config} --suite {wildcards.suite} --dataset {wildcards.dataset}"
         " --optimizer {wildcards.optimizer} --shard {wildcards.shard}/{params.shards} --output {output} 2> {log}"
 
 

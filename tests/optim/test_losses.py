@@ -1,0 +1,69 @@
+"""Losses and their Hessian in the outputs, against automatic differentiation."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from adamqlr.optim.losses import CrossEntropy, SquaredError, resolve_loss
+
+
+@given(rows=st.integers(1, 5), classes=st.integers(1, 6), scale=st.floats(0.01, 30), seed=st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_cross_entropy_hessian(rows: int, classes: int, scale: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    outputs = scale * torch.randn(rows, classes, generator=generator, dtype=torch.float64)
+    targets = torch.randint(classes, (rows,), generator=generator)
+    vector = torch.randn(rows, classes, generator=generator, dtype=torch.float64)
+    for smoothing in (0.0, 0.1):
+        loss = CrossEntropy(smoothing)
+        _, expected = torch.autograd.functional.hvp(lambda out, loss=loss: loss(out, targets), outputs, vector)
+        product = loss.hessian_vector_product(outputs, targets, vector)
+        torch.testing.assert_close(product, expected, rtol=1e-9, atol=1e-12)
+
+
+@given(rows=st.integers(1, 5), outputs=st.integers(1, 4), factor=st.sampled_from([0.5, 1.0]))
+@settings(max_examples=20, deadline=None)
+def test_squared_error_hessian_includes_the_average_over_outputs(rows: int, outputs: int, factor: float) -> None:
+    predicted, targets, vector = torch.randn(3, rows, outputs, dtype=torch.float64)
+    loss = SquaredError(factor)
+    _, expected = torch.autograd.functional.hvp(lambda out: loss(out, targets), predicted, vector)
+    torch.testing.assert_close(loss.hessian_vector_product(predicted, targets, vector), expected)
+    assert float(loss(predicted, targets)) == pytest.approx(factor * float(((predicted - targets) ** 2).mean()))
+
+
+def test_sequences_of_logits_are_averaged_over_positions() -> None:
+    outputs, targets = torch.randn(2, 5, 3, dtype=torch.float64), torch.randint(5, (2, 3))
+    vector = torch.randn_like(outputs)
+    loss = resolve_loss("cross_entropy")
+    _, expected = torch.autograd.functional.hvp(lambda out: loss(out, targets), outputs, vector)
+    torch.testing.assert_close(loss.hessian_vector_product(outputs, targets, vector), expected)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.CrossEntropyLoss(reduction="sum"),
+        nn.CrossEntropyLoss(weight=torch.ones(3)),
+        nn.CrossEntropyLoss(ignore_index=0),
+        nn.MSELoss(reduction="none"),
+    ],
+)
+def test_options_without_a_hessian_are_refused(module: nn.Module) -> None:
+    with pytest.raises(ValueError, match="is supported with"):
+        resolve_loss(module)
+
+
+def test_modules_with_the_protocol_are_accepted() -> None:
+    class Own(nn.Module):
+        def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return outputs.sum()
+
+        def hessian_vector_product(
+            self, outputs: torch.Tensor, targets: torch.Tensor, vector: torch.Tensor
+        ) -> torch.Tensor:
+            return torch.zeros_like(vector)
+
+    own = Own()
+    assert resolve_loss(own) is own

@@ -1,0 +1,117 @@
+"""Files of one's own: arrays, images, labels."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from adamqlr.config import StudyConfig, parse_config
+from adamqlr.errors import UserError
+from adamqlr.problems.problem import initial_model, load_problem
+
+CPU = torch.device("cpu")
+
+
+def arrays(channels_last: bool = True) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    shape = (8, 8, 3) if channels_last else (3, 8, 8)
+    return {
+        "x_train": generator.integers(0, 256, (40, *shape), dtype=np.uint8),
+        "y_train": np.arange(40) % 4,
+        "x_test": generator.integers(0, 256, (12, *shape), dtype=np.uint8),
+        "y_test": np.arange(12) % 4,
+    }
+
+
+def study(path: Path, **settings: Any) -> StudyConfig:
+    dataset = {"path": str(path), "loss": "cross_entropy", "epochs": 1, "batch_size": 8, **settings}
+    return parse_config({"name": "t", "datasets": {"mine": dataset}, "optimizers": ["adam_untuned"]}, "test")
+
+
+def save(tmp_path: Path, **content: np.ndarray) -> Path:
+    path = tmp_path / "mine.npz"
+    np.savez(path, **content)
+    return path
+
+
+def test_images_with_channels_first_or_last(tmp_path: Path) -> None:
+    last = arrays()
+    first = {name: a.transpose(0, 3, 1, 2) if a.ndim == 4 else a for name, a in last.items()}
+    problems = [load_problem("mine", study(save(tmp_path, **a), model="resnet18"), CPU) for a in (last, first)]
+    assert torch.equal(problems[0].train.inputs, problems[1].train.inputs)
+    assert problems[0].train.inputs.shape == (34, 3, 8, 8)
+    assert len(problems[0].validation) == 6
+    outputs = initial_model(problems[0], 0).eval()(problems[0].test.inputs)
+    assert outputs.shape == (12, 4)
+    per_channel = torch.cat([problems[0].train.inputs, problems[0].validation.inputs]).mean((0, 2, 3))
+    torch.testing.assert_close(per_channel, torch.zeros(3), atol=1e-5, rtol=0)
+
+
+def test_a_perceptron_flattens_images_and_standardizes_pixels(tmp_path: Path) -> None:
+    problem = load_problem("mine", study(save(tmp_path, **arrays())), CPU)
+    assert problem.train.inputs.shape == (34, 192)
+    together = torch.cat([problem.train.inputs, problem.validation.inputs])
+    torch.testing.assert_close(together.mean(0), torch.zeros(192), atol=1e-5, rtol=0)
+
+
+def test_real_targets_of_several_columns(tmp_path: Path) -> None:
+    content = {**arrays(), "y_train": np.random.randn(40, 2), "y_test": np.random.randn(12, 2)}
+    problem = load_problem("mine", study(save(tmp_path, **content), loss="half_mse"), CPU)
+    assert problem.train.targets.shape == (34, 2)
+    assert not problem.has_accuracy
+    assert initial_model(problem, 0)(problem.train.inputs).shape == (34, 2)
+
+
+CASES = {
+    "no array x_test, y_test": lambda a: {name: a[name] for name in ("x_train", "y_train")},
+    "x_train has 40 rows, y_train 39": lambda a: {**a, "y_train": a["y_train"][:-1]},
+    r"x_train has rows of shape \(8, 8, 3\), x_test of \(4, 4, 3\)": lambda a: {**a, "x_test": a["x_test"][:, :4, :4]},
+    "train label -1 in row 3 is no class number": lambda a: {
+        **a,
+        "y_train": np.where(np.arange(40) == 3, -1, a["y_train"]),
+    },
+    "train label 0.5 in row 0 is no class number": lambda a: {**a, "y_train": a["y_train"] + 0.5},
+    "test label 9 in row 11 is outside the training rows' 4 classes": lambda a: {
+        **a,
+        "y_test": np.where(np.arange(12) == 11, 9, a["y_test"]),
+    },
+    "train inputs hold NaN or infinity, first in row 0": lambda a: {
+        **a,
+        "x_train": np.full((40, 5), np.nan),
+        "x_test": np.ones((12, 5)),
+    },
+    "train targets are not numbers": lambda a: {**a, "y_train": a["y_train"].astype(str)},
+    "labels have 2 columns": lambda a: {
+        **a,
+        "y_train": np.zeros((40, 2), dtype=int),
+        "y_test": np.zeros((12, 2), dtype=int),
+    },
+}
+
+
+@pytest.mark.parametrize("problem", CASES)
+def test_unusable_arrays_are_named(tmp_path: Path, problem: str) -> None:
+    path = save(tmp_path, **CASES[problem](arrays()))
+    with pytest.raises(UserError, match=problem) as raised:
+        load_problem("mine", study(path), CPU)
+    assert str(raised.value).startswith(str(path))
+
+
+def test_truncated_and_foreign_files_are_named(tmp_path: Path) -> None:
+    path = save(tmp_path, **arrays())
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(UserError, match=r"mine\.npz: not a readable \.npz file"):
+        load_problem("mine", study(path), CPU)
+    path.write_text("nothing")
+    with pytest.raises(UserError, match=r"mine\.npz: not a readable \.npz file"):
+        load_problem("mine", study(path), CPU)
+
+
+def test_networks_and_augmentation_need_images(tmp_path: Path) -> None:
+    table = {**arrays(), "x_train": np.ones((40, 5)), "x_test": np.ones((12, 5))}
+    with pytest.raises(UserError, match="model 'resnet18' needs images"):
+        load_problem("mine", study(save(tmp_path, **table), model="resnet18"), CPU)
+    with pytest.raises(UserError, match="'crop_flip' needs images"):
+        load_problem("mine", study(save(tmp_path, **table), augmentation="crop_flip"), CPU)
