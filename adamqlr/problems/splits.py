@@ -79,7 +79,7 @@ def build_problem(key: str, settings: DatasetConfig, splits: Splits) -> Problem:
     standardize = standardization_of(np.concatenate([inputs["train"], inputs["validation"]]))
     targets: dict[str, Array]
     if settings.loss == "cross_entropy":
-        outputs = 1 + int(_class_numbers(splits.train[1], "training", splits.source).max())
+        outputs = 1 + int(_class_numbers(splits.train[1], "train", splits.source).max())
         targets = {name: _classes(pair[1], name, outputs, splits.source) for name, pair in splits.parts()}
     else:
         real = {name: np.asarray(pair[1], dtype=np.float64).reshape(len(pair[1]), -1) for name, pair in splits.parts()}

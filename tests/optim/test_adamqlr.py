@@ -217,7 +217,7 @@ def test_unusable_models_losses_and_minibatches_are_refused() -> None:
     model = nn.Linear(2, 1)
     optimizer = AdamQLR(model, "half_mse")
     model.double()
-    with pytest.raises(ValueError, match="weight moved to torch.float64"):
+    with pytest.raises(ValueError, match=r"weight moved to torch\.float64"):
         optimizer.step(torch.zeros(3, 2).double(), torch.zeros(3, 1).double())
 
 

@@ -1,0 +1,106 @@
+"""Training and tuning processes that are killed or asked to stop, and started again."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+ConfigFile = Callable[..., Path]
+
+
+@pytest.fixture
+def config(config_file: ConfigFile) -> Path:
+    """Long enough to be interrupted, with a checkpoint every few steps."""
+    return config_file(
+        datasets={"diabetes": {"epochs": 150}, "digits": {"epochs": 40}},
+        training={"seeds": 3, "seeds_per_job": 3, "checkpoint_seconds": 0.01},
+        tuning={"trials": 6, "unit": "epochs", "first_rung": 10, "limit": 160, "reduction_factor": 2, "shards": 1},
+    )
+
+
+def command(stage: str, config: Path, output: Path) -> list[str]:
+    pair = {
+        "train": [
+            "--dataset",
+            "digits",
+            "--optimizer",
+            "adamqlr",
+            "--seeds",
+            "0-2",
+            "--set",
+            "optimizer.batch_size=50",
+        ],
+        "tune": ["--dataset", "diabetes", "--optimizer", "adamqlr"],
+    }
+    program = [sys.executable, "-c", "from adamqlr.cli import main; main()"]
+    return [*program, stage, "--config", str(config), *pair[stage], "--output", str(output)]
+
+
+def run(arguments: list[str]) -> None:
+    subprocess.run(arguments, check=True, capture_output=True, timeout=300)
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> bool:
+    while process.poll() is None:
+        if path.exists():
+            return True
+        time.sleep(0.002)
+    return False
+
+
+def assert_same_results(interrupted: Path, undisturbed: Path, timed: tuple[str, ...]) -> None:
+    """Compare everything but the seconds that it took."""
+    first, second = (xr.load_dataset(path).drop_vars(timed) for path in (interrupted, undisturbed))
+    for name, variable in second.variables.items():
+        np.testing.assert_array_equal(first[name].values, variable.values, err_msg=str(name))
+
+
+@pytest.mark.parametrize(("stage", "timed"), [("train", ("time",)), ("tune", ("seconds",))])
+def test_killed_at_random_moments_and_rerun(stage: str, timed: tuple[str, ...], config: Path, tmp_path: Path) -> None:
+    undisturbed, output = tmp_path / "undisturbed" / "out.nc", tmp_path / "killed" / "out.nc"
+    run(command(stage, config, undisturbed))
+    checkpoint = output.with_name(f".{output.name}.checkpoint")
+    kills = 0
+    for attempt in range(3):
+        process = subprocess.Popen(command(stage, config, output), stderr=subprocess.DEVNULL)
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
+        if before is None:
+            wait_for(checkpoint, process)
+        else:
+            while process.poll() is None and checkpoint.exists() and checkpoint.stat().st_mtime_ns == before:
+                time.sleep(0.002)
+        time.sleep(random.Random(time.time_ns() + attempt).uniform(0, 0.5))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills > 0, "the job was over before it could be killed"
+    run(command(stage, config, output))
+    assert_same_results(output, undisturbed, timed)
+    assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize(("stage", "timed"), [("train", ("time",)), ("tune", ("seconds",))])
+@pytest.mark.parametrize("signum", [signal.SIGUSR2, signal.SIGTERM])
+def test_asked_to_stop_writes_a_checkpoint_and_goes_on(
+    stage: str, timed: tuple[str, ...], signum: signal.Signals, config: Path, tmp_path: Path
+) -> None:
+    undisturbed, output = tmp_path / "undisturbed" / "out.nc", tmp_path / "stopped" / "out.nc"
+    run(command(stage, config, undisturbed))
+    checkpoint = output.with_name(f".{output.name}.checkpoint")
+    process = subprocess.Popen(command(stage, config, output), stderr=subprocess.PIPE)
+    assert wait_for(checkpoint, process)
+    process.send_signal(signum)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum, log.decode()
+    assert f"stopped by {signum.name}; the checkpoint is written" in log.decode()
+    assert not output.exists()
+    run(command(stage, config, output))
+    assert_same_results(output, undisturbed, timed)

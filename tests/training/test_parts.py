@@ -1,0 +1,132 @@
+"""Schedules, clocks, checkpoints, signals, hyperparameters."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adamqlr.config import StudyConfig
+from adamqlr.errors import UserError
+from adamqlr.training.checkpoint import Checkpoint
+from adamqlr.training.clock import TrainingClock
+from adamqlr.training.device import device_name, resolve_device
+from adamqlr.training.hyperparameters import resolve_hyperparameters
+from adamqlr.training.interrupts import stop_on_signals
+from adamqlr.training.job import SeedsJob
+from adamqlr.training.schedule import RecordSchedule
+
+
+@given(every=st.integers(1, 50), growth=st.floats(1.01, 3), start=st.integers(0, 5000))
+def test_recorded_steps_do_not_depend_on_where_one_asks(every: int, growth: float, start: int) -> None:
+    schedule = RecordSchedule(every, growth)
+    steps = [schedule.next_after(0)]
+    while steps[-1] <= start:
+        steps.append(schedule.next_after(steps[-1]))
+    assert schedule.next_after(start) == min(step for step in steps if step > start)
+    assert steps[: min(every, len(steps))] == list(range(1, min(every, len(steps)) + 1))
+
+
+def test_recorded_steps_grow_geometrically() -> None:
+    schedule, steps = RecordSchedule(20, 1.05), [0]
+    while steps[-1] < 100_000:
+        steps.append(schedule.next_after(steps[-1]))
+    assert len(steps) < 220
+
+
+def test_the_clock_counts_training_only() -> None:
+    clock = TrainingClock(torch.device("cpu"), elapsed=5.0)
+    with clock.running():
+        time.sleep(0.05)
+        with clock.paused():
+            time.sleep(0.2)
+        time.sleep(0.05)
+    assert 5.1 <= clock.read() < 5.2
+    time.sleep(0.05)
+    assert clock.read() < 5.2
+
+
+def test_checkpoints_belong_to_one_configuration(tmp_path: Path) -> None:
+    output = tmp_path / "runs.nc"
+    checkpoint = Checkpoint(output, "one")
+    assert checkpoint.load() is None
+    checkpoint.save({"tensor": torch.ones(2), "step": 3, "list": [1.5, float("nan")]})
+    loaded = checkpoint.load()
+    assert loaded["step"] == 3
+    assert torch.equal(loaded["tensor"], torch.ones(2))
+    with pytest.raises(UserError, match=r"\.runs\.nc\.checkpoint: checkpoint of another configuration"):
+        Checkpoint(output, "two").load()
+    assert Checkpoint(output, "one").load() is not None
+    checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:100])
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        checkpoint.load()
+    checkpoint.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("signum", [signal.SIGUSR2, signal.SIGTERM, signal.SIGINT])
+def test_signals_are_noted_instead_of_deadly(signum: signal.Signals) -> None:
+    before = signal.getsignal(signum)
+    with stop_on_signals() as stop:
+        assert stop.signum is None
+        os.kill(os.getpid(), signum)
+        assert stop.signum == signum
+    assert signal.getsignal(signum) == before
+
+
+def test_a_second_interrupt_from_the_keyboard_does_not_wait() -> None:
+    with stop_on_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert stop.signum == signal.SIGINT
+
+
+def test_hyperparameters_are_merged_in_order(study: StudyConfig) -> None:
+    merged = resolve_hyperparameters(study, "digits", "adamqlr_untuned", {"damping": 0.5})
+    assert merged == {"batch_size": 3200, "damping": 0.5, "damping_decrease": 0.5, "damping_increase": 2.0}
+    assert resolve_hyperparameters(study, "digits", "adam_untuned", {}) == {"batch_size": 200, "lr": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "chosen", "problem"),
+    [
+        ("adamqlr", {"dampin": 0.1}, "optimizer 'adamqlr': unknown hyperparameter 'dampin': known are betas"),
+        ("sgd_full", {}, "optimizer 'sgd_full': no value for lr: give tuned ones with --best"),
+        ("adam_untuned", {"batch_size": 2.5}, "batch_size must be a positive whole number, got 2.5"),
+        ("adam_untuned", {"batch_size": 0}, "batch_size must be a positive whole number, got 0"),
+    ],
+)
+def test_unusable_hyperparameters_are_named(
+    study: StudyConfig, optimizer: str, chosen: dict[str, object], problem: str
+) -> None:
+    with pytest.raises(UserError, match=problem):
+        resolve_hyperparameters(study, "digits", optimizer, chosen)
+
+
+def test_what_decides_a_job(study: StudyConfig) -> None:
+    def identity(config: StudyConfig, lr: float = 0.1, seeds: tuple[int, ...] = (0, 1)) -> str:
+        return SeedsJob(config, "epochs", "digits", "adam", {"lr": lr}, seeds).identity
+
+    def changed(**update: object) -> StudyConfig:
+        return StudyConfig.model_validate({**study.model_dump(), **update})
+
+    base = identity(study)
+    assert identity(changed(seed=7)) != base
+    assert identity(study, lr=0.2) != base
+    assert identity(study, seeds=(0, 2)) != base
+    digits = {**study.model_dump()["datasets"], "digits": {**study.datasets["digits"].model_dump(), "epochs": 9}}
+    assert identity(changed(datasets=digits)) != base
+    assert identity(changed(name="renamed", statistics={"resamples": 9})) == base
+
+
+def test_devices_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "thread" in device_name(torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == torch.device("cpu")
+    with pytest.raises(UserError, match="no CUDA device"):
+        resolve_device("cuda")
