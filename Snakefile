@@ -5,7 +5,7 @@ min_version("9.13")
 
 if not workflow.configfiles:
 
-    configfile: "workflow/config/quickstart.yaml"
+    configfile: f"{workflow.basedir}/workflow/config/quickstart.yaml"
 
 
 report: "workflow/report/workflow.rst"
@@ -22,6 +22,7 @@ include: "workflow/rules/figures.smk"
 rule all:
     default_target: True
     input:
+        cube_files(),
         f"{RESULTS}/study.nc",
         figure_files(),
         table_files(),

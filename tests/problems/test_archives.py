@@ -67,7 +67,7 @@ def test_real_targets_of_several_columns(tmp_path: Path) -> None:
 CASES = {
     "no array x_test, y_test": lambda a: {name: a[name] for name in ("x_train", "y_train")},
     "x_train has 40 rows, y_train 39": lambda a: {**a, "y_train": a["y_train"][:-1]},
-    r"x_train has rows of shape \(3, 8, 8\), x_test of \(3, 4, 4\)": lambda a: {**a, "x_test": a["x_test"][:, :4, :4]},
+    r"x_train has rows of shape \(3, 8, 8\), x_test of \(3, 6, 6\)": lambda a: {**a, "x_test": a["x_test"][:, :6, :6]},
     "train label -1 in row 3 is no class number": lambda a: {
         **a,
         "y_train": np.where(np.arange(40) == 3, -1, a["y_train"]),

@@ -74,7 +74,7 @@ def test_ones_own_table_is_split_and_standardized(table: Callable[[str], Path]) 
     torch.testing.assert_close(together.mean(0), torch.zeros(3).double(), atol=1e-6, rtol=0)
     torch.testing.assert_close(together.std(0, correction=0)[:2], torch.ones(2).double(), atol=1e-6, rtol=0)
     torch.testing.assert_close(together[:, 2], torch.zeros(80).double(), atol=1e-12, rtol=0)
-    torch.testing.assert_close(problem.train.inputs.dtype, torch.float32)
+    assert problem.train.inputs.dtype == torch.float32
 
 
 def test_standardization_equals_scikit_learns() -> None:

@@ -26,21 +26,13 @@ def config(config_file: ConfigFile) -> Path:
 
 
 def command(stage: str, config: Path, output: Path) -> list[str]:
-    pair = {
-        "train": [
-            "--dataset",
-            "digits",
-            "--optimizer",
-            "adamqlr",
-            "--seeds",
-            "0-2",
-            "--set",
-            "optimizer.batch_size=50",
-        ],
-        "tune": ["--dataset", "diabetes", "--optimizer", "adamqlr"],
+    options = {
+        "train": ["--seeds", "0-1", "--set", "dataset.epochs=700", "--set", "optimizer.lr_clipping=0.1"],
+        "tune": [],
     }
+    pair = ["--dataset", "diabetes", "--optimizer", "adamqlr", *options[stage]]
     program = [sys.executable, "-c", "from adamqlr.cli import main; main()"]
-    return [*program, stage, "--config", str(config), *pair[stage], "--output", str(output)]
+    return [*program, stage, "--config", str(config), *pair, "--output", str(output)]
 
 
 def run(arguments: list[str]) -> None:

@@ -67,7 +67,7 @@ def test_trials_are_limited_by_epochs_and_seconds_as_the_suite_says() -> None:
         ([0.5, 2, 3, 4, 5, 6, 7], 1.0, False),
         ([0.5, 0.6, 3, 4, 5, 6, 7], 1.0, True),
         ([float("inf")] * 7, float("inf"), False),
-        ([1.0] + [float("inf")] * 6, float("inf"), True),
+        ([1.0, 2.0] + [float("inf")] * 5, float("inf"), True),
     ],
 )
 def test_the_best_quarter_is_promoted(others: list[float], value: float, pruned: bool) -> None:

@@ -23,7 +23,7 @@ rule aggregate:
 
 rule study:
     input:
-        cube_files,
+        cube_files(),
     output:
         f"{RESULTS}/study.nc",
     log:

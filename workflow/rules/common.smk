@@ -121,7 +121,7 @@ def run_files(wildcards):
     return [f"{folder}/seeds_{part[0]}-{part[-1]}.nc" for part in parts]
 
 
-def cube_files(wildcards):
+def cube_files():
     return [
         f"{RESULTS}/cubes/{suite}/{dataset}/{optimizer}.nc"
         for suite in STUDY.suites

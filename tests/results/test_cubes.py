@@ -1,0 +1,157 @@
+"""Run files, cubes and the study's file."""
+
+import json
+import resource
+import time
+from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import adamqlr
+from adamqlr.config import StudyConfig
+from adamqlr.errors import UserError
+from adamqlr.results.cube import build_cube, read_cube, write_cube
+from adamqlr.results.info import describe
+from adamqlr.results.provenance import provenance
+from adamqlr.results.runs import read_runs, runs_dataset, write_runs
+from adamqlr.results.study import load_study, write_study
+from adamqlr.stages.aggregate import aggregate
+from adamqlr.training.history import History
+from adamqlr.training.metrics import METRICS
+
+_spec = spec_from_file_location("histories", Path(__file__).with_name("histories.py"))
+_module = module_from_spec(_spec)
+_spec.loader.exec_module(_module)
+history, random_history = _module.history, _module.random_history
+
+INF = float("inf")
+
+
+def attributes(study: StudyConfig, seeds: list[int], **changes: Any) -> dict[str, Any]:
+    names = {"suite": "epochs", "dataset": "digits", "optimizer": "adam", **changes}
+    return provenance(study, seeds=seeds, hyperparameters={"lr": 0.1}, device="a CPU", **names)
+
+
+def dataset_of(study: StudyConfig, *histories: History, **changes: Any) -> xr.Dataset:
+    return runs_dataset(histories, attributes(study, [h.seed for h in histories], **changes))
+
+
+def test_run_files_round_trip_with_ragged_runs(study: StudyConfig, tmp_path: Path) -> None:
+    histories = [history(3, [0, 1, 2], [0, 1, 2], [5, 4, 3]), history(1, [0, 1], [0, 3], [6, INF], diverged=True)]
+    write_runs(tmp_path / "runs.nc", histories, attributes(study, [3, 1]))
+    runs = read_runs(tmp_path / "runs.nc")
+    assert runs["value"].dims == ("seed", "record", "metric")
+    assert runs["seed"].values.tolist() == [3, 1]
+    assert runs["value"].sel(seed=3, metric="train_loss").values.tolist() == [5, 4, 3]
+    assert runs["diverged"].values.tolist() == [False, True]
+    assert runs["records"].values.tolist() == [3, 2]
+    assert runs["step"].sel(seed=1).values.tolist() == [0, 1, -1]
+    assert np.isnan(runs["time"].sel(seed=1).values[-1])
+    assert list(runs["metric"].values) == list(METRICS)
+
+
+def test_everything_says_what_it_is_and_where_it_comes_from(study: StudyConfig, tmp_path: Path) -> None:
+    write_runs(tmp_path / "runs.nc", [random_history(0, 9)], attributes(study, [0]))
+    aggregate([tmp_path / "runs.nc"], tmp_path / "cube.nc", 10)
+    aggregate([tmp_path / "cube.nc"], tmp_path / "study.nc", 10)
+    tree = load_study(tmp_path / "study.nc")
+    leaf = tree["epochs/digits/adam"].to_dataset()
+    for dataset in (read_runs(tmp_path / "runs.nc"), read_cube(tmp_path / "cube.nc"), leaf):
+        for name, variable in dataset.variables.items():
+            assert {"units", "long_name"} <= set(variable.attrs), name
+        assert {"config", "seeds", "git_revision", "versions", "device", "search_space_hash"} <= set(dataset.attrs)
+        assert json.loads(dataset.attrs["versions"])["torch"].startswith("2.")
+        assert "small" in dataset.attrs["config"]
+    xr.testing.assert_identical(adamqlr.load_results(tmp_path)["epochs/digits/adam"].to_dataset(), leaf)
+
+
+def test_last_values_are_held_between_records_and_after_the_end(study: StudyConfig) -> None:
+    runs = dataset_of(study, history(0, [0, 1, 4], [0, 1, 4], [9, 8, 7]), history(1, [0, 1, 2], [0, 2, 3], [6, 5, 4]))
+    cube = build_cube([runs], 50)
+    assert cube["time"].values[[0, -1]].tolist() == [1, 4]
+    for seed, times, losses in ((0, [0, 1, 4], [9, 8, 7]), (1, [0, 2, 3], [6, 5, 4])):
+        for t, value in zip(cube["time"].values, cube["value"].sel(seed=seed, metric="train_loss").values, strict=True):
+            assert value == losses[max(i for i, recorded in enumerate(times) if recorded <= t)]
+    by_step = cube["value_by_step"].sel(metric="train_loss")
+    assert cube["step"].values.tolist() == [0, 1, 2, 4]
+    assert by_step.sel(seed=0).values.tolist() == [9, 8, 8, 7]
+    assert by_step.sel(seed=1).values.tolist() == [6, 5, 4, 4]
+    assert cube["step_at_time"].sel(seed=1).values[[0, -1]].tolist() == [0, 2]
+
+
+def test_a_diverged_run_is_the_worst_from_then_on(study: StudyConfig) -> None:
+    made = history(0, [0, 1, 2], [0, 1, 2], [3, 2, 1], diverged=True)
+    made.values[0][list(METRICS).index("test_accuracy")] = 0.9
+    cube = build_cube([dataset_of(study, made, history(1, [0, 1, 2], [0, 2, 4], [3, 2, 1]))], 30)
+    after = cube.sel(seed=0, time=slice(2, None))["value"]
+    assert (after.sel(metric="train_loss") == INF).all()
+    assert (after.sel(metric="test_accuracy") == -INF).all()
+    assert np.isnan(after.sel(metric="lr")).all()
+    assert np.isnan(after.sel(metric="train_accuracy")).all(), "a metric that the run never had stays undefined"
+    before = cube.sel(seed=0, time=slice(None, 1.99))["value"].sel(metric="train_loss")
+    assert np.isfinite(before).all()
+    assert cube["value_by_step"].sel(seed=0, metric="train_loss").values.tolist() == [3, 2, INF]
+    assert cube["diverged_step"].values.tolist() == [2, -1]
+    assert cube["diverged_time"].values[0] == 2
+
+
+def test_cubes_refuse_what_does_not_belong_together(study: StudyConfig, tmp_path: Path) -> None:
+    first = dataset_of(study, random_history(0, 5))
+    with pytest.raises(UserError, match="digits/adam: seed 0 appears in two run files"):
+        build_cube([first, dataset_of(study, random_history(0, 6))], 10)
+    with pytest.raises(UserError, match="differ in 'optimizer'"):
+        build_cube([first, dataset_of(study, random_history(1, 5), optimizer="sgd_full")], 10)
+    joined = build_cube([dataset_of(study, random_history(5, 5)), first], 10)
+    assert joined["seed"].values.tolist() == [0, 5]
+    assert json.loads(joined.attrs["seeds"]) == [0, 5]
+    write_cube(tmp_path / "a.nc", joined)
+    with pytest.raises(UserError, match="a second cube of epochs/digits/adam"):
+        write_study([tmp_path / "a.nc", tmp_path / "a.nc"], tmp_path / "study.nc")
+    write_cube(tmp_path / "b.nc", joined.assign_attrs(study="another", optimizer="b"))
+    with pytest.raises(UserError, match="belongs to the study 'another', not 'small'"):
+        write_study([tmp_path / "a.nc", tmp_path / "b.nc"], tmp_path / "study.nc")
+    write_runs(tmp_path / "runs.nc", [random_history(0, 5)], attributes(study, [0]))
+    with pytest.raises(UserError, match="expected either run files or cubes"):
+        aggregate([tmp_path / "a.nc", tmp_path / "runs.nc"], tmp_path / "out.nc", 10)
+    with pytest.raises(UserError, match=r"runs\.nc: expected cube, found runs"):
+        read_cube(tmp_path / "runs.nc")
+
+
+def test_descriptions_name_what_a_file_holds(study: StudyConfig, tmp_path: Path) -> None:
+    write_runs(tmp_path / "runs.nc", [random_history(0, 9)], attributes(study, [0]))
+    aggregate([tmp_path / "runs.nc"], tmp_path / "cube.nc", 10)
+    aggregate([tmp_path / "cube.nc"], tmp_path / "study.nc", 10)
+    text = describe(tmp_path / "cube.nc")
+    assert "cube" in text.splitlines()[0]
+    assert "value(seed: 1, time: 10, metric: 12)" in text
+    assert "optimizer: adam" in text
+    assert "/epochs/digits/adam: 1 seeds, 9 recorded steps, 0 diverged" in describe(tmp_path / "study.nc")
+
+
+def test_a_full_size_cube_takes_seconds_and_little_memory(study: StudyConfig) -> None:
+    generator = np.random.default_rng(0)
+    histories = []
+    for seed in range(50):
+        values = generator.random((4000, len(METRICS)))
+        times = np.sort(generator.uniform(0, 900, 4000))
+        histories.append(History(seed, list(range(4000)), times.tolist(), values.tolist()))
+    runs = dataset_of(study, *histories)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    cube = build_cube([runs], 200)
+    assert time.perf_counter() - start < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000
+    assert cube["value_by_step"].shape == (50, 4000, len(METRICS))
+
+
+def test_trajectories_are_kept(study: StudyConfig, settings: dict[str, Any], config_file: Callable[..., Path]) -> None:
+    made = History(0)
+    for step in range(3):
+        made.append(step, float(step), {"train_loss": 1.0}, [float(step), 2.0 * step])
+    cube = build_cube([dataset_of(study, made, dataset="rosenbrock")], 5)
+    assert cube["parameters"].sel(seed=0, parameter="y").values.tolist() == [0, 2, 4]

@@ -1,0 +1,174 @@
+"""The command line: what users type, and one clear line for each mistake."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from adamqlr import cli
+from adamqlr.results.runs import read_runs
+
+ConfigFile = Callable[..., Path]
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, str]:
+    monkeypatch.setattr(sys, "argv", ["adamqlr", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return int(stopped.value.code or 0), capsys.readouterr().err
+
+
+@pytest.fixture
+def adamqlr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    return lambda *arguments: run(capsys, monkeypatch, *arguments)
+
+
+def test_help_answers_at_once_for_every_command() -> None:
+    for command in ("train", "tune", "select", "fetch", "aggregate", "figures", "tables", "info"):
+        done = subprocess.run(
+            [sys.executable, "-m", "adamqlr", command, "--help"], capture_output=True, text=True, timeout=20, check=True
+        )
+        assert "Usage: adamqlr" in done.stdout
+
+
+def test_from_training_to_a_figure(
+    adamqlr: Callable[..., tuple[int, str]], config_file: ConfigFile, tmp_path: Path
+) -> None:
+    config, runs = config_file(), tmp_path / "runs.nc"
+    pair = ("--config", config, "--dataset", "digits", "--optimizer", "adamqlr_untuned")
+    assert adamqlr("train", *pair, "--seeds", "0,2", "--set", "dataset.epochs=2", "--output", runs)[0] == 0
+    assert read_runs(runs)["seed"].values.tolist() == [0, 2]
+    assert read_runs(runs)["step"].values[0, -1] == 2
+    assert adamqlr("aggregate", runs, "--output", tmp_path / "cube.nc")[0] == 0
+    assert adamqlr("aggregate", tmp_path / "cube.nc", "--output", tmp_path / "study.nc")[0] == 0
+    study = ("--study", tmp_path / "study.nc", "--suite", "epochs")
+    assert adamqlr("figures", "loss", *study, "--output", tmp_path / "loss")[0] == 0
+    assert adamqlr("tables", "final_results", *study, "--output", tmp_path / "final")[0] == 0
+    assert (tmp_path / "loss.pdf").exists()
+    assert (tmp_path / "final.md").exists()
+    assert adamqlr("info", runs)[0] == 0
+
+
+def test_tuned_hyperparameters_are_read_and_settings_come_first(
+    adamqlr: Callable[..., tuple[int, str]], config_file: ConfigFile, tmp_path: Path
+) -> None:
+    config, shard = config_file(), tmp_path / "shards" / "0.nc"
+    pair = ("--config", config, "--dataset", "diabetes", "--optimizer", "sgd_full")
+    assert adamqlr("tune", *pair, "--output", shard)[0] == 0
+    best = tmp_path / "best.yaml"
+    assert adamqlr("select", shard, "--output", tmp_path / "trials.nc", "--best", best)[0] == 0
+    output = tmp_path / "runs.nc"
+    assert adamqlr("train", *pair, "--best", best, "--set", "optimizer.lr=1e-4", "--output", output)[0] == 0
+    used = yaml.safe_load(read_runs(output).attrs["hyperparameters"])
+    assert used["lr"] == 1e-4
+    assert used["momentum"] == yaml.safe_load(best.read_text())["hyperparameters"]["momentum"]
+
+
+def arguments(config_path: Path, output: Path, **changes: str) -> list[object]:
+    options = {"--config": config_path, "--dataset": "digits", "--optimizer": "adam_untuned", "--output": output}
+    options |= {f"--{name}": value for name, value in changes.items()}
+    return [part for pair in options.items() for part in pair]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"dataset": "mnist"}, "unknown dataset 'mnist': this study has digits, diabetes, rosenbrock"),
+        ({"optimizer": "adamw"}, "unknown optimizer 'adamw': this study has"),
+        ({"suite": "runtime_train"}, "unknown suite 'runtime_train'"),
+        ({"set": "optimizer.lrr=1"}, "optimizer 'adam_untuned': unknown hyperparameter 'lrr'"),
+        ({"set": "dataset.epoch=1"}, "datasets.digits.epoch: unknown key"),
+        ({"set": "optimizer.lr"}, "--set optimizer.lr: expected optimizer.NAME=VALUE"),
+        ({"set": "training"}, "--set training: expected section.key=value"),
+        ({"optimizer": "sgd_full"}, "optimizer 'sgd_full': no value for lr: give tuned ones with --best"),
+        ({"best": "none.yaml"}, "none.yaml: no such file"),
+        ({"config": "none.yaml"}, "none.yaml: no such file"),
+        ({"seeds": "3-x"}, "'3-x' is not like 0-9"),
+        ({"seeds": "1,1"}, "holds no seed, or one twice"),
+    ],
+)
+def test_mistakes_end_with_one_line_and_exit_code_2(
+    adamqlr: Callable[..., tuple[int, str]],
+    config_file: ConfigFile,
+    tmp_path: Path,
+    changes: dict[str, str],
+    problem: str,
+) -> None:
+    output = tmp_path / "runs.nc"
+    code, text = adamqlr("train", *arguments(config_file(), output, **changes))
+    assert code == 2
+    assert problem in text
+    assert "Traceback" not in text
+    assert len([line for line in text.splitlines() if "rror" in line]) == 1
+    assert not output.exists()
+
+
+def test_nothing_is_overwritten_or_lost(
+    adamqlr: Callable[..., tuple[int, str]], config_file: ConfigFile, tmp_path: Path
+) -> None:
+    output = tmp_path / "runs.nc"
+    checkpoint = tmp_path / ".runs.nc.checkpoint"
+    torch.save({"identity": "of another", "state": {}}, checkpoint)
+    content = checkpoint.read_bytes()
+    code, text = adamqlr("train", *arguments(config_file(), output))
+    assert (code, "checkpoint of another configuration" in text) == (2, True)
+    assert checkpoint.read_bytes() == content
+    checkpoint.unlink()
+    assert adamqlr("train", *arguments(config_file(), output))[0] == 0
+    written = output.read_bytes()
+    code, text = adamqlr("train", *arguments(config_file(), output, set="dataset.path=none.npz"))
+    assert (code, "none.npz: no such file" in text) == (2, True)
+    assert output.read_bytes() == written
+    (tmp_path / "text.nc").write_text("no result")
+    for command in (
+        ("info", tmp_path / "text.nc"),
+        ("aggregate", tmp_path / "text.nc", "--output", output),
+        ("select", tmp_path / "text.nc", "--output", output, "--best", tmp_path / "b.yaml"),
+        ("figures", "loss", "--study", output, "--suite", "epochs", "--output", tmp_path / "f"),
+    ):
+        code, text = adamqlr(*command)
+        assert code == 2, command
+        assert "adamqlr: error: " in text
+        assert output.read_bytes() == written
+
+
+@pytest.mark.parametrize(("shard", "problem"), [("2/2", "0 <= k < K"), ("x", "is not k/K")])
+def test_shards_are_checked(
+    adamqlr: Callable[..., tuple[int, str]], config_file: ConfigFile, tmp_path: Path, shard: str, problem: str
+) -> None:
+    code, text = adamqlr("tune", *arguments(config_file(), tmp_path / "0.nc", optimizer="adam", shard=shard))
+    assert code == 2
+    assert problem in text
+    code, text = adamqlr("tune", *arguments(config_file(), tmp_path / "0.nc"))
+    assert (code, "nothing to tune" in text) == (2, True)
+
+
+def test_images_of_ones_own_train_a_resnet_from_a_few_lines(
+    adamqlr: Callable[..., tuple[int, str]], data_folder: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(
+        "name: mine\n"
+        "datasets:\n"
+        "  cifar_subset: {path: cifar10/cifar10_subset.npz, model: resnet18, loss: cross_entropy, epochs: 1,\n"
+        "    batch_size: 64, augmentation: crop_flip}\n"
+        "optimizers: [adamqlr_untuned]\n"
+    )
+    output = tmp_path / "runs.nc"
+    small = tmp_path / "small.npz"
+    with np.load(data_folder / "cifar10" / "cifar10_subset.npz") as arrays:
+        np.savez(small, **{name: arrays[name][:150] for name in arrays})
+    code, text = adamqlr(
+        "train",
+        *("--config", config, "--dataset", "cifar_subset", "--optimizer", "adamqlr_untuned", "--output", output),
+        *("--set", f"dataset.path={small}", "--set", "optimizer.batch_size=64"),
+    )
+    assert code == 0, text
+    runs = read_runs(output)
+    assert runs["step"].values[0].tolist() == [0, 1, 2]
+    assert np.isfinite(runs["value"].sel(metric="test_loss")).all()
