@@ -177,7 +177,8 @@ class AdamQLR(torch.optim.Optimizer):
         """Choose α, move the parameters, measure ρ and adapt λ."""
         group = self.param_groups[0]
         theta, descent = self._flat.buffer, self._descent
-        slope = -torch.dot(self._gradient, descent)
+        negative_slope = torch.dot(self._gradient, descent)
+        slope = -negative_slope
         curvature = torch.addcmul(undamped, self._damping, torch.dot(descent, descent))
         # A vanished gradient leaves nothing to do, and 0/0 must not undo what was learnt.
         lr = torch.where(slope == 0, slope, slope / curvature)
@@ -191,7 +192,7 @@ class AdamQLR(torch.optim.Optimizer):
             true_change = self.loss(self.model(inputs), targets) - loss
         if group["weight_decay"]:
             theta.sub_(before, alpha=group["weight_decay"])
-        model_change = lr * (0.5 * lr * curvature - slope)
+        model_change = lr * torch.addcmul(negative_slope, lr, curvature, value=0.5)
         rho = true_change / model_change
         if group["adapt_damping"]:
             rule = DampingRule(group["damping_decrease"], group["damping_increase"], group["min_damping"])

@@ -86,7 +86,8 @@ def fisher_quadratic_form(
         for index, direction in enumerate(directions)
     ]
     curved = [loss.hessian_vector_product(linearization.outputs, targets, tangent) for tangent in tangents]
-    return torch.stack([torch.stack([(t * c).sum() for c in curved]) for t in tangents])
+    products = [torch.dot(t.flatten(), c.flatten()) for t in tangents for c in curved]
+    return torch.stack(products).view(len(directions), len(directions))
 
 
 class HessianLinearization:
