@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from sklearn import datasets
 
-from adamqlr.config import DatasetConfig
 from adamqlr.problems.problem import Problem
 from adamqlr.problems.splits import build_problem, split_fractions
+from adamqlr.settings import DatasetConfig
 
 
 def load_digits(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:

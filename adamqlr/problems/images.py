@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from torchvision import datasets
 
-from adamqlr.config import DatasetConfig
 from adamqlr.errors import UserError
 from adamqlr.problems.problem import Problem
 from adamqlr.problems.splits import Pair, Splits, build_problem
+from adamqlr.settings import DatasetConfig
 
 
 class ImageSet(NamedTuple):

@@ -8,8 +8,8 @@ import torch
 import torchvision
 from torch import nn
 
-from adamqlr.config import DatasetConfig
 from adamqlr.errors import UserError
+from adamqlr.settings import DatasetConfig
 
 
 def mlp(widths: Sequence[int]) -> nn.Sequential:

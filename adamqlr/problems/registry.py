@@ -16,7 +16,7 @@ class DatasetSpec:
     Attributes:
         label: Its name in figures and tables.
         loader: ``module:function`` that reads it; see :mod:`adamqlr.problems.problem`.
-        defaults: What its :class:`~adamqlr.config.DatasetConfig` holds where the study's configuration is silent.
+        defaults: What its :class:`~adamqlr.settings.DatasetConfig` holds where the study's configuration is silent.
         downloads: Whether a rule of its own fetches it before anything trains.
     """
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from adamqlr.config import DatasetConfig
 from adamqlr.problems.problem import Problem, Rows
+from adamqlr.settings import DatasetConfig
 
 A, B = 1.0, 100.0
 START = (1.0, -1.0)

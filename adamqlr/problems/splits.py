@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adamqlr.config import DatasetConfig
 from adamqlr.errors import UserError
 from adamqlr.problems.models import new_model
 from adamqlr.problems.problem import Problem, Rows
 from adamqlr.problems.standardize import standardization_of
+from adamqlr.settings import DatasetConfig
 
 Array = NDArray[np.generic]
 Pair = tuple[Array, Array]

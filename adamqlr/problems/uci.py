@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from adamqlr.config import DatasetConfig
 from adamqlr.errors import UserError
 from adamqlr.problems.problem import Problem
 from adamqlr.problems.splits import build_problem, split_rows
 from adamqlr.problems.text_table import read_table
+from adamqlr.settings import DatasetConfig
 
 TABLE, PERMUTATION = "data.txt", "permutation_indices.txt"
 
