@@ -6,9 +6,9 @@ from typing import Any
 __version__ = metadata.version("adamqlr")
 
 # Resolved on first use: the workflow's head process reads the configuration without loading PyTorch.
-_EXPORTS = {"AdamQLR": "adamqlr.optim.adamqlr", "load_results": "adamqlr.results.study"}
+_EXPORTS = {"AdamQLR": "adamqlr.optim.adamqlr", "KFAC": "adamqlr.optim.kfac", "load_results": "adamqlr.results.study"}
 
-__all__ = ["AdamQLR", "load_results"]
+__all__ = ["KFAC", "AdamQLR", "load_results"]
 
 
 def __getattr__(name: str) -> Any:

@@ -163,9 +163,13 @@ class StudyConfig(Section):
         return range(self.dataset(dataset).seeds or self.training.seeds)
 
     def pairs(self, suite: str) -> list[tuple[str, str]]:
-        """Return the (dataset, optimizer) pairs of a suite."""
+        """Return the (dataset, optimizer) pairs of a suite; what cannot train a dataset's model is left out."""
         names = [key for key, settings in self.datasets.items() if settings.suites is None or suite in settings.suites]
-        return [(dataset, optimizer) for dataset in names for optimizer in self.optimizers]
+        return [(dataset, key) for dataset in names for key in self.optimizers if self.can_train(key, dataset)]
+
+    def can_train(self, optimizer: str, dataset: str) -> bool:
+        """Tell whether an optimizer can train a dataset's model."""
+        return not OPTIMIZERS[optimizer].layers_only or self.dataset(dataset).model != "rosenbrock"
 
     def optimizer_label(self, key: str) -> str:
         """Return the optimizer's name for figures and tables."""

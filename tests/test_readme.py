@@ -21,7 +21,7 @@ def test_python_blocks_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, conf
     aggregate([tmp_path / "runs.nc"], tmp_path / "cube.nc", 20)
     aggregate([tmp_path / "cube.nc"], results / "study.nc", 20)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
 

@@ -13,8 +13,10 @@ from adamqlr.optim.curvature import (
     preserved_buffers,
 )
 from adamqlr.optim.damping import DampingRule
-from adamqlr.optim.flat import FlatParameters
+from adamqlr.optim.flat import FlatGradient, FlatParameters
 from adamqlr.optim.losses import Loss, resolve_loss
+from adamqlr.optim.minibatch import check_not_empty
+from adamqlr.optim.options import require
 
 
 class AdamQLRInfo(NamedTuple):
@@ -109,9 +111,9 @@ class AdamQLR(torch.optim.Optimizer):
         self._flat = FlatParameters(model)
         super().__init__(self._flat.parameters, options)
         self._moment, self._second_moment = self._flat.zeros(), self._flat.zeros()
-        self._descent, self._gradient = self._flat.zeros(), self._flat.zeros()
+        self._gradient = FlatGradient(self._flat)
+        self._descent = self._flat.zeros()
         self._descent_views = self._flat.views(self._descent)
-        self._gradient_views = self._flat.views(self._gradient)
         self._step = torch.zeros((), dtype=torch.float32, device=self._flat.buffer.device)
         self._damping = torch.full((), damping, dtype=self._flat.buffer.dtype, device=self._flat.buffer.device)
         self._publish_state()
@@ -131,16 +133,13 @@ class AdamQLR(torch.optim.Optimizer):
         Raises:
             ValueError: The minibatch is empty.
         """
-        if len(inputs) == 0:
-            raise ValueError("the minibatch is empty")
+        check_not_empty(inputs)
         self._flat.check_bound()
         group = self.param_groups[0]
         with torch.enable_grad():
             linearize = Linearization if group["curvature"] == "fisher" else HessianLinearization
             local = linearize(self.model, self.loss, self._flat.parameters, inputs, targets)
-            self._flat.gather(local.gradients, out=self._gradient)
-            for parameter, view in zip(self._flat.parameters, self._gradient_views, strict=True):
-                parameter.grad = view
+            self._gradient.assign(local.gradients)
             self._update_descent()
             if isinstance(local, Linearization):
                 undamped = fisher_quadratic_form(local, self.loss, targets, [self._descent_views])[0, 0]
@@ -157,7 +156,7 @@ class AdamQLR(torch.optim.Optimizer):
         self._descent.zero_()
         adam(
             [self._descent],
-            [self._gradient],
+            [self._gradient.buffer],
             [self._moment],
             [self._second_moment],
             [],
@@ -177,7 +176,7 @@ class AdamQLR(torch.optim.Optimizer):
         """Choose α, move the parameters, measure ρ and adapt λ."""
         group = self.param_groups[0]
         theta, descent = self._flat.buffer, self._descent
-        negative_slope = torch.dot(self._gradient, descent)
+        negative_slope = torch.dot(self._gradient.buffer, descent)
         slope = -negative_slope
         curvature = torch.addcmul(undamped, self._damping, torch.dot(descent, descent))
         # A vanished gradient leaves nothing to do, and 0/0 must not undo what was learnt.
@@ -223,15 +222,16 @@ class AdamQLR(torch.optim.Optimizer):
 
 
 def _check_options(**options: Any) -> None:
-    def require(condition: bool, name: str, wanted: str) -> None:
-        if not condition:
-            raise ValueError(f"{name} must be {wanted}, got {options[name]!r}")
-
-    require(all(0 <= beta < 1 for beta in options["betas"]), "betas", "in [0, 1)")
+    require(all(0 <= beta < 1 for beta in options["betas"]), "betas", "in [0, 1)", options["betas"])
     for name in ("eps", "damping", "min_damping", "weight_decay"):
-        require(options[name] >= 0, name, "at least 0")
-    require(0 < options["damping_decrease"] <= 1, "damping_decrease", "in (0, 1]")
-    require(options["damping_increase"] >= 1, "damping_increase", "at least 1")
-    require(options["lr_rescaling"] > 0, "lr_rescaling", "positive")
-    require(options["lr_clipping"] is None or options["lr_clipping"] > 0, "lr_clipping", "positive or None")
-    require(options["curvature"] in ("fisher", "hessian"), "curvature", "'fisher' or 'hessian'")
+        require(options[name] >= 0, name, "at least 0", options[name])
+    require(0 < options["damping_decrease"] <= 1, "damping_decrease", "in (0, 1]", options["damping_decrease"])
+    require(options["damping_increase"] >= 1, "damping_increase", "at least 1", options["damping_increase"])
+    require(options["lr_rescaling"] > 0, "lr_rescaling", "positive", options["lr_rescaling"])
+    require(
+        options["lr_clipping"] is None or options["lr_clipping"] > 0,
+        "lr_clipping",
+        "positive or None",
+        options["lr_clipping"],
+    )
+    require(options["curvature"] in ("fisher", "hessian"), "curvature", "'fisher' or 'hessian'", options["curvature"])

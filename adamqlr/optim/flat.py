@@ -74,3 +74,26 @@ class FlatParameters:
     def zeros(self) -> Tensor:
         """Return a zero vector of shape (n,)."""
         return torch.zeros_like(self.buffer)
+
+
+class FlatGradient:
+    """One buffer of n elements whose views are the parameters' ``grad``.
+
+    Args:
+        flat: The parameters.
+
+    Attributes:
+        buffer: g, of shape (n,).
+        views: g as a tensor for each parameter.
+    """
+
+    def __init__(self, flat: FlatParameters) -> None:
+        self._flat = flat
+        self.buffer = flat.zeros()
+        self.views = flat.views(self.buffer)
+
+    def assign(self, gradients: Sequence[Tensor]) -> None:
+        """Copy the gradients in, and leave them where PyTorch's users look for them."""
+        self._flat.gather(gradients, out=self.buffer)
+        for parameter, view in zip(self._flat.parameters, self.views, strict=True):
+            parameter.grad = view

@@ -20,6 +20,12 @@ class GradientInfo(NamedTuple):
     lr: Tensor
 
 
+def check_not_empty(inputs: Tensor) -> None:
+    """Raise a ValueError where a minibatch has no rows."""
+    if len(inputs) == 0:
+        raise ValueError("the minibatch is empty")
+
+
 def backward_pass(
     optimizer: torch.optim.Optimizer, model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor
 ) -> Tensor:
@@ -28,8 +34,7 @@ def backward_pass(
     Raises:
         ValueError: The minibatch is empty.
     """
-    if len(inputs) == 0:
-        raise ValueError("the minibatch is empty")
+    check_not_empty(inputs)
     optimizer.zero_grad(set_to_none=True)
     with torch.enable_grad():
         value = loss(model(inputs), targets)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
+from adamqlr.errors import UserError
 from adamqlr.space import Distribution, choice, loguniform, one_minus_loguniform
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class OptimizerSpec:
         options: Fixed keyword arguments of the class.
         space: What is tuned: ``batch_size`` and keyword arguments of the class. Empty: nothing.
         batch_size: The batch size where it is not tuned; None for the dataset's own.
+        required: Keyword arguments that must be given although the class has a default.
+        layers_only: Whether it can only train parameters that belong to a layer, and so leaves out Rosenbrock.
     """
 
     label: str
@@ -35,6 +38,8 @@ class OptimizerSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     space: Mapping[str, Distribution] = field(default_factory=dict)
     batch_size: int | None = None
+    required: tuple[str, ...] = ()
+    layers_only: bool = False
 
 
 class StudyOptimizer(Protocol):
@@ -105,6 +110,28 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
         options={"curvature": "hessian"},
         space=_ADAMQLR_SPACE,
     ),
+    "kfac": OptimizerSpec(
+        "K-FAC",
+        "adamqlr.optim.kfac:KFAC",
+        space={"batch_size": BATCH_SIZES, "damping": loguniform(1e-8, 1)},
+        layers_only=True,
+    ),
+    "kfac_untuned": OptimizerSpec(
+        "K-FAC (Untuned)", "adamqlr.optim.kfac:KFAC", options={"damping": 1.0}, batch_size=3200, layers_only=True
+    ),
+    "kfac_unadaptive": OptimizerSpec(
+        "K-FAC (Unadaptive)",
+        "adamqlr.optim.kfac:KFAC",
+        options={"adapt_damping": False},
+        space={
+            "batch_size": BATCH_SIZES,
+            "damping": loguniform(1e-8, 1),
+            "lr": loguniform(1e-6, 1),
+            "momentum": one_minus_loguniform(1e-4, 0.3),
+        },
+        required=("lr", "momentum"),
+        layers_only=True,
+    ),
     "baydin_sgd": OptimizerSpec(
         "Baydin SGD",
         "adamqlr.optim.baydin:BaydinSGD",
@@ -120,8 +147,15 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
 def make_optimizer(
     key: str, model: "torch.nn.Module", loss: "str | Loss", options: Mapping[str, Any]
 ) -> StudyOptimizer:
-    """Make the optimizer ``key`` with ``options`` on top of its fixed ones."""
+    """Make the optimizer ``key`` with ``options`` on top of its fixed ones.
+
+    Raises:
+        UserError: An option is out of its range, or the optimizer cannot train the model.
+    """
     spec = OPTIMIZERS[key]
     module, _, name = spec.factory.partition(":")
     factory = getattr(import_module(module), name)
-    return factory(model, loss, **{**spec.options, **options})
+    try:
+        return factory(model, loss, **{**spec.options, **options})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer '{key}': {error}") from error

@@ -25,7 +25,7 @@ def resolve_hyperparameters(
     for name in merged:
         if name != "batch_size" and name not in known:
             raise UserError(f"optimizer '{optimizer}': unknown hyperparameter '{name}': known are {', '.join(known)}")
-    missing = [name for name in required if name not in merged]
+    missing = [name for name in (*required, *spec.required) if name not in merged]
     if missing:
         raise UserError(
             f"optimizer '{optimizer}': no value for {', '.join(missing)}: "

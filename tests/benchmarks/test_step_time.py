@@ -26,6 +26,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str, int]] = {
 OPTIMIZERS = {
     "adamqlr": {},
     "adamqlr_hessian": {},
+    "kfac": {},
+    "kfac_unadaptive": {"lr": 1e-3, "momentum": 0.9, "damping": 0.1},
     "sgd_full": {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4},
 }
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]

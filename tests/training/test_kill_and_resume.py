@@ -20,17 +20,16 @@ def config(config_file: ConfigFile) -> Path:
     """Long enough to be interrupted, with a checkpoint every few steps."""
     return config_file(
         datasets={"diabetes": {"epochs": 150}, "digits": {"epochs": 40}},
+        optimizers=["adamqlr", "kfac"],
         training={"seeds": 3, "seeds_per_job": 3, "checkpoint_seconds": 0.01},
         tuning={"trials": 6, "unit": "epochs", "first_rung": 10, "limit": 160, "reduction_factor": 2, "shards": 1},
     )
 
 
-def command(stage: str, config: Path, output: Path) -> list[str]:
-    options = {
-        "train": ["--seeds", "0-1", "--set", "dataset.epochs=700", "--set", "optimizer.lr_clipping=0.1"],
-        "tune": [],
-    }
-    pair = ["--dataset", "diabetes", "--optimizer", "adamqlr", *options[stage]]
+def command(stage: str, config: Path, output: Path, optimizer: str = "adamqlr") -> list[str]:
+    setting = {"adamqlr": "optimizer.lr_clipping=0.1", "kfac": "optimizer.inverse_period=3"}[optimizer]
+    options = {"train": ["--seeds", "0-1", "--set", "dataset.epochs=700", "--set", setting], "tune": []}
+    pair = ["--dataset", "diabetes", "--optimizer", optimizer, *options[stage]]
     program = [sys.executable, "-c", "from adamqlr.cli import main; main()"]
     return [*program, stage, "--config", str(config), *pair, "--output", str(output)]
 
@@ -54,14 +53,19 @@ def assert_same_results(interrupted: Path, undisturbed: Path, timed: tuple[str, 
         np.testing.assert_array_equal(first[name].values, variable.values, err_msg=str(name))
 
 
-@pytest.mark.parametrize(("stage", "timed"), [("train", ("time",)), ("tune", ("seconds",))])
-def test_killed_at_random_moments_and_rerun(stage: str, timed: tuple[str, ...], config: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "optimizer", "timed"),
+    [("train", "adamqlr", ("time",)), ("train", "kfac", ("time",)), ("tune", "adamqlr", ("seconds",))],
+)
+def test_killed_at_random_moments_and_rerun(
+    stage: str, optimizer: str, timed: tuple[str, ...], config: Path, tmp_path: Path
+) -> None:
     undisturbed, output = tmp_path / "undisturbed" / "out.nc", tmp_path / "killed" / "out.nc"
-    run(command(stage, config, undisturbed))
+    run(command(stage, config, undisturbed, optimizer))
     checkpoint = output.with_name(f".{output.name}.checkpoint")
     kills = 0
     for attempt in range(3):
-        process = subprocess.Popen(command(stage, config, output), stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command(stage, config, output, optimizer), stderr=subprocess.DEVNULL)
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
         if before is None:
             wait_for(checkpoint, process)
@@ -74,7 +78,7 @@ def test_killed_at_random_moments_and_rerun(stage: str, timed: tuple[str, ...], 
             kills += 1
         process.wait()
     assert kills > 0, "the job was over before it could be killed"
-    run(command(stage, config, output))
+    run(command(stage, config, output, optimizer))
     assert_same_results(output, undisturbed, timed)
     assert not checkpoint.exists()
 

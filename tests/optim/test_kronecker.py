@@ -1,0 +1,90 @@
+"""Kronecker-factored inverses and the two-dimensional model, against dense matrices."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from adamqlr.optim.kronecker import add_second_moment, damped_inverse, symmetric
+from adamqlr.optim.quadratic import minimize_quadratic
+
+SIZES = st.integers(1, 6)
+SEEDS = st.integers(0, 2**31)
+
+
+def second_moment(size: int, generator: torch.Generator) -> Tensor:
+    samples = torch.randn(size, size + 3, generator=generator, dtype=torch.float64)
+    return samples @ samples.T
+
+
+def scalar(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
+@given(SIZES, SIZES, SEEDS, st.floats(1e-6, 10.0), st.floats(1.0, 20.0))
+@settings(max_examples=60, deadline=None)
+def test_damped_inverse_is_that_of_the_damped_kronecker_product(
+    input_size: int, output_size: int, seed: int, damping: float, weight: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    a, g = second_moment(input_size, generator), second_moment(output_size, generator)
+    gradient = torch.randn(output_size, input_size, generator=generator, dtype=torch.float64)
+    lower = [torch.tril(weight * matrix) + torch.triu(torch.full_like(matrix, 7.0), 1) for matrix in (a, g)]
+    product = damped_inverse(*lower, scalar(weight), scalar(damping)) @ gradient
+    trace_a, trace_g = float(a.trace()), float(g.trace())
+    if 1 in (input_size, output_size):
+        matrix = torch.kron(g, a) + damping * torch.eye(input_size * output_size, dtype=torch.float64)
+    else:
+        # π balances the two factors' damping: π² = (tr A / d_A) / (tr G / d_G).
+        pi = np.sqrt(trace_a / input_size / (trace_g / output_size))
+        shifted_a = a + pi * np.sqrt(damping) * torch.eye(input_size, dtype=torch.float64)
+        shifted_g = g + np.sqrt(damping) / pi * torch.eye(output_size, dtype=torch.float64)
+        matrix = torch.kron(shifted_g, shifted_a)
+    expected = torch.linalg.solve(matrix, gradient.flatten())
+    torch.testing.assert_close(product.flatten(), expected, rtol=1e-8, atol=1e-12)
+
+
+def test_vanished_factor_leaves_the_damping() -> None:
+    zero, gradient = torch.zeros(3, 3, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64)
+    product = damped_inverse(zero, torch.eye(2, dtype=torch.float64), scalar(1.0), scalar(0.25)) @ gradient
+    torch.testing.assert_close(product, gradient / 0.25)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), -0.5])
+def test_matrix_that_is_not_positive_definite_ends_as_nan(broken: float) -> None:
+    bad = torch.eye(3, dtype=torch.float64)
+    bad[1, 1] = broken
+    good = torch.eye(2, dtype=torch.float64) * 5
+    product = damped_inverse(bad, good, scalar(1.0), scalar(1e-8)) @ torch.ones(2, 3, dtype=torch.float64)
+    assert torch.isnan(product).all()
+
+
+@pytest.mark.parametrize("size", [3, 95, 97, 1000])
+def test_second_moments_accumulate_in_the_lower_triangle(size: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    total = torch.ones(size, size, dtype=torch.float64)
+    samples = torch.randn(size, 20, generator=generator, dtype=torch.float64)
+    add_second_moment(total, samples, 0.3)
+    torch.testing.assert_close(symmetric(total), 1 + 0.3 * samples @ samples.T)
+
+
+@given(SEEDS, st.booleans(), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_quadratic_model_is_at_its_minimum_over_what_is_free(seed: int, fix_lr: bool, fix_momentum: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    matrix, slopes = second_moment(2, generator), torch.randn(2, generator=generator, dtype=torch.float64)
+    lr, momentum = (scalar(0.3) if fix_lr else None), (scalar(0.7) if fix_momentum else None)
+    weights = minimize_quadratic(matrix, slopes, lr, momentum)
+    residual = matrix @ weights + slopes
+    for index, fixed in enumerate((None if lr is None else -lr, momentum)):
+        if fixed is None:
+            assert abs(float(residual[index])) < 1e-8 * (1 + float(slopes.abs().max()))
+        else:
+            assert float(weights[index]) == float(fixed)
+
+
+def test_direction_that_has_vanished_gets_no_weight() -> None:
+    matrix, slopes = torch.diag(torch.tensor([4.0, 0.0])), torch.tensor([2.0, 0.0])
+    torch.testing.assert_close(minimize_quadratic(matrix, slopes, None, None), torch.tensor([-0.5, 0.0]))
