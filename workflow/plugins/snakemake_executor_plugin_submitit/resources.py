@@ -1,0 +1,92 @@
+"""From Snakemake's resources to submitit's parameters."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from snakemake_interface_common.exceptions import WorkflowError
+
+DEFAULT_RUNTIME_MINUTES = 60
+# Slurm looks at time limits twice a minute and may signal a minute early.
+_SIGNAL_SECONDS, _SIGNAL_FRACTION = 90, 0.2
+
+_TEXT = {
+    "slurm_partition": "slurm_partition",
+    "slurm_account": "slurm_account",
+    "constraint": "slurm_constraint",
+    "qos": "slurm_qos",
+}
+
+
+def submission_parameters(resources: Mapping[str, Any], threads: int) -> dict[str, Any]:
+    """Return parameters of :meth:`submitit.AutoExecutor.update_parameters` for one job.
+
+    Understood are ``runtime`` (minutes), ``mem_mb``, ``mem_mb_per_cpu``, ``cpus_per_task`` (else threads), ``gpu``,
+    ``gpu_model``, ``gres``, ``slurm_partition``, ``slurm_account``, ``constraint``, ``qos`` and ``slurm_extra``:
+    further options as one would give them to ``sbatch``.
+
+    Raises:
+        WorkflowError: A value makes no sense; the message names it.
+    """
+    minutes = _whole(resources, "runtime") or DEFAULT_RUNTIME_MINUTES
+    cpus = _whole(resources, "cpus_per_task") or threads
+    parameters: dict[str, Any] = {
+        "timeout_min": minutes,
+        "cpus_per_task": cpus,
+        "slurm_signal_delay_s": min(_SIGNAL_SECONDS, int(60 * minutes * _SIGNAL_FRACTION)),
+        # Since Slurm 22.05 job steps do not take this from the job.
+        "slurm_srun_args": [f"--cpus-per-task={cpus}"],
+    }
+    if memory := _whole(resources, "mem_mb"):
+        parameters["mem_gb"] = memory / 1024
+    if memory := _whole(resources, "mem_mb_per_cpu"):
+        parameters["slurm_mem_per_cpu"] = f"{memory}MB"
+    for name, parameter in _TEXT.items():
+        if resources.get(name) not in (None, ""):
+            parameters[parameter] = str(resources[name])
+    parameters.update(_gpu_parameters(resources))
+    if extra := _options(str(resources.get("slurm_extra") or "")):
+        parameters["slurm_additional_parameters"] = extra
+    return parameters
+
+
+def _gpu_parameters(resources: Mapping[str, Any]) -> dict[str, Any]:
+    count, model = _whole(resources, "gpu"), resources.get("gpu_model")
+    if resources.get("gres"):
+        return {"slurm_gres": str(resources["gres"])}
+    if not count:
+        return {}
+    return {"slurm_gres": f"gpu:{model}:{count}"} if model else {"gpus_per_node": count}
+
+
+def _whole(resources: Mapping[str, Any], name: str) -> int:
+    value = resources.get(name)
+    if value is None:
+        return 0
+    if not isinstance(value, int) or value < 0:
+        raise WorkflowError(f"resource {name} must be a whole number, got {value!r}")
+    return value
+
+
+def _options(text: str) -> dict[str, Any]:
+    """Return ``--name=value`` and ``--flag`` options by name."""
+    options: dict[str, Any] = {}
+    for word in shlex.split(text):
+        name, separator, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not name:
+            raise WorkflowError(f"resource slurm_extra: expected --option or --option=value, got {word!r}")
+        options[name] = value if separator else True
+    return options
+
+
+def describe(parameters: Mapping[str, Any]) -> str:
+    """Return what is asked for in words, for the log and for errors."""
+    parts = [f"{parameters['timeout_min']} min", f"{parameters['cpus_per_task']} cpu"]
+    if "mem_gb" in parameters:
+        parts.append(f"{parameters['mem_gb'] * 1024:.0f} MB")
+    if "gpus_per_node" in parameters:
+        parts.append(f"{parameters['gpus_per_node']} gpu")
+    for name in ("gres", "partition", "account", "constraint", "qos"):
+        if f"slurm_{name}" in parameters:
+            parts.append(f"{name} {parameters[f'slurm_{name}']}")
+    return ", ".join(parts)

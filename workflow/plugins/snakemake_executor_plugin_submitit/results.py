@@ -1,0 +1,75 @@
+"""The files that submitit keeps of a job: result, logs, pickles."""
+
+import pickle
+from pathlib import Path
+
+import cloudpickle
+from submitit.core.utils import JobPaths
+
+_TAIL_LINES = 20
+
+
+class JobFiles:
+    """One job's files.
+
+    Args:
+        folder: Where submitit keeps them.
+        job_id: The cluster's name for the job.
+    """
+
+    def __init__(self, folder: Path, job_id: str) -> None:
+        self._paths = JobPaths(folder, job_id)
+        self._folder, self._job_id = folder, job_id
+
+    @property
+    def log(self) -> Path:
+        """What the job wrote to its standard error, Snakemake's messages among it."""
+        return self._paths.stderr
+
+    def _outcome(self) -> tuple[str, object] | None:
+        try:
+            with self._paths.result_pickle.open("rb") as file:
+                return pickle.load(file)
+        except (FileNotFoundError, EOFError):
+            return None
+
+    def exit_code(self) -> int | None:
+        """Return the exit code of the job's command, -1 if it could not even run, None if there is no result yet."""
+        outcome = self._outcome()
+        if outcome is None:
+            return None
+        kind, value = outcome
+        return value if kind == "success" and isinstance(value, int) else -1
+
+    def failure(self) -> str:
+        """Say how a job whose exit code is not 0 has failed."""
+        kind, value = self._outcome() or ("error", "no result")
+        if kind == "success":
+            return f"failed with exit code {value}"
+        return f"failed: {str(value).strip().splitlines()[-1]}"
+
+    def write_exit_code(self, code: int) -> None:
+        """Leave a result where submitit leaves none."""
+        self._paths.result_pickle.write_bytes(cloudpickle.dumps(("success", code)))
+
+    def tail(self) -> str:
+        """Return the last lines of the log."""
+        try:
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return "(there is no log: did the node see this folder?)"
+        return "\n".join(f"    {line}" for line in lines[-_TAIL_LINES:])
+
+    def remove(self) -> None:
+        """Remove everything there is of the job."""
+        for path in self._folder.glob(f"{self._job_id}_*"):
+            path.unlink(missing_ok=True)
+
+    @staticmethod
+    def remove_folder_without_logs(folder: Path) -> None:
+        """Remove a folder, unless there is a job's log in it."""
+        if not folder.is_dir() or any(folder.glob("*_log.*")):
+            return
+        for path in folder.iterdir():
+            path.unlink(missing_ok=True)
+        folder.rmdir()
