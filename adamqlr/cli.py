@@ -1,6 +1,5 @@
 """The command line: every stage of the study, for the workflow and for hands."""
 
-import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import click
 from adamqlr import __version__
 from adamqlr.config import StudyConfig, load_config, parse_value
 from adamqlr.errors import UserError
+from adamqlr.logs import configure_logging
 from adamqlr.training.interrupts import Interrupted
 
 # PyTorch and the plotting libraries are imported by the commands that need them, so that --help answers at once.
@@ -62,6 +62,11 @@ def _pair_options(command: Callable[..., None]) -> Callable[..., None]:
             multiple=True,
             help="Change a setting: optimizer.NAME (a hyperparameter), dataset.NAME, or a path in the configuration.",
         ),
+        click.option(
+            "--processes",
+            type=click.IntRange(1),
+            help="Processes that share the device; the dataset's runs_per_gpu on a GPU, and 1 elsewhere, if not given.",
+        ),
         click.option("--output", type=_FILE, required=True, help="The file to write."),
     ]
     for option in reversed(options):
@@ -106,6 +111,7 @@ def train(
     optimizer: str,
     suite: str | None,
     settings: tuple[str, ...],
+    processes: int | None,
     output: Path,
     seeds: list[int],
     best: Path | None,
@@ -120,7 +126,8 @@ def train(
     from adamqlr.tuning.trials import read_best
 
     chosen = read_best(best, dataset, optimizer) if best else {}
-    train_stage(config, suite, dataset, optimizer, seeds, {**chosen, **_hyperparameters(settings)}, output)
+    hyperparameters = {**chosen, **_hyperparameters(settings)}
+    train_stage(config, suite, dataset, optimizer, seeds, hyperparameters, output, processes)
 
 
 @cli.command()
@@ -132,6 +139,7 @@ def tune(
     optimizer: str,
     suite: str | None,
     settings: tuple[str, ...],
+    processes: int | None,
     output: Path,
     shard: tuple[int, int],
 ) -> None:
@@ -146,7 +154,7 @@ def tune(
         raise UserError("--set optimizer.NAME: fix it under 'optimizers' in the configuration instead")
     from adamqlr.stages.tune import tune as tune_stage
 
-    tune_stage(config, suite, dataset, optimizer, shard, output)
+    tune_stage(config, suite, dataset, optimizer, shard, output, processes)
 
 
 @cli.command()
@@ -247,8 +255,7 @@ def info(path: Path) -> None:
 
 def main() -> NoReturn:
     """Run the command line; what a user can cause ends with one line and exit code 2."""
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("adamqlr").setLevel(logging.INFO)
+    configure_logging()
     try:
         cli(prog_name="adamqlr")
     except UserError as error:

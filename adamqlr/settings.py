@@ -34,7 +34,7 @@ class DatasetConfig(Section):
         seeds: Number of final runs, where it is not the study's.
         objective: What tuning minimizes, where it is not the suite's.
         runtime: Training seconds of one run in the runtime suites; also their limit while tuning.
-        runs_per_gpu: How many runs may share a GPU.
+        runs_per_gpu: How many runs of one job share a GPU, each in a process of its own.
         suites: The only suites it takes part in; all of them if not given.
     """
 
@@ -51,7 +51,7 @@ class DatasetConfig(Section):
     seeds: PositiveInt | None = None
     objective: Objective | None = None
     runtime: PositiveFloat = 900.0
-    runs_per_gpu: PositiveInt = 6
+    runs_per_gpu: PositiveInt = 1
     suites: tuple[str, ...] | None = None
 
 

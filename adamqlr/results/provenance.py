@@ -1,6 +1,7 @@
 """Where a result comes from, as flat attributes of its file."""
 
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -55,6 +56,8 @@ def provenance(
         "git_revision": git_revision(),
         "versions": json.dumps({"python": platform.python_version(), **_versions()}),
         "device": device,
+        "slurm_job": os.environ.get("SLURM_JOB_ID", ""),
+        "slurm_gpus": os.environ.get("SLURM_JOB_GPUS", os.environ.get("SLURM_STEP_GPUS", "")),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **extra,
     }

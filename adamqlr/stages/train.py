@@ -12,7 +12,8 @@ from adamqlr.training.device import device_name, keep_freed_memory, resolve_devi
 from adamqlr.training.hyperparameters import resolve_hyperparameters
 from adamqlr.training.interrupts import stop_on_signals
 from adamqlr.training.job import SeedsJob
-from adamqlr.training.seeds import train_seeds
+from adamqlr.training.packing import process_count
+from adamqlr.training.seeds import train_seeds, train_seeds_together
 
 
 def train(
@@ -23,6 +24,7 @@ def train(
     seeds: Sequence[int],
     chosen: Mapping[str, Any],
     output: Path,
+    processes: int | None = None,
 ) -> None:
     """Train some seeds and write a run file.
 
@@ -34,6 +36,8 @@ def train(
         seeds: The runs' seeds.
         chosen: Hyperparameters on top of the registered and configured ones.
         output: The run file; a checkpoint lies beside it until it is in place.
+        processes: How many processes share the device; the dataset's ``runs_per_gpu`` on a GPU, and 1 elsewhere, if
+            not given.
 
     Raises:
         UserError: A setting, the data or the checkpoint cannot be used.
@@ -44,8 +48,12 @@ def train(
     checkpoint = Checkpoint(output, job.identity)
     device = resolve_device(config.device)
     keep_freed_memory()
+    count = process_count(processes, device, config.dataset(dataset).runs_per_gpu, len(seeds))
     with stop_on_signals() as stop:
-        histories = train_seeds(job, device, checkpoint, stop)
+        if count == 1:
+            histories = train_seeds(job, device, checkpoint, stop)
+        else:
+            histories = train_seeds_together(job, device, checkpoint, stop, count)
     attrs = provenance(
         config,
         suite=suite,
@@ -54,6 +62,8 @@ def train(
         seeds=list(seeds),
         hyperparameters=hyperparameters,
         device=device_name(device),
+        runs_sharing_device=count,
     )
     write_runs(output, histories, attrs)
-    checkpoint.remove()
+    for kept in (checkpoint, *(checkpoint.part(index, count) for index in range(count))):
+        kept.remove()

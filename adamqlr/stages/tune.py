@@ -1,19 +1,31 @@
 """Tuning: from a search space to a shard's trials."""
 
+from functools import partial
 from pathlib import Path
+
+import torch
 
 from adamqlr.config import StudyConfig
 from adamqlr.errors import UserError
 from adamqlr.results.provenance import provenance
 from adamqlr.training.checkpoint import Checkpoint
 from adamqlr.training.device import device_name, keep_freed_memory, resolve_device
-from adamqlr.training.interrupts import stop_on_signals
+from adamqlr.training.interrupts import StopRequest, stop_on_signals
+from adamqlr.training.packing import process_count, run_together
 from adamqlr.tuning.search import JOURNAL, Search
 from adamqlr.tuning.shard import Shard
 from adamqlr.tuning.trials import trials_dataset, write_trials
 
 
-def tune(config: StudyConfig, suite: str, dataset: str, optimizer: str, shard: tuple[int, int], output: Path) -> None:
+def tune(
+    config: StudyConfig,
+    suite: str,
+    dataset: str,
+    optimizer: str,
+    shard: tuple[int, int],
+    output: Path,
+    processes: int | None = None,
+) -> None:
     """Train one shard of a search and write its trials.
 
     Args:
@@ -23,6 +35,8 @@ def tune(config: StudyConfig, suite: str, dataset: str, optimizer: str, shard: t
         optimizer: A registered name.
         shard: k and K: this is shard k of K.
         output: The file of trials; the checkpoint and the journal of all shards lie beside it.
+        processes: How many processes share the device; the dataset's ``runs_per_gpu`` on a GPU, and 1 elsewhere, if
+            not given.
 
     Raises:
         UserError: A setting, the data or the checkpoint cannot be used, or there is nothing to tune.
@@ -35,8 +49,15 @@ def tune(config: StudyConfig, suite: str, dataset: str, optimizer: str, shard: t
     checkpoint = Checkpoint(output, f"{search.identity}-{index}-{count}")
     device = resolve_device(config.device)
     keep_freed_memory()
+    journal = output.parent / JOURNAL
+    owned = len(range(index, config.tuning.trials, count))
+    packed = process_count(processes, device, config.dataset(dataset).runs_per_gpu, owned)
+    whole = Shard(search, index, count, journal, device)
     with stop_on_signals() as stop:
-        trials = Shard(search, index, count, output.parent / JOURNAL, device).run(checkpoint, stop)
+        if packed == 1:
+            whole.run(checkpoint, stop)
+        else:
+            run_together(partial(_tune_part, search, shard, packed, journal, device, checkpoint), packed, stop)
     attrs = provenance(
         config,
         suite=suite,
@@ -45,9 +66,27 @@ def tune(config: StudyConfig, suite: str, dataset: str, optimizer: str, shard: t
         seeds=[],
         hyperparameters={},
         device=device_name(device),
+        runs_sharing_device=packed,
         objective=search.objective,
         identity=search.identity,
         trials=config.tuning.trials,
     )
-    write_trials(trials_dataset(trials, search.resources, config.tuning.unit, attrs), output)
-    checkpoint.remove()
+    write_trials(trials_dataset(whole.results(), search.resources, config.tuning.unit, attrs), output)
+    for kept in (checkpoint, *(checkpoint.part(part, packed) for part in range(packed))):
+        kept.remove()
+
+
+def _tune_part(
+    search: Search,
+    shard: tuple[int, int],
+    processes: int,
+    journal: Path,
+    device: torch.device,
+    checkpoint: Checkpoint,
+    part: int,
+    stop: StopRequest,
+) -> None:
+    """Train every ``processes``-th configuration of a shard: they are a shard of the search themselves."""
+    keep_freed_memory()
+    index, count = shard
+    Shard(search, index + count * part, count * processes, journal, device).run(checkpoint.part(part, processes), stop)

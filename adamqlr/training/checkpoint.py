@@ -20,7 +20,7 @@ class Checkpoint:
 
     def __init__(self, output: Path, identity: str) -> None:
         self.path = output.with_name(f".{output.name}.checkpoint")
-        self._identity = identity
+        self._output, self._identity = output, identity
 
     def load(self) -> dict[str, Any] | None:
         """Return the state that was saved, on the CPU, or None if there is none.
@@ -47,3 +47,8 @@ class Checkpoint:
     def remove(self) -> None:
         """Remove the file, once the output is in place."""
         self.path.unlink(missing_ok=True)
+
+    def part(self, index: int, count: int) -> "Checkpoint":
+        """Return the checkpoint of one of ``count`` processes that share the job."""
+        part = f"{index}-of-{count}"
+        return Checkpoint(self._output.with_name(f"{self._output.name}.{part}"), f"{self._identity}-{part}")

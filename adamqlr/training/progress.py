@@ -1,6 +1,7 @@
 """Progress: a bar on a terminal, plain lines in a log."""
 
 import logging
+import multiprocessing
 import sys
 import time
 
@@ -21,7 +22,8 @@ class Progress:
     def __init__(self, label: str) -> None:
         self._label = label
         self._last_line = time.monotonic()
-        terminal = sys.stderr.isatty()
+        # Bars of several processes would overwrite each other.
+        terminal = sys.stderr.isatty() and multiprocessing.parent_process() is None
         self._bar = (
             tqdm(
                 total=1.0,

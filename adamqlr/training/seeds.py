@@ -1,17 +1,21 @@
-"""Final training: several seeds of one configuration, one after another."""
+"""Final training: several seeds of one configuration, one after another or in processes that share the device."""
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from adamqlr.problems.problem import load_problem
 from adamqlr.training.checkpoint import Checkpoint
+from adamqlr.training.device import keep_freed_memory
 from adamqlr.training.history import History
 from adamqlr.training.interrupts import StopRequest
 from adamqlr.training.job import SeedsJob
 from adamqlr.training.keeper import Keeper
+from adamqlr.training.packing import run_together
 from adamqlr.training.progress import Progress
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
@@ -45,6 +49,33 @@ def train_seeds(job: SeedsJob, device: torch.device, checkpoint: Checkpoint, sto
         _log_end(run)
     progress.close()
     return finished
+
+
+def train_seeds_together(
+    job: SeedsJob, device: torch.device, checkpoint: Checkpoint, stop: StopRequest, processes: int
+) -> list[History]:
+    """Train the seeds in several processes at once; every process has a checkpoint of its own.
+
+    Raises:
+        UserError: The data cannot be used, or a checkpoint is of another configuration.
+        Interrupted: The job was asked to stop; its state is in the checkpoints.
+    """
+    run_together(partial(_train_part, job, device, checkpoint, processes), processes, stop)
+    histories: dict[int, History] = {}
+    for index in range(processes):
+        saved = checkpoint.part(index, processes).load()
+        assert saved is not None
+        histories.update(zip(job.seeds[index::processes], map(History.from_state_dict, saved["finished"]), strict=True))
+    return [histories[seed] for seed in job.seeds]
+
+
+def _train_part(
+    job: SeedsJob, device: torch.device, checkpoint: Checkpoint, processes: int, index: int, stop: StopRequest
+) -> None:
+    keep_freed_memory()
+    part = checkpoint.part(index, processes)
+    finished = train_seeds(replace(job, seeds=job.seeds[index::processes]), device, part, stop)
+    part.save({"finished": [history.state_dict() for history in finished], "current": None})
 
 
 def _finish_run(run: Run, job: SeedsJob, finished: Sequence[History], keeper: Keeper) -> None:

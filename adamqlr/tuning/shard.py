@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import optuna
 import torch
@@ -39,7 +38,7 @@ class Shard:
     def __init__(self, search: Search, index: int, count: int, journal: Path, device: torch.device) -> None:
         self._search = search
         self._owned = range(index, search.config.tuning.trials, count)
-        self._problem: Problem = load_problem(search.dataset, search.config, device)
+        self._device = device
         self._configurations = search.configurations()
         journal.parent.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -50,13 +49,14 @@ class Shard:
             load_if_exists=True,
         )
 
-    def run(self, checkpoint: Checkpoint, stop: StopRequest) -> list[Trial]:
-        """Bring every owned configuration to its end and return them.
+    def run(self, checkpoint: Checkpoint, stop: StopRequest) -> None:
+        """Bring every owned configuration to its end.
 
         Raises:
             Interrupted: The job was asked to stop; its state is in the checkpoint and the journal.
         """
         search = self._search
+        problem = load_problem(search.dataset, search.config, self._device)
         progress = Progress(f"tune {search.dataset}/{search.optimizer}")
         keeper = Keeper(checkpoint, stop, search.config.training.checkpoint_seconds, progress)
         saved = checkpoint.load()
@@ -64,8 +64,15 @@ class Shard:
             if (trial := self._find(number)) is not None and trial.state.is_finished():
                 continue
             resumed = saved["run"] if saved is not None and saved["number"] == number else None
-            self._train(number, trial or self._register(number), resumed, keeper, position / len(self._owned))
+            run = self._make_run(number, problem)
+            if resumed is not None:
+                run.load_state_dict(resumed)
+                logger.info("trial %d goes on from step %d", number, run.step)
+            self._train(run, trial or self._register(number), keeper, position / len(self._owned))
         progress.close()
+
+    def results(self) -> list[Trial]:
+        """Return the owned configurations, all of which have been brought to their ends."""
         return [self._result(number) for number in self._owned]
 
     def _find(self, number: int) -> FrozenTrial | None:
@@ -82,14 +89,9 @@ class Shard:
         assert registered is not None
         return registered
 
-    def _train(
-        self, number: int, frozen: FrozenTrial, resumed: dict[str, Any] | None, keeper: Keeper, done: float
-    ) -> None:
+    def _train(self, run: Run, frozen: FrozenTrial, keeper: Keeper, done: float) -> None:
         search, trial = self._search, optuna.trial.Trial(self._study, frozen._trial_id)
-        run = self._make_run(number)
-        if resumed is not None:
-            run.load_state_dict(resumed)
-            logger.info("trial %d goes on from step %d", number, run.step)
+        number = frozen.user_attrs["number"]
 
         def between_steps() -> None:
             keeper.between_steps(
@@ -110,14 +112,14 @@ class Shard:
                 return
         self._end(trial, run, TrialState.COMPLETE)
 
-    def _make_run(self, number: int) -> Run:
+    def _make_run(self, number: int, problem: Problem) -> Run:
         search = self._search
         hyperparameters = resolve_hyperparameters(
             search.config, search.dataset, search.optimizer, self._configurations[number]
         )
         spec = RunSpec(search.optimizer, hyperparameters, number, search.config.seed, tuning=True)
         training = search.config.training
-        return Run(self._problem, spec, RecordSchedule(training.record_every, training.record_growth), evaluations=())
+        return Run(problem, spec, RecordSchedule(training.record_every, training.record_growth), evaluations=())
 
     def _end(self, trial: optuna.trial.Trial, run: Run, state: TrialState) -> None:
         # Attributes come first: a finished trial takes no more of them.

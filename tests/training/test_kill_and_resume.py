@@ -13,6 +13,8 @@ import pytest
 import xarray as xr
 
 ConfigFile = Callable[..., Path]
+# Shards that run at once prune by what the others have found by then: only the configurations are the same.
+SHARED = ("value", "state", "seconds")
 
 
 @pytest.fixture
@@ -26,10 +28,10 @@ def config(config_file: ConfigFile) -> Path:
     )
 
 
-def command(stage: str, config: Path, output: Path, optimizer: str = "adamqlr") -> list[str]:
+def command(stage: str, config: Path, output: Path, optimizer: str = "adamqlr", processes: int = 1) -> list[str]:
     setting = {"adamqlr": "optimizer.lr_clipping=0.1", "kfac": "optimizer.inverse_period=3"}[optimizer]
     options = {"train": ["--seeds", "0-1", "--set", "dataset.epochs=700", "--set", setting], "tune": []}
-    pair = ["--dataset", "diabetes", "--optimizer", optimizer, *options[stage]]
+    pair = ["--dataset", "diabetes", "--optimizer", optimizer, "--processes", str(processes), *options[stage]]
     program = [sys.executable, "-c", "from adamqlr.cli import main; main()"]
     return [*program, stage, "--config", str(config), *pair, "--output", str(output)]
 
@@ -100,3 +102,25 @@ def test_asked_to_stop_writes_a_checkpoint_and_goes_on(
     assert not output.exists()
     run(command(stage, config, output))
     assert_same_results(output, undisturbed, timed)
+
+
+@pytest.mark.parametrize(
+    ("stage", "signum", "different"),
+    [("train", signal.SIGUSR2, ("time",)), ("train", signal.SIGKILL, ("time",)), ("tune", signal.SIGTERM, SHARED)],
+)
+def test_processes_that_share_a_device_stop_and_go_on(
+    stage: str, signum: signal.Signals, different: tuple[str, ...], config: Path, tmp_path: Path
+) -> None:
+    undisturbed, output = tmp_path / "undisturbed" / "out.nc", tmp_path / "stopped" / "out.nc"
+    run(command(stage, config, undisturbed, processes=2))
+    parts = [output.with_name(f".{output.name}.{index}-of-2.checkpoint") for index in range(2)]
+    process = subprocess.Popen(command(stage, config, output, processes=2), stderr=subprocess.PIPE)
+    assert all(wait_for(part, process) for part in parts)
+    process.send_signal(signum)
+    # The log's end is the end of all processes that write to it: none may outlive the one that started it.
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == (-9 if signum == signal.SIGKILL else 128 + signum), log.decode()
+    assert not output.exists()
+    run(command(stage, config, output, processes=2))
+    assert_same_results(output, undisturbed, different)
+    assert not list(output.parent.glob(".*checkpoint"))

@@ -102,6 +102,16 @@ def training_fingerprint(wildcards):
     ).identity
 
 
+def packed_cpus(wildcards):
+    """Cores on a cluster: one for each process that shares the GPU."""
+    if STUDY.device == "cpu":
+        return 1
+    runs = STUDY.tuning.trials
+    if "first" in wildcards.keys():
+        runs = int(wildcards.last) - int(wildcards.first) + 1
+    return min(STUDY.dataset(wildcards.dataset).runs_per_gpu, runs)
+
+
 def training_minutes(wildcards, attempt):
     """Time limit of a training job; one that needs more goes on from its checkpoint."""
     if STUDY.suite(wildcards.suite).budget == "epochs":

@@ -15,6 +15,7 @@ rule tune_shard:
     threads: 1
     resources:
         gpu=1,
+        cpus_per_task=packed_cpus,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:

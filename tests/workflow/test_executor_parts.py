@@ -1,0 +1,191 @@
+"""The executor plugin's parts: resources, the ledger, what is said when Slurm refuses, what runs on the node."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+from snakemake_executor_plugin_submitit.clusters import JobState, Local, Slurm
+from snakemake_executor_plugin_submitit.errors import explain_refusal
+from snakemake_executor_plugin_submitit.job import JobCommand
+from snakemake_executor_plugin_submitit.ledger import Entry, Ledger
+from snakemake_executor_plugin_submitit.resources import describe, submission_parameters
+from snakemake_executor_plugin_submitit.results import JobFiles
+from snakemake_interface_common.exceptions import WorkflowError
+
+
+def test_resources_become_parameters() -> None:
+    parameters = submission_parameters(
+        {
+            "runtime": 240,
+            "mem_mb": 8000,
+            "gpu": 1,
+            "slurm_partition": "gpu",
+            "slurm_account": "group",
+            "constraint": "a100",
+            "qos": "long",
+            "slurm_extra": "--exclude=node07 --exclusive",
+            "tmpdir": "/tmp",
+        },
+        threads=4,
+    )
+    assert parameters == {
+        "timeout_min": 240,
+        "cpus_per_task": 4,
+        "mem_gb": 7.8125,
+        "gpus_per_node": 1,
+        "slurm_partition": "gpu",
+        "slurm_account": "group",
+        "slurm_constraint": "a100",
+        "slurm_qos": "long",
+        "slurm_additional_parameters": {"exclude": "node07", "exclusive": True},
+        "slurm_signal_delay_s": 90,
+        "slurm_srun_args": ["--cpus-per-task=4"],
+    }
+    assert (
+        describe(parameters)
+        == "240 min, 4 cpu, 8000 MB, 1 gpu, partition gpu, account group, constraint a100, qos long"
+    )
+
+
+def test_cpus_models_and_defaults() -> None:
+    parameters = submission_parameters({"cpus_per_task": 6, "gpu": 2, "gpu_model": "h100", "runtime": 1}, threads=1)
+    assert (parameters["cpus_per_task"], parameters["slurm_gres"]) == (6, "gpu:h100:2")
+    assert parameters["slurm_signal_delay_s"] == 12
+    assert submission_parameters({}, threads=1)["timeout_min"] == 60
+    assert submission_parameters({"gres": "gpu:1,nvme:1", "gpu": 1}, threads=1)["slurm_gres"] == "gpu:1,nvme:1"
+    assert submission_parameters({"mem_mb_per_cpu": 500}, threads=1)["slurm_mem_per_cpu"] == "500MB"
+
+
+@pytest.mark.parametrize(
+    ("resources", "culprit"),
+    [({"gpu": "one"}, "gpu"), ({"runtime": -5}, "runtime"), ({"slurm_extra": "-p main"}, "slurm_extra")],
+)
+def test_resources_that_make_no_sense_are_named(resources: dict[str, Any], culprit: str) -> None:
+    with pytest.raises(WorkflowError, match=culprit):
+        submission_parameters(resources, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("sbatch: error: invalid partition specified: nope", "slurm_partition"),
+        (
+            "sbatch: error: Batch job submission failed: Invalid account or account/partition combination",
+            "slurm_account",
+        ),
+        ("sbatch: error: Batch job submission failed: Requested node configuration is not available", "no node"),
+        ("sbatch: error: Invalid generic resource (gres) specification", "gpu_model"),
+        ("sbatch: error: Batch job submission failed: Invalid qos specification", "qos"),
+        ("sbatch: error: Memory specification can not be satisfied", "mem_mb"),
+        ("sbatch: error: Batch job submission failed: Requested time limit is invalid", "runtime"),
+    ],
+)
+def test_refusals_say_in_one_line_what_to_change(said: str, advice: str) -> None:
+    text = explain_refusal(said, "30 min, 1 cpu")
+    assert advice in text
+    assert "30 min, 1 cpu" in text
+    assert "\n" not in text
+
+
+def test_the_ledger_outlives_the_process_and_a_half_written_line(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    entries = [Entry(key, job_id, "/logs", "slurm") for key, job_id in (("a", "7_0"), ("b", "7_1"))]
+    ledger = Ledger(path)
+    ledger.add(entries)
+    ledger.remove(["a"])
+    with path.open("a") as file:
+        file.write('{"key": "c", "job_')
+    again = Ledger(path)
+    assert again.find("a") is None
+    assert again.find("b") == entries[1]
+    assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == ["b"]
+
+
+def test_results_and_logs_of_one_job_of_an_array(tmp_path: Path) -> None:
+    files = JobFiles(tmp_path, "12_1")
+    assert files.exit_code() is None
+    for name in ("12_1_0_log.err", "12_1_submitted.pkl", "12_10_0_log.err"):
+        (tmp_path / name).write_text("\n".join(f"line {number}" for number in range(30)))
+    (tmp_path / "12_1_0_result.pkl").write_bytes(cloudpickle.dumps(("success", 3)))
+    assert (files.exit_code(), files.failure()) == (3, "failed with exit code 3")
+    assert files.tail().split() == [word for number in range(10, 30) for word in ("line", str(number))]
+    (tmp_path / "12_1_0_result.pkl").write_bytes(cloudpickle.dumps(("error", "Traceback\nValueError: too late")))
+    assert (files.exit_code(), files.failure()) == (-1, "failed: ValueError: too late")
+    files.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["12_10_0_log.err"]
+    assert "did the node see this folder" in JobFiles(tmp_path, "99").tail()
+
+
+def test_one_squeue_call_tells_all_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue = tmp_path / "squeue"
+    squeue.write_text(
+        f"#!/bin/sh\necho call >> {tmp_path}/calls\nprintf '7_0|RUNNING|None\\n7_1|PENDING|Priority\\n9|FAILED|x'\n"
+    )
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    states = Slurm().states(dict.fromkeys(["7_0", "7_1", "7_2"], tmp_path))
+    assert states == {"7_0": JobState("RUNNING", "None"), "7_1": JobState("PENDING", "Priority")}
+    assert all(state.alive for state in states.values())
+    assert not JobState("OUT_OF_MEMORY").alive
+    assert (tmp_path / "calls").read_text() == "call\n"
+    squeue.write_text("#!/bin/sh\nexit 1\n")
+    assert Slurm().states({"7_0": tmp_path}) is None
+
+
+def test_another_process_with_the_number_of_a_finished_job_is_not_the_job(tmp_path: Path) -> None:
+    assert Local().states({str(os.getpid()): tmp_path}) == {}
+
+
+def command_in_a_process(code: str, tmp_path: Path) -> subprocess.Popen[str]:
+    program = f"from snakemake_executor_plugin_submitit.job import JobCommand\nimport signal\n{code}"
+    environment = {**os.environ, "SUBMITIT_EXECUTOR": "local"}
+    return subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_command_returns_its_exit_code() -> None:
+    assert JobCommand("exit 3")() == 3
+    assert JobCommand("exit 3", done=True)() == 0
+
+
+@pytest.mark.parametrize(("wait", "done"), [("sleep 30", False), ("sleep 0.5", True)])
+def test_on_the_checkpoint_signal_the_command_ends_and_is_to_run_again(wait: str, done: bool, tmp_path: Path) -> None:
+    """What has finished by itself meanwhile is not run again; shells and Snakemake around it outlive the signal."""
+    script = f"trap '' USR2; touch started; {wait}" if done else "touch started; python -c 'import program'"
+    (tmp_path / "program.py").write_text(
+        "import signal, time\nsignal.signal(signal.SIGUSR2, lambda *_: exit(9))\ntime.sleep(30)\n"
+    )
+    code = f"""
+command = JobCommand({script!r})
+def note(*_):
+    again = command.checkpoint().function
+    print(again.command == command.command, again.done, flush=True)
+signal.signal(signal.SIGUSR2, note)
+print(command(), flush=True)
+"""
+    process = command_in_a_process(code, tmp_path)
+    while not (tmp_path / "started").exists():
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGUSR2)
+    output, _ = process.communicate(timeout=20)
+    assert output.split() == ["True", str(done), "0" if done else "9"]
+
+
+def test_a_cancelled_command_leaves_no_process_and_no_result(tmp_path: Path) -> None:
+    process = command_in_a_process("print(JobCommand('sleep 987654 & sleep 987654')(), flush=True)", tmp_path)
+    while subprocess.run(["pgrep", "-f", "^sleep 987654"], capture_output=True).stdout.count(b"\n") < 2:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert output == ""
+    assert subprocess.run(["pgrep", "-f", "^sleep 987654"], capture_output=True).stdout == b""

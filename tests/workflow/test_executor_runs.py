@@ -1,0 +1,132 @@
+"""The executor on this machine: local and debug clusters, Ctrl-C, and mistakes that end before anything runs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+WORKFLOW = """
+rule all:
+    input: expand("out/{i}.txt", i=range(int(config["jobs"])))
+
+rule one:
+    output: "out/{i}.txt"
+    resources: mem_mb=100, runtime=5
+    shell: "touch started_{wildcards.i}; sleep {config[seconds]}; [ {config[seconds]} != 0.1 ] || echo done > {output}"
+
+rule broken:
+    output: "broken.txt"
+    resources: mem_mb=100
+    shell: "echo what went wrong >&2; exit 4"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small workflow."""
+    (tmp_path / "Snakefile").write_text(WORKFLOW)
+    return tmp_path
+
+
+def snakemake(folder: Path, *arguments: str, seconds: str = "0.1", jobs: int = 2) -> subprocess.Popen[str]:
+    program = [sys.executable, "-m", "snakemake", "--executor", "submitit", "--jobs", "4", "--latency-wait", "5"]
+    config = ["--config", f"seconds={seconds}", f"jobs={jobs}"]
+    return subprocess.Popen(
+        [*program, *arguments, *config], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 120) -> tuple[int, str]:
+    output, _ = process.communicate(timeout=timeout)
+    return process.returncode, output
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", ["local", "debug"])
+def test_the_same_path_without_slurm(cluster: str, folder: Path) -> None:
+    code, output = finish(snakemake(folder, "--submitit-cluster", cluster, "--submitit-logdir", "logs/{config[jobs]}"))
+    assert code == 0, output
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["0.txt", "1.txt"]
+    assert "Submitted 2 jobs of one" in output
+    # Logs of what succeeded are gone.
+    assert [path for path in (folder / "logs" / "2").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", ["local", "debug"])
+def test_a_job_that_fails_is_reported_with_its_log(cluster: str, folder: Path) -> None:
+    code, output = finish(snakemake(folder, "--submitit-cluster", cluster, "broken.txt"))
+    assert code == 1
+    assert "failed with exit code 1" in output
+    if cluster == "local":
+        assert "what went wrong" in output
+        assert len(list((folder / ".snakemake/submitit/logs").rglob("*_log.err"))) == 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_on_local_leaves_no_process_behind(folder: Path) -> None:
+    process = snakemake(folder, "--submitit-cluster", "local", seconds="300")
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("started_*"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    code, output = finish(process, timeout=40)
+    assert code != 0, output
+    deadline = time.monotonic() + 5
+    while (left := processes_in(folder)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+
+
+def test_no_sbatch_on_the_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    code, output = finish(snakemake(folder))
+    assert code == 1
+    assert "there is no sbatch on this machine" in output
+    assert "Traceback" not in output
+
+
+def test_a_log_folder_that_cannot_be_written(folder: Path) -> None:
+    (folder / "file").touch()
+    code, output = finish(snakemake(folder, "--submitit-cluster", "local", "--submitit-logdir", "file/logs"))
+    assert code == 1
+    assert "--submitit-logdir" in output
+    assert "choose another folder" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_refused_submission_ends_the_workflow_with_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = folder / "bin"
+    programs.mkdir()
+    for name, line in (
+        ("sbatch", "echo 'sbatch: error: invalid partition specified: nope' >&2; exit 1"),
+        ("squeue", "exit 0"),
+        ("scancel", "exit 0"),
+        ("srun", "exit 0"),
+    ):
+        (programs / name).write_text(f"#!/bin/sh\n{line}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    code, output = finish(snakemake(folder))
+    assert code == 1
+    assert "Slurm refused a job (5 min, 1 cpu, 100 MB): invalid partition specified: nope. To mend it" in output
+    assert "Traceback" not in output
+    assert processes_in(folder) == []
