@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes
 
-.PHONY: quickstart test benchmark lint lock clean
+.PHONY: environment quickstart test test-slurm benchmark lint lock clean
+
+environment: $(VENV)/installed  ## the pinned packages in .venv
 
 quickstart: $(VENV)/installed  ## the whole study in small, on embedded data
 	$(BIN)/snakemake --configfile workflow/config/quickstart.yaml
@@ -13,6 +15,11 @@ quickstart: $(VENV)/installed  ## the whole study in small, on embedded data
 
 test: $(VENV)/installed-dev  ## every test that needs neither a GPU nor Slurm nor a network
 	$(BIN)/python -m pytest -m "not gpu and not slurm and not network"
+
+test-slurm: $(VENV)/installed-dev  ## the executor on a real Slurm of one node, installed and started for it: needs root
+	@tests/slurm/cluster.sh install && tests/slurm/cluster.sh start || \
+		echo "There is no test cluster here: the tests say what they skip, or fail where ADAMQLR_NEEDS_SLURM is set"
+	$(BIN)/python -m pytest -m slurm -rs tests/slurm; status=$$?; tests/slurm/cluster.sh stop; exit $$status
 
 benchmark: $(VENV)/installed-dev  ## step times against PyTorch's fused Adam, in one run
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,iqr,rounds \

@@ -27,6 +27,6 @@ def test_python_blocks_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, conf
 
 
 def test_every_file_that_is_linked_exists() -> None:
-    for page in (ROOT / "README.md", ROOT / "results" / "README.md"):
+    for page in (ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "profiles" / "README.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert target.startswith("http") or (page.parent / target).exists(), json.dumps(target)

@@ -19,11 +19,14 @@ install() {
     apt-get install --yes --quiet --quiet --no-install-recommends slurm-wlm munge >/dev/null
 }
 
-write_configuration() {
+refuse_real_clusters() {
     if [[ -e /etc/slurm/slurm.conf ]] && ! grep --quiet --fixed-strings "$marker" /etc/slurm/slurm.conf; then
         echo "cluster.sh: /etc/slurm/slurm.conf is not mine: this machine belongs to a cluster" >&2
         exit 2
     fi
+}
+
+write_configuration() {
     mkdir --parents /etc/slurm "$state/spool"
     # Requeued jobs wait for their old credentials to expire, two minutes unless cred_expire says otherwise.
     cat >/etc/slurm/slurm.conf <<EOF
@@ -57,6 +60,7 @@ EOF
 }
 
 start() {
+    refuse_real_clusters
     if squeue >/dev/null 2>&1; then
         return
     fi
@@ -85,6 +89,7 @@ start() {
 }
 
 stop() {
+    refuse_real_clusters
     scancel --user=root >/dev/null 2>&1 || true
     pkill -x slurmd || true
     pkill -x slurmctld || true
