@@ -25,7 +25,7 @@ rule all:
 rule one:
     output: "out/{i}.txt"
     resources: mem_mb=100, runtime=5, gpu=int(config.get("gpu", 0))
-    shell: "touch started_{wildcards.i}; sleep {config[seconds]}; echo $CUDA_VISIBLE_DEVICES > {output}"
+    shell: "touch started_{wildcards.i}; sleep {config[seconds]}; echo ${{CUDA_VISIBLE_DEVICES:-none}} > {output}"
 """
 
 
@@ -153,7 +153,7 @@ def test_many_jobs_are_one_array_with_the_gpus_asked_for(folder: Path) -> None:
 
 @pytest.mark.parametrize("disturbance", ["killed", "requeued", "cancelled"])
 def test_a_disturbed_training_job_ends_with_the_numbers_of_an_undisturbed_one(disturbance: str, folder: Path) -> None:
-    training = Training(folder, epochs=9000)
+    training = Training(folder, epochs=4000)
     process = training.start()
     wait_until(training.checkpoint.exists)
     job = training.job_id()

@@ -106,6 +106,11 @@ def test_the_ledger_outlives_the_process_and_a_half_written_line(tmp_path: Path)
     assert again.find("a") is None
     assert again.find("b") == entries[1]
     assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == ["b"]
+    again.remove_file_if_empty()
+    assert path.exists()
+    again.remove(["b"])
+    again.remove_file_if_empty()
+    assert not path.exists()
 
 
 def test_results_and_logs_of_one_job_of_an_array(tmp_path: Path) -> None:

@@ -149,6 +149,8 @@ class Executor(RemoteExecutor):
             return
         # States come first: a job that is gone from them has left its result by now, or never will.
         states = await asyncio.to_thread(self._cluster.states, self._folders(active_jobs))
+        if states is None:
+            self._warn_once("the queue cannot be read; jobs go on, and Snakemake asks again")
         for info in active_jobs:
             assert info.external_jobid is not None
             files = JobFiles(Path(self._entries[info.external_jobid].folder), info.external_jobid)
@@ -174,13 +176,17 @@ class Executor(RemoteExecutor):
         job_id = str(info.external_jobid)
         if state is not None and state.alive:
             self._polls_without_result.pop(job_id, None)
-            if state.reason in _STUCK and state.reason not in self._warned:
-                self._warned.add(state.reason)
-                self.logger.warning(f"Slurm job {job_id} cannot start until somebody acts: {state.reason}.")
+            if state.reason in _STUCK:
+                self._warn_once(f"jobs wait that cannot start until somebody acts: {state.reason}")
             return False
         polls = self._polls_without_result.get(job_id, 0) + 1
         self._polls_without_result[job_id] = polls
         return polls >= _POLLS_WITHOUT_RESULT
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            self.logger.warning(f"{self._cluster.name}: {message}.")
 
     def _fail(self, info: SubmittedJobInfo, files: JobFiles, how: str) -> None:
         self._close(info)
@@ -205,6 +211,7 @@ class Executor(RemoteExecutor):
     def shutdown(self) -> None:
         """Stop polling, and leave no folder behind that holds no failed job's log."""
         super().shutdown()
+        self._ledger.remove_file_if_empty()
         JobFiles.remove_folder_without_logs(self._folder)
 
 

@@ -55,6 +55,11 @@ class Ledger:
             self._entries.pop(key, None)
         self._append([{"key": key} for key in keys])
 
+    def remove_file_if_empty(self) -> None:
+        """Remove the file when nothing is out there."""
+        if not self._entries:
+            self._path.unlink(missing_ok=True)
+
     def _append(self, records: list[dict[str, Any]]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(record) + "\n" for record in records))
