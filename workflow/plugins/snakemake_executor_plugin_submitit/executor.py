@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import submitit
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
@@ -52,10 +53,30 @@ class Executor(RemoteExecutor):
         self._cluster.check()
         self._folder = _log_folder(settings.logdir, self.workflow.globals.get("config", {}))
         self._ledger = Ledger(Path(self.workflow.persistence.path) / "submitit" / "ledger.jsonl")
+        self._forget_ended()
         self._entries: dict[str, Entry] = {}
         self._polls_without_result: dict[str, int] = {}
         self._warned: set[str] = set()
+        self._earlier_folders: set[Path] = set()
         self.next_seconds_between_status_checks = settings.poll_seconds or self._cluster.poll_seconds
+
+    def _forget_ended(self) -> None:
+        """Strike out jobs of an earlier head process that ended before this one looked at their outputs.
+
+        Whoever asks for such a job now wants it to run again.
+        """
+        entries = [entry for entry in self._ledger.entries() if entry.cluster == self._cluster.name]
+        states = self._cluster.states({entry.job_id: Path(entry.folder) for entry in entries}) if entries else {}
+        started = psutil.Process().create_time()
+        for entry in entries:
+            files = JobFiles(Path(entry.folder), entry.job_id)
+            ended_before = (ended := files.ended_at()) is not None and ended < started
+            gone = states is not None and ended is None and not _is_alive(states.get(entry.job_id))
+            if ended_before or gone:
+                self._ledger.remove([entry.key])
+                if files.exit_code() == 0:
+                    files.remove()
+                JobFiles.remove_folder_without_logs(Path(entry.folder))
 
     def run_job(self, job: JobExecutorInterface) -> None:
         """Submit one job."""
@@ -69,6 +90,7 @@ class Executor(RemoteExecutor):
             self.run_job_pre(job)
             if entry := earlier.get(job_key(job)):
                 self.logger.info(f"Job {job.jobid} is {self._cluster.name} job {entry.job_id} of an earlier run.")
+                self._earlier_folders.add(Path(entry.folder))
                 self._register(job, entry)
                 continue
             try:
@@ -97,8 +119,8 @@ class Executor(RemoteExecutor):
             )
 
         def is_usable(entry: Entry) -> bool:
-            state = states.get(entry.job_id)
-            return (state is not None and state.alive) or JobFiles(Path(entry.folder), entry.job_id).exit_code() == 0
+            files = JobFiles(Path(entry.folder), entry.job_id)
+            return _is_alive(states.get(entry.job_id)) or files.exit_code() == 0
 
         return {entry.key: entry for entry in entries if is_usable(entry)}
 
@@ -151,6 +173,7 @@ class Executor(RemoteExecutor):
         states = await asyncio.to_thread(self._cluster.states, self._folders(active_jobs))
         if states is None:
             self._warn_once("the queue cannot be read; jobs go on, and Snakemake asks again")
+        succeeded = []
         for info in active_jobs:
             assert info.external_jobid is not None
             files = JobFiles(Path(self._entries[info.external_jobid].folder), info.external_jobid)
@@ -158,7 +181,7 @@ class Executor(RemoteExecutor):
             if code == 0:
                 files.remove()
                 self._close(info)
-                self.report_job_success(info)
+                succeeded.append(info)
             elif code is not None:
                 self._fail(info, files, files.failure())
             elif states is not None and self._is_gone(info, states.get(info.external_jobid)):
@@ -166,6 +189,9 @@ class Executor(RemoteExecutor):
                 self._fail(info, files, f"ended as {state.name}" if state else "is gone from the queue")
             else:
                 yield info
+        # All at once, so that what they make ready is submitted together.
+        for info in succeeded:
+            self.report_job_success(info)
 
     def _folders(self, infos: list[SubmittedJobInfo]) -> dict[str, Path]:
         ids = [info.external_jobid for info in infos if info.external_jobid]
@@ -174,7 +200,7 @@ class Executor(RemoteExecutor):
     def _is_gone(self, info: SubmittedJobInfo, state: JobState | None) -> bool:
         """Tell whether a job without a result will never have one."""
         job_id = str(info.external_jobid)
-        if state is not None and state.alive:
+        if state is not None and _is_alive(state):
             self._polls_without_result.pop(job_id, None)
             if state.reason in _STUCK:
                 self._warn_once(f"jobs wait that cannot start until somebody acts: {state.reason}")
@@ -212,7 +238,12 @@ class Executor(RemoteExecutor):
         """Stop polling, and leave no folder behind that holds no failed job's log."""
         super().shutdown()
         self._ledger.remove_file_if_empty()
-        JobFiles.remove_folder_without_logs(self._folder)
+        for folder in {self._folder, *self._earlier_folders}:
+            JobFiles.remove_folder_without_logs(folder)
+
+
+def _is_alive(state: JobState | None) -> bool:
+    return state is not None and state.alive
 
 
 def _log_folder(template: str, config: dict[str, Any]) -> Path:

@@ -40,6 +40,10 @@ class Ledger:
             self._read()
             self._rewrite()
 
+    def entries(self) -> list[Entry]:
+        """Return all jobs whose end nobody has seen."""
+        return list(self._entries.values())
+
     def find(self, key: str) -> Entry | None:
         """Return the job that was submitted under ``key`` and whose end nobody has seen."""
         return self._entries.get(key)

@@ -41,6 +41,13 @@ class JobFiles:
         kind, value = outcome
         return value if kind == "success" and isinstance(value, int) else -1
 
+    def ended_at(self) -> float | None:
+        """Return when the result was written, in seconds since the epoch; None if there is none."""
+        try:
+            return self._paths.result_pickle.stat().st_mtime
+        except FileNotFoundError:
+            return None
+
     def failure(self) -> str:
         """Say how a job whose exit code is not 0 has failed."""
         kind, value = self._outcome() or ("error", "no result")
