@@ -53,26 +53,25 @@ class Executor(RemoteExecutor):
         self._cluster.check()
         self._folder = _log_folder(settings.logdir, self.workflow.globals.get("config", {}))
         self._ledger = Ledger(Path(self.workflow.persistence.path) / "submitit" / "ledger.jsonl")
-        self._forget_ended()
+        self._forget_ended(before=psutil.Process().create_time())
         self._entries: dict[str, Entry] = {}
         self._polls_without_result: dict[str, int] = {}
         self._warned: set[str] = set()
         self._earlier_folders: set[Path] = set()
         self.next_seconds_between_status_checks = settings.poll_seconds or self._cluster.poll_seconds
 
-    def _forget_ended(self) -> None:
-        """Strike out jobs of an earlier head process that ended before this one looked at their outputs.
+    def _forget_ended(self, before: float) -> None:
+        """Strike out jobs of an earlier head process that ended before some time, in seconds since the epoch.
 
-        Whoever asks for such a job now wants it to run again.
+        What ended before this process looked at outputs is wanted again by whoever asks for it now.
         """
         entries = [entry for entry in self._ledger.entries() if entry.cluster == self._cluster.name]
         states = self._cluster.states({entry.job_id: Path(entry.folder) for entry in entries}) if entries else {}
-        started = psutil.Process().create_time()
         for entry in entries:
             files = JobFiles(Path(entry.folder), entry.job_id)
-            ended_before = (ended := files.ended_at()) is not None and ended < started
-            gone = states is not None and ended is None and not _is_alive(states.get(entry.job_id))
-            if ended_before or gone:
+            ended = files.ended_at()
+            gone = ended is None and states is not None and not _is_alive(states.get(entry.job_id))
+            if gone or (ended is not None and ended < before):
                 self._ledger.remove([entry.key])
                 if files.exit_code() == 0:
                     files.remove()
@@ -237,6 +236,7 @@ class Executor(RemoteExecutor):
     def shutdown(self) -> None:
         """Stop polling, and leave no folder behind that holds no failed job's log."""
         super().shutdown()
+        self._forget_ended(before=time.time())
         self._ledger.remove_file_if_empty()
         for folder in {self._folder, *self._earlier_folders}:
             JobFiles.remove_folder_without_logs(folder)
