@@ -91,14 +91,14 @@ start() {
 stop() {
     refuse_real_clusters
     scancel --user=root >/dev/null 2>&1 || true
-    pkill -x slurmd || true
-    pkill -x slurmctld || true
-    pkill -x munged || true
-    for _ in $(seq 20); do
-        pgrep -x "slurmd|slurmctld|munged" >/dev/null || return 0
-        sleep 0.5
+    for daemon in slurmd slurmctld munged; do
+        pkill -x "$daemon" || continue
+        for _ in $(seq 20); do
+            pgrep -x "$daemon" >/dev/null || continue 2
+            sleep 0.5
+        done
+        pkill --signal KILL -x "$daemon" || true
     done
-    pkill --signal KILL -x "slurmd|slurmctld|munged" || true
 }
 
 case "${1:-}" in

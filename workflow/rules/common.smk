@@ -102,8 +102,8 @@ def training_fingerprint(wildcards):
     ).identity
 
 
-def packed_cpus(wildcards):
-    """Cores on a cluster: one for each process that shares the GPU."""
+def packed_runs(wildcards):
+    """How many processes share a job's GPU; each is given a core."""
     if STUDY.device == "cpu":
         return 1
     runs = STUDY.tuning.trials
@@ -112,13 +112,18 @@ def packed_cpus(wildcards):
     return min(STUDY.dataset(wildcards.dataset).runs_per_gpu, runs)
 
 
+def packed_memory(wildcards, attempt):
+    """Megabytes of a job; a process that uses CUDA takes some gigabytes for itself."""
+    return attempt * (4000 + 4000 * packed_runs(wildcards))
+
+
 def training_minutes(wildcards, attempt):
     """Time limit of a training job; one that needs more goes on from its checkpoint."""
     if STUDY.suite(wildcards.suite).budget == "epochs":
         return 240 * attempt
-    seconds = (int(wildcards.last) - int(wildcards.first) + 1) * STUDY.dataset(
-        wildcards.dataset
-    ).runtime
+    seeds = int(wildcards.last) - int(wildcards.first) + 1
+    rounds = math.ceil(seeds / packed_runs(wildcards))
+    seconds = rounds * STUDY.dataset(wildcards.dataset).runtime
     return math.ceil(attempt * (20 + 1.5 * seconds / 60))
 
 
