@@ -41,7 +41,9 @@ def run_together(work: Work, count: int, stop: StopRequest) -> None:
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    processes = [context.Process(target=_child, args=(work, index, sender)) for index in range(count)]
+    # Sums over another number of threads round differently.
+    threads = torch.get_num_threads()
+    processes = [context.Process(target=_child, args=(work, index, threads, sender)) for index in range(count)]
     with _signals_blocked():
         for process in processes:
             process.start()
@@ -74,8 +76,9 @@ def _ask_to_stop(processes: Sequence[SpawnProcess]) -> None:
             process.terminate()
 
 
-def _child(work: Work, index: int, problems: Connection) -> None:
+def _child(work: Work, index: int, threads: int, problems: Connection) -> None:
     configure_logging()
+    torch.set_num_threads(threads)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
         with stop_on_signals() as stop:
