@@ -33,12 +33,12 @@ lint: $(VENV)/installed-dev
 	$(BIN)/snakemake --lint
 
 lock:  ## resolve the pinned packages anew; needs uv
-	uv pip compile pyproject.toml --group build --constraints envs/constraints.txt --universal --python-version 3.11 \
-		--generate-hashes --no-annotate --no-emit-index-url --custom-compile-command "make lock" \
-		--quiet --output-file envs/requirements.lock
-	uv pip compile pyproject.toml --group build --group test --group lint --constraints envs/requirements.lock \
+	uv pip compile pyproject.toml --extra text --group build --constraints envs/constraints.txt \
 		--universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
-		--custom-compile-command "make lock" --quiet --output-file envs/requirements-dev.lock
+		--custom-compile-command "make lock" --quiet --output-file envs/requirements.lock
+	uv pip compile pyproject.toml --extra text --group build --group test --group lint \
+		--constraints envs/requirements.lock --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--no-emit-index-url --custom-compile-command "make lock" --quiet --output-file envs/requirements-dev.lock
 
 clean:  ## remove the environment and the quickstart's results
 	rm -rf $(VENV) results/quickstart

@@ -49,6 +49,13 @@ class Shard(click.ParamType):
         return int(index), int(count)
 
 
+_PROCESSES_OPTION = click.option(
+    "--processes",
+    type=click.IntRange(1),
+    help="Processes that share the device; the dataset's runs_per_gpu on a GPU, and 1 elsewhere, if not given.",
+)
+
+
 def _pair_options(command: Callable[..., None]) -> Callable[..., None]:
     options = [
         click.option("--config", "config_path", type=_FILE, required=True, help="The study's configuration (YAML)."),
@@ -62,11 +69,7 @@ def _pair_options(command: Callable[..., None]) -> Callable[..., None]:
             multiple=True,
             help="Change a setting: optimizer.NAME (a hyperparameter), dataset.NAME, or a path in the configuration.",
         ),
-        click.option(
-            "--processes",
-            type=click.IntRange(1),
-            help="Processes that share the device; the dataset's runs_per_gpu on a GPU, and 1 elsewhere, if not given.",
-        ),
+        _PROCESSES_OPTION,
         click.option("--output", type=_FILE, required=True, help="The file to write."),
     ]
     for option in reversed(options):
@@ -131,6 +134,30 @@ def train(
 
 
 @cli.command()
+@click.argument("name")
+@click.option("--config", "config_path", type=_FILE, required=True, help="The study's configuration (YAML).")
+@click.option("--value", required=True, help="One of the sensitivity study's values.")
+@click.option("--seeds", type=SeedRange(), default="0", show_default=True, help="Seeds: 0-9, or 0,2,5-7.")
+@click.option("--best", type=_FILE, help="best.yaml of a finished search: the tuned hyperparameters.")
+@_PROCESSES_OPTION
+@click.option("--output", type=_FILE, required=True, help="The file to write.")
+def sweep(
+    name: str,
+    config_path: Path,
+    value: str,
+    seeds: list[int],
+    best: Path | None,
+    processes: int | None,
+    output: Path,
+) -> None:
+    """Train one value of the sensitivity study NAME for some seeds, as `adamqlr train` does."""
+    config = load_config(config_path)
+    from adamqlr.stages.sweep import sweep as sweep_stage
+
+    sweep_stage(config, name, value, seeds, best, output, processes)
+
+
+@cli.command()
 @_pair_options
 @click.option("--shard", type=Shard(), default="0/1", show_default=True, help="Train shard k of K only.")
 def tune(
@@ -189,59 +216,61 @@ def fetch(config_path: Path, dataset: str, output: Path | None) -> None:
 @click.option("--output", type=_FILE, required=True, help="The cube, or the study's file.")
 @click.option("--grid-points", type=click.IntRange(2), default=200, show_default=True, help="Points of the time grid.")
 def aggregate(inputs: tuple[Path, ...], output: Path, grid_points: int) -> None:
-    """Join the run files of one pair into a cube, or cubes into the study's file."""
+    """Join the run files of one pair into a cube, or cubes and files of trials into the study's file."""
     from adamqlr.stages.aggregate import aggregate as aggregate_stage
 
     aggregate_stage(inputs, output, grid_points)
 
 
-def _drawing_options(command: Callable[..., None]) -> Callable[..., None]:
-    options = [
-        click.option("--study", "study_path", type=_FILE, required=True, help="The study's file, study.nc."),
-        click.option("--suite", required=True, help="One of the study's suites."),
-        click.option(
-            "--resamples",
-            type=click.IntRange(1),
-            default=50,
-            show_default=True,
-            help="Bootstrap resamples of the seeds.",
-        ),
-        click.option(
-            "--resampling-seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the resampling."
-        ),
-        click.option("--output", "stem", type=_FILE, required=True, help="Path of the files, less the suffix."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-@cli.command()
-@click.argument("family")
-@_drawing_options
-def figures(family: str, study_path: Path, suite: str, resamples: int, resampling_seed: int, stem: Path) -> None:
-    """Draw a FAMILY of figures of one suite: PDF, PNG, and the numbers as CSV.
-
-    Families are trajectories, performance, loss and learning_rate.
-    """
-    from adamqlr.figures.render import render
-    from adamqlr.results.statistics import Resampling
-
-    render(family, study_path, suite, Resampling(resamples, resampling_seed), stem)
+_STUDY_OPTION = click.option("--study", "study_path", type=_FILE, required=True, help="The study's file, study.nc.")
+_CONFIG_IN_FORCE = click.option(
+    "--config", "config_path", type=_FILE, help="The study's configuration (YAML); as in the study's file if not given."
+)
+_STEM_OPTION = click.option("--output", "stem", type=_FILE, required=True, help="Path of the files, less the suffix.")
 
 
 @cli.command()
 @click.argument("name")
-@_drawing_options
-def tables(name: str, study_path: Path, suite: str, resamples: int, resampling_seed: int, stem: Path) -> None:
+@_STUDY_OPTION
+@click.option("--suite", required=True, help="One of the study's suites, or sensitivity.")
+@_CONFIG_IN_FORCE
+@_STEM_OPTION
+def figures(name: str, study_path: Path, suite: str, config_path: Path | None, stem: Path) -> None:
+    """Draw the figure NAME of one suite: PDF, PNG, and the numbers as CSV.
+
+    Figures are trajectories, performance, loss, learning_rate, damping, profiles, tuning_budget, and ablation_NAME for
+    each ablation of the configuration; of the suite sensitivity, they are its sensitivity studies.
+    """
+    from adamqlr.figures.render import render
+
+    render(name, study_path, suite, load_config(config_path) if config_path else None, stem)
+
+
+@cli.command()
+@click.argument("name")
+@_STUDY_OPTION
+@click.option("--suite", required=True, help="One of the study's suites.")
+@_CONFIG_IN_FORCE
+@_STEM_OPTION
+def tables(name: str, study_path: Path, suite: str, config_path: Path | None, stem: Path) -> None:
     """Write the table NAME of one suite: CSV, Markdown, LaTeX and HTML.
 
-    Tables are final_results, best_hyperparameters and search_space.
+    Tables are provenance, final_results, divergence, time_to_target, best_hyperparameters and search_space.
     """
     from adamqlr.figures.render import render_table
-    from adamqlr.results.statistics import Resampling
 
-    render_table(name, study_path, suite, Resampling(resamples, resampling_seed), stem)
+    render_table(name, study_path, suite, load_config(config_path) if config_path else None, stem)
+
+
+@cli.command()
+@_STUDY_OPTION
+@_CONFIG_IN_FORCE
+@_STEM_OPTION
+def claims(study_path: Path, config_path: Path | None, stem: Path) -> None:
+    """Weigh the paper's claims on a study: CSV, Markdown and HTML with an interval and a verdict for each."""
+    from adamqlr.claims.render import render_claims
+
+    render_claims(study_path, load_config(config_path) if config_path else None, stem)
 
 
 @cli.command()

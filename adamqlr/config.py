@@ -14,12 +14,15 @@ from adamqlr.errors import UserError
 from adamqlr.optim.registry import OPTIMIZERS
 from adamqlr.problems.registry import DATASETS
 from adamqlr.settings import (
+    AblationConfig,
+    ClaimsConfig,
     DatasetConfig,
     Objective,
     OptimizerConfig,
     Section,
     StatisticsConfig,
     SuiteConfig,
+    SweepConfig,
     TrainingConfig,
     TuningConfig,
 )
@@ -30,6 +33,16 @@ PAPER_SUITES = {
     "runtime_train": {"budget": "runtime", "objective": "train_loss"},
     "runtime_validation": {"budget": "runtime", "objective": "validation_loss"},
 }
+
+PAPER_ABLATIONS = {
+    "damping": {"optimizers": ["adam", "adamqlr_undamped", "adamqlr"]},
+    "curvature": {"optimizers": ["adamqlr", "adamqlr_hessian"]},
+}
+
+# Where sensitivity studies and trials lie beside the suites, among files and in study.nc.
+SENSITIVITY, TUNING = "sensitivity", "tuning"
+
+_FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
 def _names_to_mapping(value: Any) -> Any:
@@ -71,10 +84,13 @@ class StudyConfig(Section):
         optimizers: The optimizers, by name.
         tuning: How hyperparameters are tuned.
         training: How the best are trained.
+        sensitivity: Sensitivity studies, by name.
+        ablations: Ablations, by name.
         statistics: How results are reduced.
+        claims: How claims are judged.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=_FILE_NAME)
     seed: int = Field(default=0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data_dir: Path = Path("data")
@@ -85,7 +101,12 @@ class StudyConfig(Section):
     optimizers: Annotated[dict[str, OptimizerConfig], BeforeValidator(_names_to_mapping)]
     tuning: TuningConfig = TuningConfig()
     training: TrainingConfig = TrainingConfig()
+    sensitivity: dict[Annotated[str, Field(pattern=_FILE_NAME)], SweepConfig] = Field(default_factory=dict)
+    ablations: dict[Annotated[str, Field(pattern=_FILE_NAME)], AblationConfig] = Field(
+        default_factory=lambda: {key: AblationConfig.model_validate(value) for key, value in PAPER_ABLATIONS.items()}
+    )
     statistics: StatisticsConfig = StatisticsConfig()
+    claims: ClaimsConfig = ClaimsConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -105,6 +126,27 @@ class StudyConfig(Section):
             if not str(key).replace("_", "").replace("-", "").isalnum():
                 raise ValueError(f"dataset name '{key}': use letters, digits, '_' and '-'")
         return data
+
+    @model_validator(mode="after")
+    def _check_references(self) -> "StudyConfig":
+        for name in self.suites:
+            if name in (SENSITIVITY, TUNING):
+                raise ValueError(f"suites: '{name}' is the name of another part of the results")
+        for name, sweep in self.sensitivity.items():
+            for kind, key, known in (
+                ("dataset", sweep.dataset, self.datasets),
+                ("optimizer", sweep.optimizer, self.optimizers),
+                ("suite", sweep.suite, self.suites),
+            ):
+                if key not in known:
+                    raise ValueError(f"sensitivity.{name}: unknown {kind} '{key}': this study has {', '.join(known)}")
+            if not self.can_train(sweep.optimizer, sweep.dataset):
+                raise ValueError(f"sensitivity.{name}: '{sweep.optimizer}' cannot train '{sweep.dataset}'")
+        for name, ablation in self.ablations.items():
+            for key in ablation.optimizers:
+                if key not in OPTIMIZERS:
+                    raise ValueError(f"ablations.{name}: unknown optimizer '{key}': known are {', '.join(OPTIMIZERS)}")
+        return self
 
     @property
     def data_folder(self) -> Path:
@@ -141,11 +183,22 @@ class StudyConfig(Section):
             raise UserError(f"unknown suite '{key}': this study has {', '.join(self.suites)}")
         return self.suites[key]
 
+    def sweep(self, key: str) -> SweepConfig:
+        """Return a sensitivity study.
+
+        Raises:
+            UserError: The study has no such part.
+        """
+        if key not in self.sensitivity:
+            known = ", ".join(self.sensitivity) or "none"
+            raise UserError(f"unknown sensitivity study '{key}': this study has {known}")
+        return self.sensitivity[key]
+
     def space(self, optimizer: str, dataset: str | None = None) -> Space:
         """Return what is tuned for an optimizer, on a dataset or in general; empty if nothing is."""
         settings = self.optimizer(optimizer)
         fixed = set(settings.options)
-        if dataset is not None and self.dataset(dataset).model == "rosenbrock":
+        if dataset is not None and self.dataset(dataset).fixed_batch_size:
             fixed.add("batch_size")
         space = {**OPTIMIZERS[optimizer].space, **settings.space}
         return {name: distribution for name, distribution in space.items() if name not in fixed}
@@ -169,7 +222,7 @@ class StudyConfig(Section):
 
     def can_train(self, optimizer: str, dataset: str) -> bool:
         """Tell whether an optimizer can train a dataset's model."""
-        return not OPTIMIZERS[optimizer].layers_only or self.dataset(dataset).model != "rosenbrock"
+        return not OPTIMIZERS[optimizer].layers_only or self.dataset(dataset).is_layered
 
     def optimizer_label(self, key: str) -> str:
         """Return the optimizer's name for figures and tables."""

@@ -45,13 +45,17 @@ def write_text(path: Path, text: str) -> None:
 def write_netcdf(dataset: xr.Dataset, path: Path, kind: str) -> None:
     """Write a zlib-compressed NetCDF-4 file of the given ``kind``, whole or not at all."""
     with replacing(path) as temporary:
-        dataset.assign_attrs({KIND: kind}).to_netcdf(temporary, engine="netcdf4", encoding=compression(dataset))
+        dataset.assign_attrs({KIND: kind}).to_netcdf(temporary, engine="netcdf4", encoding=encoding_of(dataset))
 
 
-def compression(dataset: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
-    """Return the NetCDF encoding that compresses every array of numbers."""
+def encoding_of(dataset: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
+    """Return the NetCDF encoding that compresses every array of numbers, each metric in chunks of its own."""
     return {
-        name: {"zlib": True, "complevel": 4}
+        name: {
+            "zlib": True,
+            "complevel": 4,
+            "chunksizes": tuple(1 if dim == "metric" else size for dim, size in variable.sizes.items()),
+        }
         for name, variable in dataset.variables.items()
         if variable.dtype.kind in "fiub" and variable.ndim > 0
     }

@@ -1,9 +1,10 @@
 """The sections of the configuration: what each setting means and may be."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from adamqlr.space import Space
 
@@ -16,6 +17,28 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+class TransformerConfig(Section):
+    """Size of a transformer: that of the smallest GPT-2, and the paper's rows, unless given.
+
+    Attributes:
+        layers: Blocks of attention and multilayer perceptron.
+        heads: Attention heads of a block.
+        width: Features of a token between blocks; a multiple of ``heads``.
+        length: Tokens a row.
+    """
+
+    layers: PositiveInt = 12
+    heads: PositiveInt = 12
+    width: PositiveInt = 768
+    length: PositiveInt = 70
+
+    @model_validator(mode="after")
+    def _check_width(self) -> "TransformerConfig":
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
 class DatasetConfig(Section):
     """One dataset: where it is, what is trained on it and for how long.
 
@@ -25,10 +48,14 @@ class DatasetConfig(Section):
         label: Its name in figures and tables.
         model: The network.
         hidden: Widths of an MLP's hidden layers.
+        transformer: Size of a ``gpt2``.
+        image_size: Height and width that ImageNet's images are cut to.
         loss: ``cross_entropy`` for classes, ``half_mse`` for real targets.
         epochs: Passes over the training rows in the ``epochs`` suite.
         batch_size: Rows a step for optimizers that neither tune nor fix it.
-        augmentation: ``crop_flip`` (pad 4, random crop, horizontal flip) or none.
+        fixed_batch_size: Whether ``batch_size`` is for all optimizers, and not tuned.
+        augmentation: ``crop_flip`` (pad 4, random crop, horizontal flip), ``resized_crop_flip`` (a random part, resized
+            to ``image_size``, horizontal flip; ImageNet only) or none.
         validation_fraction: Share of the training rows held out, for datasets without a fixed split.
         test_fraction: Share of all rows held out, for tables without a test set.
         seeds: Number of final runs, where it is not the study's.
@@ -40,12 +67,15 @@ class DatasetConfig(Section):
 
     path: Path | None = None
     label: str | None = None
-    model: Literal["mlp", "resnet18", "rosenbrock"] = "mlp"
+    model: Literal["mlp", "resnet18", "resnet50", "gpt2", "rosenbrock"] = "mlp"
     hidden: tuple[PositiveInt, ...] = (50,)
+    transformer: TransformerConfig = TransformerConfig()
+    image_size: PositiveInt = 224
     loss: Literal["cross_entropy", "half_mse"]
     epochs: PositiveInt
     batch_size: PositiveInt
-    augmentation: Literal["none", "crop_flip"] = "none"
+    fixed_batch_size: bool = False
+    augmentation: Literal["none", "crop_flip", "resized_crop_flip"] = "none"
     validation_fraction: float = Field(default=0.15, gt=0, lt=1)
     test_fraction: float = Field(default=0.15, gt=0, lt=1)
     seeds: PositiveInt | None = None
@@ -53,6 +83,11 @@ class DatasetConfig(Section):
     runtime: PositiveFloat = 900.0
     runs_per_gpu: PositiveInt = 1
     suites: tuple[str, ...] | None = None
+
+    @property
+    def is_layered(self) -> bool:
+        """Whether all parameters belong to linear layers, convolutions or normalizations, not to embeddings or none."""
+        return self.model in ("mlp", "resnet18", "resnet50")
 
 
 class OptimizerConfig(Section):
@@ -124,8 +159,91 @@ class StatisticsConfig(Section):
         grid_points: Points of a cube's time grid.
         resamples: Bootstrap resamples of the seeds.
         seed: Seed of the resampling.
+        target_gap: A dataset's target is the test loss that leaves this share of the way from the initial loss to the
+            lowest final median of all optimizers.
     """
 
-    grid_points: PositiveInt = 200
+    grid_points: int = Field(default=200, ge=2)
     resamples: PositiveInt = 50
     seed: int = 0
+    target_gap: float = Field(default=0.1, gt=0, lt=1)
+
+
+def _geometric(value: Any) -> Any:
+    """Let ``{geometric: [low, high, count]}`` stand for that many values, evenly spaced in their logarithm."""
+    if not isinstance(value, dict):
+        return value
+    match value:
+        case {"geometric": [float() | int() as low, float() | int() as high, int() as count], **rest} if not rest:
+            if min(low, high) <= 0 or count < 2:
+                raise ValueError("geometric needs two positive bounds and a count of at least 2")
+            return tuple(float(f"{x:.6g}") for x in np.geomspace(low, high, count))
+    raise ValueError("expected a list of values, or {geometric: [low, high, count]}")
+
+
+class SweepConfig(Section):
+    """A sensitivity study: one hyperparameter at several values, the others as final training has them.
+
+    Attributes:
+        dataset: One of the study's datasets.
+        optimizer: One of the study's optimizers; a tuned one starts from its best hyperparameters.
+        parameter: The hyperparameter: ``batch_size``, or a keyword argument of the optimizer.
+        values: Its values, or ``{geometric: [low, high, count]}``.
+        reciprocal: A second hyperparameter, which is set to one over the value.
+        suite: What bounds a run, and where tuned hyperparameters come from.
+        seeds: Runs of each value, where it is not the study's number.
+    """
+
+    dataset: str
+    optimizer: str
+    parameter: str
+    values: Annotated[tuple[int | float, ...], BeforeValidator(_geometric), Field(min_length=2)]
+    reciprocal: str | None = None
+    suite: str = "epochs"
+    seeds: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _check_values(self) -> "SweepConfig":
+        if len(self.points) < len(self.values):
+            raise ValueError("values: two of them are the same to four digits")
+        if self.reciprocal is not None and 0 in self.values:
+            raise ValueError("values: 0 has no reciprocal")
+        return self
+
+    @property
+    def points(self) -> dict[str, int | float]:
+        """The values by the names that files have."""
+        return {f"{value:.4g}": value for value in self.values}
+
+    def hyperparameters(self, point: str) -> dict[str, int | float]:
+        """Return what a point of the study sets."""
+        value = self.points[point]
+        return {self.parameter: value} | ({self.reciprocal: 1 / value} if self.reciprocal else {})
+
+
+class AblationConfig(Section):
+    """Optimizers that differ in one part, drawn side by side.
+
+    Attributes:
+        optimizers: Which ones; those that the study leaves out are not drawn.
+        datasets: On which datasets; all of them if not given.
+    """
+
+    optimizers: tuple[str, ...] = Field(min_length=2)
+    datasets: tuple[str, ...] | None = None
+
+
+class ClaimsConfig(Section):
+    """How claims are judged.
+
+    Attributes:
+        margin: Two optimizers are comparable where the ratio of their losses or errors is at most one plus this.
+        flatness: A hyperparameter does not matter where the worst of its values is at most this many times the best.
+        confidence: Level of the bootstrap intervals.
+        resamples: Bootstrap resamples of the seeds.
+    """
+
+    margin: float = Field(default=0.1, ge=0)
+    flatness: float = Field(default=2.0, ge=1)
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    resamples: PositiveInt = 2000

@@ -29,7 +29,7 @@ def adamqlr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 
 def test_help_answers_at_once_for_every_command() -> None:
-    for command in ("train", "tune", "select", "fetch", "aggregate", "figures", "tables", "info"):
+    for command in ("train", "sweep", "tune", "select", "fetch", "aggregate", "figures", "tables", "claims", "info"):
         done = subprocess.run(
             [sys.executable, "-m", "adamqlr", command, "--help"], capture_output=True, text=True, timeout=20, check=True
         )
@@ -51,6 +51,8 @@ def test_from_training_to_a_figure(
     assert adamqlr("tables", "final_results", *study, "--output", tmp_path / "final")[0] == 0
     assert (tmp_path / "loss.pdf").exists()
     assert (tmp_path / "final.md").exists()
+    assert adamqlr("claims", *study[:2], "--config", config, "--output", tmp_path / "claims")[0] == 0
+    assert "Nothing in this study speaks of" in (tmp_path / "claims.md").read_text()
     assert adamqlr("info", runs)[0] == 0
 
 
@@ -115,6 +117,29 @@ def test_mistakes_end_with_one_line_and_exit_code_2(
     assert "Traceback" not in text
     assert len([line for line in text.splitlines() if "rror" in line]) == 1
     assert not output.exists()
+
+
+SWEEP = {"dataset": "digits", "optimizer": "adamqlr_untuned", "parameter": "damping", "values": [0.01, 1]}
+
+
+def test_a_value_of_a_sensitivity_study_is_trained_as_said(
+    adamqlr: Callable[..., tuple[int, str]], config_file: ConfigFile, tmp_path: Path
+) -> None:
+    stepping = {**SWEEP, "parameter": "damping_increase", "reciprocal": "damping_decrease", "values": [1, 4]}
+    config, output = config_file(sensitivity={"damping": SWEEP, "stepping": stepping}), tmp_path / "runs.nc"
+    assert adamqlr("sweep", "damping", "--config", config, "--value", "0.01", "--output", output)[0] == 0
+    attrs = read_runs(output).attrs
+    assert (attrs["sweep"], attrs["sweep_parameter"], attrs["sweep_point"]) == ("damping", "damping", "0.01")
+    assert yaml.safe_load(attrs["hyperparameters"])["damping"] == 0.01
+    assert adamqlr("sweep", "stepping", "--config", config, "--value", "4", "--output", output)[0] == 0
+    used = yaml.safe_load(read_runs(output).attrs["hyperparameters"])
+    assert (used["damping_increase"], used["damping_decrease"]) == (4, 0.25)
+    for arguments, problem in (
+        (("lr", "--value", "1"), "unknown sensitivity study 'lr': this study has damping, stepping"),
+        (("damping", "--value", "2"), "sensitivity study 'damping': no value 2: there are 0.01, 1"),
+    ):
+        code, text = adamqlr("sweep", *arguments, "--config", config, "--output", output)
+        assert (code, problem in text) == (2, True), text
 
 
 def test_nothing_is_overwritten_or_lost(

@@ -15,8 +15,10 @@ from adamqlr.space import Distribution
 
 ROOT = Path(__file__).resolve().parents[1]
 
+SWEEP = {"dataset": "digits", "optimizer": "adam", "parameter": "lr", "values": [0.1, 1]}
 
-@pytest.mark.parametrize("name", ["quickstart", "paper"])
+
+@pytest.mark.parametrize("name", ["quickstart", "miniature", "energy", "paper"])
 def test_shipped_configurations_are_valid(name: str) -> None:
     config = load_config(ROOT / "workflow" / "config" / f"{name}.yaml")
     assert config.name == name
@@ -64,11 +66,46 @@ def test_the_papers_study_is_the_papers() -> None:
         ({"suites": ["mine"]}, r"suites\.mine\.budget: Field required"),
         ({"name": "a/b"}, "name: String should match"),
         ({"tuning": {"unit": "hours"}}, r"tuning\.unit"),
+        ({"suites": {"tuning": {"budget": "epochs", "objective": "train_loss"}}}, "suites: 'tuning' is the name of"),
+        ({"sensitivity": {"a": {**SWEEP, "dataset": "svhn"}}}, r"sensitivity\.a: unknown dataset 'svhn'"),
+        ({"sensitivity": {"a": {**SWEEP, "optimizer": "kfac"}}}, r"sensitivity\.a: unknown optimizer 'kfac'"),
+        ({"sensitivity": {"a": {**SWEEP, "suite": "mine"}}}, r"sensitivity\.a: unknown suite 'mine'"),
+        ({"sensitivity": {"a": {**SWEEP, "values": [1]}}}, r"sensitivity\.a\.values"),
+        (
+            {"sensitivity": {"a": {**SWEEP, "values": [1, 1.00001]}}},
+            r"sensitivity\.a: values: two of them are the same",
+        ),
+        ({"sensitivity": {"a": {**SWEEP, "values": [0, 1], "reciprocal": "b"}}}, r".*0 has no reciprocal"),
+        ({"sensitivity": {"a": {**SWEEP, "values": {"geometric": [0, 1, 3]}}}}, r".*two positive bounds"),
+        ({"sensitivity": {"a": {**SWEEP, "values": {"linear": [0, 1, 3]}}}}, r".*expected a list of values"),
+        ({"sensitivity": {"a/b": SWEEP}}, r"sensitivity\.a/b"),
+        ({"ablations": {"a": {"optimizers": ["adam", "adamw"]}}}, r"ablations\.a: unknown optimizer 'adamw'"),
+        ({"ablations": {"a": {"optimizers": ["adam"]}}}, r"ablations\.a\.optimizers"),
     ],
 )
 def test_what_is_wrong_is_named(settings: dict[str, Any], change: dict[str, Any], problem: str) -> None:
     with pytest.raises(UserError, match=f"study.yaml: {problem}"):
         parse_config({**settings, **change}, "study.yaml")
+
+
+def test_the_papers_sensitivity_studies_have_its_values() -> None:
+    config = load_config(ROOT / "workflow" / "config" / "paper.yaml")
+    sizes = {name: len(sweep.points) for name, sweep in config.sensitivity.items()}
+    assert sizes == {
+        "lr_rescaling": 11,
+        "batch_size": 7,
+        "initial_damping": 17,
+        "stepping_factor": 11,
+        "lr_clipping": 11,
+        "adam_batch_size": 7,
+        "adam_lr": 19,
+        "kfac_batch_size": 7,
+        "kfac_initial_damping": 17,
+    }
+    rescaling = list(config.sweep("lr_rescaling").values)
+    assert rescaling == pytest.approx([2 ** (k / 5 - 1) for k in range(11)], rel=1e-5)
+    assert config.sweep("stepping_factor").hyperparameters("4") == {"damping_increase": 4, "damping_decrease": 0.25}
+    assert all(isinstance(value, int) for value in config.sweep("batch_size").values)
 
 
 def test_files_that_are_no_configuration_are_named(tmp_path: Path) -> None:

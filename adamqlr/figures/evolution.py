@@ -1,166 +1,68 @@
-"""How loss, accuracy and learning rate evolve: medians over seeds and their uncertainty (paper, figures 3 and 5)."""
+"""How runs evolve: medians over seeds and their uncertainty, against training time or steps."""
 
-import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from adamqlr.figures.cubes import Pair, by_dataset, pairs_of
-from adamqlr.figures.style import TEXT_WIDTH, line_style
-from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
+from adamqlr.figures.cubes import Pair, pairs_of
+from adamqlr.figures.panels import Panel, draw_grid, loss_panel, performance_panel
+from adamqlr.optim.damping import GOOD_RATIO, POOR_RATIO
+from adamqlr.results.statistics import Resampling
 
-_COLUMNS = 3
-_ROW_HEIGHT = 1.75
-
-
-class Panel(NamedTuple):
-    """What one row of panels shows.
-
-    Attributes:
-        metric: A metric's name.
-        label: The vertical axis' label.
-        scale: The vertical axis' scale.
-    """
-
-    metric: str
-    label: str
-    scale: str
+_PARTS = ("train", "test")
 
 
-def _loss_panel(part: str, pair: Pair) -> Panel:
-    name = {"train": "Training", "test": "Test"}[part]
-    return Panel(f"{part}_loss", f"{name} loss", "log")
+def performance(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
+    """Draw training and test performance against training time: loss for regression, accuracy for classification."""
+    return draw_grid(pairs_of(study, suite), resampling, "time", [partial(performance_panel, part) for part in _PARTS])
 
 
-def _performance_panel(part: str, pair: Pair) -> Panel:
-    if pair.cube.attrs["loss"] != "cross_entropy":
-        return _loss_panel(part, pair)
-    name = {"train": "Training", "test": "Test"}[part]
-    return Panel(f"{part}_accuracy", f"{name} accuracy", "linear")
+def loss(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
+    """Draw training and test loss against training time."""
+    return draw_grid(pairs_of(study, suite), resampling, "time", [partial(loss_panel, part) for part in _PARTS])
+
+
+def learning_rate(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
+    """Draw the magnitude of the learning rate α against steps."""
+    return draw_grid(pairs_of(study, suite), resampling, "step", [_learning_rate_panel])
+
+
+def damping(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
+    """Draw the damping λ and the reduction ratio ρ against steps, for the optimizers that have them."""
+    pairs = [pair for pair in pairs_of(study, suite) if _has_damping(pair)]
+    return draw_grid(pairs, resampling, "step", [_damping_panel, _reduction_ratio_panel])
+
+
+def ablation(
+    study: xr.DataTree,
+    suite: str,
+    resampling: Resampling,
+    optimizers: Sequence[str],
+    datasets: Sequence[str] | None = None,
+) -> tuple[Figure, pd.DataFrame]:
+    """Draw the performance of some optimizers on some datasets, all if none is named."""
+    pairs = [
+        pair
+        for pair in pairs_of(study, suite)
+        if pair.optimizer in optimizers and (datasets is None or pair.dataset in datasets)
+    ]
+    return draw_grid(pairs, resampling, "time", [partial(performance_panel, part) for part in _PARTS])
+
+
+def _has_damping(pair: Pair) -> bool:
+    return bool((pair.cube["value_by_step"].sel(metric="damping") > 0).any())
 
 
 def _learning_rate_panel(pair: Pair) -> Panel:
     return Panel("lr", "Learning rate |α|", "log")
 
 
-def performance(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
-    """Draw training and test performance against training time: loss for regression, accuracy for classification."""
-    return _draw(
-        pairs_of(study, suite), resampling, "time", [partial(_performance_panel, part) for part in ("train", "test")]
-    )
+def _damping_panel(pair: Pair) -> Panel:
+    return Panel("damping", "Damping λ", "log")
 
 
-def loss(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
-    """Draw training and test loss against training time."""
-    return _draw(pairs_of(study, suite), resampling, "time", [partial(_loss_panel, part) for part in ("train", "test")])
-
-
-def learning_rate(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
-    """Draw the magnitude of the learning rate α against steps."""
-    return _draw(pairs_of(study, suite), resampling, "step", [_learning_rate_panel])
-
-
-def _draw(
-    pairs: list[Pair], resampling: Resampling, axis: str, rows: Sequence[Callable[[Pair], Panel]]
-) -> tuple[Figure, pd.DataFrame]:
-    groups = by_dataset([pair for pair in pairs if not pair.is_trajectory])
-    columns = min(_COLUMNS, len(groups))
-    blocks = -(-len(groups) // columns)
-    height = _ROW_HEIGHT * blocks * len(rows) + 0.9
-    figure, grid = plt.subplots(blocks * len(rows), columns, figsize=(TEXT_WIDTH, height), squeeze=False)
-    tables = []
-    for number, group in enumerate(groups.values()):
-        block, column = divmod(number, columns)
-        for row, panel_of in enumerate(rows):
-            axes, panel = grid[block * len(rows) + row, column], panel_of(group[0])
-            tables.append(_draw_panel(axes, group, panel, axis, resampling))
-            if row == 0:
-                _title(axes, group)
-            axes.set_xlabel({"time": "Training time (s)", "step": "Step"}[axis] if row == len(rows) - 1 else "")
-    for unused in range(len(groups), blocks * columns):
-        for row in range(len(rows)):
-            grid[(unused // columns) * len(rows) + row, unused % columns].set_axis_off()
-    _legend(figure, [pair for group in groups.values() for pair in group])
-    return figure, pd.concat(tables, ignore_index=True)
-
-
-def _draw_panel(axes: Axes, pairs: Sequence[Pair], panel: Panel, axis: str, resampling: Resampling) -> pd.DataFrame:
-    variable = {"time": "value", "step": "value_by_step"}[axis]
-    tables = []
-    for pair in pairs:
-        values = pair.cube[variable].sel(metric=panel.metric)
-        if axis == "step":
-            values = values.isel(step=slice(1, None))
-        if panel.metric == "lr":
-            values = abs(values)
-        summary = median_over_seeds(values, resampling)
-        _draw_curve(axes, summary, axis, pair, is_log=panel.scale == "log")
-        table = summary.to_dataframe().reset_index()[[axis, "median", "mean", "std", "lower", "upper"]]
-        names = {"dataset": pair.dataset, "optimizer": pair.optimizer, "metric": panel.metric}
-        tables.append(table.assign(**names, survived=survived_fraction(pair.cube)))
-    axes.set(xscale="log", yscale=panel.scale, ylabel=panel.label)
-    _limit(axes, pd.concat(tables), panel)
-    return pd.concat(tables, ignore_index=True)
-
-
-def _draw_curve(axes: Axes, summary: xr.Dataset, axis: str, pair: Pair, is_log: bool) -> None:
-    positions, center = summary[axis].values, summary["median"].values
-    drawn = np.isfinite(center) & ((center > 0) | (not is_log))
-    style = line_style(pair.optimizer)
-    axes.plot(positions[drawn], center[drawn], **style)
-    lower, upper = (np.where(np.isfinite(summary[name]), summary[name], center) for name in ("lower", "upper"))
-    axes.fill_between(positions[drawn], lower[drawn], upper[drawn], color=style["color"], alpha=0.18, linewidth=0)
-    if np.isinf(center).any() and drawn.any():
-        last = np.flatnonzero(drawn)[-1]
-        axes.plot(positions[last], center[last], "X", color=style["color"], markersize=6, markeredgecolor="white")
-
-
-def _limit(axes: Axes, table: pd.DataFrame, panel: Panel) -> None:
-    """Show every curve's course, but not the heights to which runs jump before they diverge."""
-    finite = table[np.isfinite(table["median"]) & ((table["median"] > 0) | (panel.scale != "log"))]
-    if finite.empty:
-        return
-    low, high = finite["median"].min(), finite["median"].max()
-    if panel.metric.endswith("_loss"):
-        first = finite.groupby("optimizer")["median"].first().median()
-        high = min(high, 3 * first)
-    if panel.scale == "log":
-        low = max(low, high * 1e-6)
-        margin = (high / low) ** 0.05
-        axes.set_ylim(low / margin, high * margin)
-    elif high > low:
-        axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
-
-
-def _title(axes: Axes, pairs: Sequence[Pair]) -> None:
-    title = pairs[0].dataset_label
-    failed = [
-        f"{pair.optimizer_label} {int(pair.cube['diverged'].sum())}/{pair.cube.sizes['seed']}"
-        for pair in pairs
-        if bool(pair.cube["diverged"].any())
-    ]
-    axes.set_title(title)
-    if failed:
-        note = "\n".join(textwrap.wrap("diverged: " + ", ".join(failed), 38))
-        place: dict[str, Any] = {"xycoords": "axes fraction", "ha": "center", "va": "bottom"}
-        axes.annotate(note, (0.5, 1.01), fontsize=6, color="#555555", **place)
-        axes.set_title(title, pad=6 + 7 * (note.count("\n") + 1))
-
-
-def _legend(figure: Figure, pairs: Sequence[Pair]) -> None:
-    labels = {pair.optimizer: pair.optimizer_label for pair in pairs}
-    handles = [Line2D([], [], label=label, **line_style(key)) for key, label in labels.items()]
-    if any(bool(pair.cube["diverged"].any()) for pair in pairs):
-        handles.append(Line2D([], [], marker="X", linestyle="", color="#555555", label="median diverges"))
-    columns = min(5, len(handles))
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=columns, handlelength=2.2, columnspacing=1.0, fontsize=7
-    )
+def _reduction_ratio_panel(pair: Pair) -> Panel:
+    return Panel("rho", "Reduction ratio ρ", "linear", limits=(-0.5, 2.5), guides=(POOR_RATIO, GOOD_RATIO))

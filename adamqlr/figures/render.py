@@ -1,18 +1,20 @@
 """From a study's file to the files of one figure or table."""
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from adamqlr.config import SENSITIVITY, StudyConfig
 from adamqlr.errors import UserError
-from adamqlr.figures.catalog import FIGURES, TABLES, Entry
+from adamqlr.figures.catalog import Entry, figures_of, tables_of
 from adamqlr.figures.style import paper_style, save
 from adamqlr.figures.tables import Table
 from adamqlr.files import write_text
 from adamqlr.results.statistics import Resampling
-from adamqlr.results.study import load_study
+from adamqlr.results.study import open_study, study_config
 
 _LATEX_SPECIAL = {
     "%": r"\%",
@@ -26,38 +28,52 @@ _LATEX_SPECIAL = {
 }
 
 
-def render(family: str, study_path: Path, suite: str, resampling: Resampling, stem: Path) -> None:
-    """Draw a family of figures into ``stem``.pdf and .png, with what is drawn in .csv.
+def render(name: str, study_path: Path, suite: str, config: StudyConfig | None, stem: Path) -> None:
+    """Draw a figure into ``stem``.pdf and .png, with what is drawn in .csv.
+
+    Args:
+        name: One of :func:`adamqlr.figures.catalog.figures_of`.
+        study_path: The study's file.
+        suite: The suite, or ``sensitivity``.
+        config: Decides which figures there are and how seeds are resampled; as in the study's file if not given.
+        stem: Path of the files, less the suffix.
 
     Raises:
-        UserError: There is no such family or suite, or the file is no study's.
+        UserError: There is no such figure or suite, or the file is no study's.
     """
-    maker = _maker("figure", FIGURES, family)
-    study = load_study(study_path)
     with paper_style():
-        figure, numbers = maker(study, suite, resampling)
+        figure, numbers = _make("figure", figures_of, name, study_path, suite, config)
         save(figure, numbers, stem)
 
 
-def render_table(name: str, study_path: Path, suite: str, resampling: Resampling, stem: Path) -> None:
-    """Write a table into ``stem``.csv, .md, .tex and .html.
-
-    Raises:
-        UserError: There is no such table or suite, or the file is no study's.
-    """
-    maker = _maker("table", TABLES, name)
-    table = maker(load_study(study_path), suite, resampling)
+def render_table(name: str, study_path: Path, suite: str, config: StudyConfig | None, stem: Path) -> None:
+    """Write a table into ``stem``.csv, .md, .tex and .html; arguments and errors are those of :func:`render`."""
+    table = _make("table", tables_of, name, study_path, suite, config)
     write_text(stem.with_name(stem.name + ".csv"), table.numbers.to_csv(index=False, float_format="%.8g"))
     write_text(stem.with_name(stem.name + ".md"), _markdown(table))
     write_text(stem.with_name(stem.name + ".tex"), _latex(table))
-    write_text(stem.with_name(stem.name + ".html"), _html(table))
+    write_text(stem.with_name(stem.name + ".html"), to_html(_marked(table, "<b>", "</b>")))
 
 
-def _maker(kind: str, catalog: dict[str, Entry], name: str) -> Any:
-    if name not in catalog:
-        raise UserError(f"unknown {kind} '{name}': known are {', '.join(catalog)}")
-    module, _, function = catalog[name].maker.partition(":")
-    return getattr(import_module(module), function)
+def _make(
+    kind: str,
+    catalog: Callable[[StudyConfig, str], dict[str, Entry]],
+    name: str,
+    study_path: Path,
+    suite: str,
+    config: StudyConfig | None,
+) -> Any:
+    config = config or study_config(study_path)
+    if suite != SENSITIVITY:
+        config.suite(suite)
+    entries = catalog(config, suite)
+    if name not in entries:
+        raise UserError(f"unknown {kind} '{name}': suite '{suite}' has {', '.join(entries) or 'none'}")
+    entry = entries[name]
+    module, _, function = entry.maker.partition(":")
+    resampling = Resampling(config.statistics.resamples, config.statistics.seed)
+    with open_study(study_path, entry.part or suite) as study:
+        return getattr(import_module(module), function)(study, suite, resampling, **entry.options)
 
 
 def _marked(table: Table, before: str, after: str) -> pd.DataFrame:
@@ -76,7 +92,8 @@ def _latex(table: Table) -> str:
     return marked.to_latex(index=False, escape=False, column_format=columns, longtable=len(marked) > 40)
 
 
-def _html(table: Table) -> str:
+def to_html(table: pd.DataFrame) -> str:
+    """Return a page of one table, whose cells may hold markup."""
     style = "table{border-collapse:collapse;font:13px sans-serif}td,th{padding:3px 9px;border-bottom:1px solid #ddd}"
-    body = _marked(table, "<b>", "</b>").to_html(index=False, escape=False, border=0, justify="left")
+    body = table.to_html(index=False, escape=False, border=0, justify="left")
     return f"<!doctype html><meta charset='utf-8'><style>{style}</style>\n{body}\n"

@@ -55,7 +55,7 @@ def final_results(study: xr.DataTree, suite: str, resampling: Resampling) -> Tab
             labels = {"Dataset": pair.dataset_label, "Optimizer": pair.optimizer_label}
             cells = {label: _with_uncertainty(*summary[name]) for name, (label, _) in _FINAL.items()}
             shown.append({**labels, **cells, "Survived": f"{100 * survived:.0f} %"})
-    return _table(numbers, shown, pd.concat(best, ignore_index=True))
+    return make_table(numbers, shown, pd.concat(best, ignore_index=True))
 
 
 def _best_of(summaries: list[dict[str, tuple[float, float]]]) -> pd.DataFrame:
@@ -108,7 +108,7 @@ def best_hyperparameters(study: xr.DataTree, suite: str, resampling: Resampling)
         labels = {"Dataset": pair.dataset_label, "Optimizer": pair.optimizer_label}
         space = config.space(pair.optimizer, pair.dataset)
         shown.append(labels | {n: _hyperparameter(chosen.get(n), tuned=n in space) for n in names})
-    return _table(numbers, shown)
+    return make_table(numbers, shown)
 
 
 def _hyperparameter(value: object, tuned: bool) -> str:
@@ -126,14 +126,15 @@ def search_space(study: xr.DataTree, suite: str, resampling: Resampling) -> Tabl
         for key in config.optimizers
         for name, distribution in config.space(key).items()
     ]
-    return _table(rows, rows)
+    return make_table(rows, rows)
 
 
 def _config_of(pairs: list[Pair]) -> StudyConfig:
     return parse_config(yaml.safe_load(pairs[0].cube.attrs["config"]), "the study's file")
 
 
-def _table(numbers: list[dict[str, Any]], shown: list[dict[str, Any]], best: pd.DataFrame | None = None) -> Table:
+def make_table(numbers: list[dict[str, Any]], shown: list[dict[str, Any]], best: pd.DataFrame | None = None) -> Table:
+    """Return a table of rows; ``best`` marks cells of some of the shown columns."""
     texts = pd.DataFrame(shown)
     marks = pd.DataFrame(False, index=texts.index, columns=texts.columns)
     if best is not None:

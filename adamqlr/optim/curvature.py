@@ -11,7 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr.optim.losses import Loss
-from adamqlr.optim.tangents import cheap_tangents
+from adamqlr.optim.tangents import cheap_tangents, plain_attention
+
+
+@contextmanager
+def _missing_derivatives_explained() -> Iterator[None]:
+    """Say what to do where PyTorch finds an operation that cannot be differentiated twice."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        if "is not implemented" not in reason:
+            raise
+        raise RuntimeError(
+            f"curvature needs a network that can be differentiated twice ({reason}): use plain operations instead, "
+            "for attention attn_implementation='eager' or torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
+        ) from error
 
 
 @contextmanager
@@ -48,7 +63,7 @@ class Linearization:
         inputs: Tensor,
         targets: Tensor,
     ) -> None:
-        with cheap_tangents(model):
+        with plain_attention(model), cheap_tangents(model):
             outputs = model(inputs)
         self.outputs = outputs.detach()
         leaf = outputs.detach().requires_grad_()
@@ -66,10 +81,14 @@ class Linearization:
         Args:
             direction: d, a tensor for each parameter.
             last: Whether no further product is wanted, so that the graph can be freed.
+
+        Raises:
+            RuntimeError: An operation of the network has no second derivatives; the message says which.
         """
         pairs = [(g, d) for g, d in zip(self.gradients, direction, strict=True) if g.requires_grad]
         gradients, directions = zip(*pairs, strict=True)
-        (product,) = torch.autograd.grad(gradients, self._cotangent, directions, retain_graph=not last)
+        with _missing_derivatives_explained():
+            (product,) = torch.autograd.grad(gradients, self._cotangent, directions, retain_graph=not last)
         return product
 
 
@@ -107,17 +126,24 @@ class HessianLinearization:
         targets: Tensor,
     ) -> None:
         self._parameters = parameters
-        value = loss(model(inputs), targets)
+        with plain_attention(model):
+            outputs = model(inputs)
+        value = loss(outputs, targets)
         self.gradients = torch.autograd.grad(
             value, parameters, create_graph=True, allow_unused=True, materialize_grads=True
         )
         self.loss = value.detach()
 
     def quadratic_form(self, direction: Sequence[Tensor]) -> Tensor:
-        """Return dᵀ ∇²L d, a 0-d tensor, for a direction of one tensor a parameter; frees the graph."""
+        """Return dᵀ ∇²L d, a 0-d tensor, for a direction of one tensor a parameter; frees the graph.
+
+        Raises:
+            RuntimeError: An operation of the network has no second derivatives; the message says which.
+        """
         pairs = [(g, d) for g, d in zip(self.gradients, direction, strict=True) if g.requires_grad]
         gradients, directions = zip(*pairs, strict=True)
-        products = torch.autograd.grad(
-            gradients, self._parameters, directions, allow_unused=True, materialize_grads=True
-        )
+        with _missing_derivatives_explained():
+            products = torch.autograd.grad(
+                gradients, self._parameters, directions, allow_unused=True, materialize_grads=True
+            )
         return torch.stack([(p * d).sum() for p, d in zip(products, direction, strict=True)]).sum()

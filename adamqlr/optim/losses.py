@@ -23,7 +23,7 @@ class Loss(Protocol):
 class CrossEntropy:
     """Mean softmax cross-entropy of logits (batch, classes, …) and class indices (batch, …).
 
-    For each row H = (diag(p) − p pᵀ) / rows with p the softmax probabilities.
+    For each target H = (diag(p) − p pᵀ) / targets with p the softmax probabilities; targets are rows · positions.
     """
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
@@ -37,8 +37,8 @@ class CrossEntropy:
         """Return H v, of the shape of ``outputs``."""
         probabilities = torch.softmax(outputs, dim=1)
         weighted = probabilities * vector
-        rows = outputs.numel() // outputs.shape[1]
-        return (weighted - probabilities * weighted.sum(dim=1, keepdim=True)) / rows
+        count = outputs.numel() // outputs.shape[1]
+        return (weighted - probabilities * weighted.sum(dim=1, keepdim=True)) / count
 
 
 class SquaredError:

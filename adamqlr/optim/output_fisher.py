@@ -43,19 +43,17 @@ class CategoricalFisher:
         return cotangent if positions == 1 else cotangent / math.sqrt(positions)
 
     def exact_cotangents(self, outputs: Tensor) -> Iterator[Tensor]:
-        """Yield √p_k (e_k − p) for each class k.
-
-        Raises:
-            ValueError: The outputs are not of shape (batch, classes).
-        """
-        if outputs.dim() != 2:
-            raise ValueError(f"fisher='exact' needs logits of shape (batch, classes), got {tuple(outputs.shape)}")
-        probabilities = torch.softmax(outputs, dim=1)
-        roots = probabilities.sqrt()
-        for k in range(outputs.shape[1]):
-            column = -probabilities * roots[:, k : k + 1]
-            column[:, k] += roots[:, k]
-            yield column
+        """Yield √p_k (e_k − p) for each class k at each position, 0 at the others: classes · positions of them."""
+        probabilities = torch.softmax(outputs, dim=1).view(*outputs.shape[:2], -1)
+        positions = probabilities.shape[2]
+        roots = (probabilities / positions).sqrt()
+        for position in range(positions):
+            here, root = probabilities[:, :, position], roots[:, :, position]
+            for k in range(outputs.shape[1]):
+                column = torch.zeros_like(probabilities)
+                column[:, :, position] = -here * root[:, k : k + 1]
+                column[:, k, position] += root[:, k]
+                yield column.view(outputs.shape)
 
 
 class GaussianFisher:

@@ -30,7 +30,7 @@ class OptimizerSpec:
         space: What is tuned: ``batch_size`` and keyword arguments of the class. Empty: nothing.
         batch_size: The batch size where it is not tuned; None for the dataset's own.
         required: Keyword arguments that must be given although the class has a default.
-        layers_only: Whether it can only train parameters that belong to a layer, and so leaves out Rosenbrock.
+        layers_only: Whether it can only train parameters that belong to a layer that it knows.
     """
 
     label: str

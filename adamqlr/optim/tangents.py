@@ -1,8 +1,9 @@
-"""Convolution and batch normalization whose backward pass is cheap to differentiate in its cotangent.
+"""Forward passes whose backward pass can be differentiated in its cotangent, and cheaply.
 
 Jacobian–vector products are taken as the derivative of g = Jᵀu in u (see :mod:`adamqlr.optim.curvature`). PyTorch's own
-second derivatives of these two operations also compute what that derivative does not need, or are composed of many
-elementwise kernels; here each is the operation's plain tangent. Everything else keeps PyTorch's rules.
+second derivatives of convolution and batch normalization also compute what that derivative does not need, or are
+composed of many elementwise kernels; here each is the operation's plain tangent. Fused attention has no second
+derivatives, so attention is computed by plain operations. Everything else keeps PyTorch's rules.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 _aten = torch.ops.aten
@@ -219,3 +221,13 @@ def cheap_tangents(model: nn.Module) -> AbstractContextManager[Any]:
     replaced = (nn.Conv2d, nn.modules.batchnorm._BatchNorm)
     # The mode costs microseconds a call, which networks of linear layers need not pay.
     return _CheapTangents() if any(isinstance(module, replaced) for module in model.modules()) else nullcontext()
+
+
+def plain_attention(model: nn.Module) -> AbstractContextManager[Any]:
+    """Return a context for the forward pass of ``model`` in which PyTorch's attention can be differentiated twice."""
+    # Entering it costs more than a small layer, and PyTorch's own layers but one have no attention.
+    may_attend = any(
+        isinstance(module, nn.MultiheadAttention) or not type(module).__module__.startswith("torch.nn.modules.")
+        for module in model.modules()
+    )
+    return sdpa_kernel(SDPBackend.MATH) if may_attend else nullcontext()

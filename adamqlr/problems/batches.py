@@ -1,12 +1,16 @@
 """Shuffled minibatches, gathered and augmented on the device."""
 
-from typing import Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adamqlr.problems.problem import Rows
+from adamqlr.problems.examples import OffClock, batch_edges
+
+if TYPE_CHECKING:
+    from adamqlr.problems.problem import Rows
 
 _PADDING = 4
 
@@ -15,8 +19,8 @@ class Batches:
     """An endless stream of minibatches: every row once an epoch, in a new random order.
 
     An epoch's random numbers are drawn at its start on the CPU, so that the order is the same on every device and no
-    step waits for the host. The last batch of an epoch may be smaller; a single row left over joins the batch before,
-    as batch normalization needs two. A batch of all rows is not shuffled: its mean loss does not depend on their order.
+    step waits for the host. The last batch of an epoch may be smaller; a single row left over joins the batch before.
+    A batch of all rows is not shuffled: its mean loss does not depend on their order.
 
     Args:
         rows: The training rows, on the device.
@@ -30,14 +34,11 @@ class Batches:
         steps_per_epoch: Batches an epoch.
     """
 
-    def __init__(self, rows: Rows, batch_size: int, seed: int, augmentation: str = "none") -> None:
+    def __init__(self, rows: "Rows", batch_size: int, seed: int, augmentation: str = "none") -> None:
         self._rows, self._augmentation = rows, augmentation
         self.batch_size = min(batch_size, len(rows))
-        starts = list(range(0, len(rows), self.batch_size))
-        if len(starts) > 1 and len(rows) - starts[-1] == 1:
-            starts.pop()
-        self.steps_per_epoch = len(starts)
-        self._edges = [*starts, len(rows)]
+        self._edges = batch_edges(len(rows), batch_size)
+        self.steps_per_epoch = len(self._edges) - 1
         self._generator = torch.Generator().manual_seed(seed)
         self._begin_epoch()
 
@@ -52,8 +53,8 @@ class Batches:
             self._offsets = offsets.to(device, non_blocking=True)
             self._flips = flips.to(device, non_blocking=True)
 
-    def next_batch(self) -> tuple[Tensor, Tensor]:
-        """Return the next inputs and targets."""
+    def next_batch(self, off_clock: OffClock = nullcontext) -> tuple[Tensor, Tensor]:
+        """Return the next inputs and targets, which are there already: gathering them is part of a step."""
         if self._position == self.steps_per_epoch:
             self._begin_epoch()
         start, stop = self._edges[self._position], self._edges[self._position + 1]

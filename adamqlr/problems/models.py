@@ -8,8 +8,9 @@ import torch
 import torchvision
 from torch import nn
 
-from adamqlr.errors import UserError
 from adamqlr.settings import DatasetConfig
+
+RESNETS = {"resnet18": torchvision.models.resnet18, "resnet50": torchvision.models.resnet50}
 
 
 def mlp(widths: Sequence[int]) -> nn.Sequential:
@@ -31,21 +32,16 @@ def mlp(widths: Sequence[int]) -> nn.Sequential:
 
 
 def new_model(settings: DatasetConfig, input_shape: torch.Size, outputs: int) -> nn.Module:
-    """Return the configured network, freshly initialized.
+    """Return the configured network for tables or images, freshly initialized.
 
     Args:
         settings: Which network.
         input_shape: Shape of one row: (features,) for an MLP, (channels, height, width) for a ResNet.
         outputs: Number of its outputs.
-
-    Raises:
-        UserError: The rows do not fit the network.
     """
     if settings.model == "mlp":
         return mlp([math.prod(input_shape), *settings.hidden, outputs])
-    if settings.model != "resnet18":
-        raise UserError(f"model '{settings.model}' is not for data: use mlp or resnet18")
-    model = torchvision.models.resnet18(num_classes=outputs)
+    model = RESNETS[settings.model](num_classes=outputs)
     channels = input_shape[0]
     if channels != 3:
         model.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)

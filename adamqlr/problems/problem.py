@@ -1,34 +1,55 @@
 """A problem: rows to fit, a network to fit them with, and the loss."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from importlib import import_module
 
 import torch
 from torch import Tensor, nn
 
 from adamqlr.config import StudyConfig
+from adamqlr.problems.batches import Batches
+from adamqlr.problems.examples import BatchStream, Examples
 from adamqlr.problems.registry import DATASETS, USER_FILE_LOADER
+
+# Chunks of about this many numbers keep activations of convolutional networks, and logits, within memory.
+_CHUNK_INPUTS, _CHUNK_OUTPUTS = 4_000_000, 32_000_000
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Examples.
+    """Examples that lie in the device's memory.
 
     Attributes:
         inputs: Shape (rows, …).
-        targets: Class numbers of shape (rows,), or real targets of shape (rows, outputs).
+        targets: Class numbers of shape (rows,) or (rows, length), or real targets of shape (rows, outputs).
+        outputs: How many numbers a network returns for a row; where they are many, fewer rows are evaluated at a time.
     """
 
     inputs: Tensor
     targets: Tensor
+    outputs: int = 1
 
     def __len__(self) -> int:
         return len(self.inputs)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self.inputs.device
+
     def to(self, device: torch.device) -> "Rows":
         """Return the rows on a device."""
-        return Rows(self.inputs.to(device), self.targets.to(device))
+        return Rows(self.inputs.to(device), self.targets.to(device), self.outputs)
+
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs and targets of all rows once, in order, as many at a time as are evaluated together."""
+        rows = max(1, min(_CHUNK_INPUTS // max(1, self.inputs[0].numel()), _CHUNK_OUTPUTS // self.outputs))
+        return zip(self.inputs.split(rows), self.targets.split(rows), strict=True)
+
+    def batches(self, batch_size: int, seed: int, augmentation: str) -> Batches:
+        """Return minibatches, gathered on the device."""
+        return Batches(self, batch_size, seed, augmentation)
 
 
 @dataclass(frozen=True)
@@ -43,14 +64,14 @@ class Problem:
         test: Test rows, if there are any.
         build_model: Makes a freshly initialized network on the CPU.
         build_tuning_model: Makes the network that tuning starts from, where it is another.
-        augmentation: What training batches go through; see :class:`~adamqlr.problems.batches.Batches`.
+        augmentation: What training rows go through; see :class:`~adamqlr.settings.DatasetConfig`.
     """
 
     key: str
     loss: str
-    train: Rows
-    validation: Rows | None
-    test: Rows | None
+    train: Examples
+    validation: Examples | None
+    test: Examples | None
     build_model: Callable[[], nn.Module]
     build_tuning_model: Callable[[], nn.Module] | None = None
     augmentation: str = "none"
@@ -60,12 +81,19 @@ class Problem:
         """Whether targets are classes."""
         return self.loss == "cross_entropy"
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is trained."""
+        return self.train.device
+
     def to(self, device: torch.device) -> "Problem":
         """Return the problem with all its rows on a device."""
-        train, validation, test = (rows and rows.to(device) for rows in (self.train, self.validation, self.test))
-        assert train is not None
-        models = (self.build_model, self.build_tuning_model)
-        return Problem(self.key, self.loss, train, validation, test, *models, self.augmentation)
+        validation, test = (rows and rows.to(device) for rows in (self.validation, self.test))
+        return replace(self, train=self.train.to(device), validation=validation, test=test)
+
+    def batches(self, batch_size: int, seed: int) -> BatchStream:
+        """Return training minibatches; a seed decides their order and augmentation."""
+        return self.train.batches(batch_size, seed, self.augmentation)
 
 
 def load_problem(key: str, config: StudyConfig, device: torch.device) -> Problem:
@@ -93,4 +121,4 @@ def initial_model(problem: Problem, seed: int, tuning: bool = False) -> nn.Modul
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build()
-    return model.to(problem.train.inputs.device)
+    return model.to(problem.device)

@@ -17,7 +17,7 @@ class DatasetSpec:
         label: Its name in figures and tables.
         loader: ``module:function`` that reads it; see :mod:`adamqlr.problems.problem`.
         defaults: What its :class:`~adamqlr.settings.DatasetConfig` holds where the study's configuration is silent.
-        downloads: Whether a rule of its own fetches it before anything trains.
+        downloads: Whether a rule of its own fetches it, or says what is missing, before anything trains.
     """
 
     label: str
@@ -37,6 +37,7 @@ DATASETS: dict[str, DatasetSpec] = {
             "loss": "half_mse",
             "epochs": 200,
             "batch_size": 1,
+            "fixed_batch_size": True,
             "runs_per_gpu": 6,
             "seeds": 1,
             "objective": "train_loss",
@@ -84,6 +85,33 @@ DATASETS: dict[str, DatasetSpec] = {
             "batch_size": 128,
             "augmentation": "crop_flip",
             "runtime": 3600.0,
+        },
+        downloads=True,
+    ),
+    "penn_treebank": DatasetSpec(
+        "Penn Treebank",
+        "adamqlr.problems.penn_treebank:load",
+        {
+            "model": "gpt2",
+            "loss": "cross_entropy",
+            "epochs": 100,
+            "batch_size": 30,
+            "fixed_batch_size": True,
+            "suites": ["epochs"],
+        },
+        downloads=True,
+    ),
+    "imagenet": DatasetSpec(
+        "ImageNet",
+        "adamqlr.problems.imagenet:load",
+        {
+            "model": "resnet50",
+            "loss": "cross_entropy",
+            "epochs": 72,
+            "batch_size": 1024,
+            "fixed_batch_size": True,
+            "augmentation": "resized_crop_flip",
+            "suites": ["epochs"],
         },
         downloads=True,
     ),

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from adamqlr.errors import UserError
-from adamqlr.problems.models import new_model
+from adamqlr.problems.models import RESNETS, new_model
 from adamqlr.problems.problem import Problem, Rows
 from adamqlr.problems.standardize import standardization_of
 from adamqlr.settings import DatasetConfig
@@ -86,10 +86,15 @@ def build_problem(key: str, settings: DatasetConfig, splits: Splits) -> Problem:
         scale = standardization_of(np.concatenate([real["train"], real["validation"]]))
         targets = {name: scale(values) for name, values in real.items()}
         outputs = targets["train"].shape[1]
-    rows = {name: Rows(torch.from_numpy(standardize(inputs[name])), torch.from_numpy(targets[name])) for name in inputs}
+    rows = {
+        name: Rows(torch.from_numpy(standardize(inputs[name])), torch.from_numpy(targets[name]), outputs)
+        for name in inputs
+    }
     shape = rows["train"].inputs.shape[1:]
     if settings.augmentation == "crop_flip" and len(shape) != 3:
         raise UserError(f"{splits.source}: augmentation 'crop_flip' needs images and a convolutional network")
+    if settings.augmentation == "resized_crop_flip":
+        raise UserError(f"{splits.source}: augmentation 'resized_crop_flip' is for imagenet alone")
     return Problem(
         key,
         settings.loss,
@@ -114,6 +119,9 @@ def _check_finite(splits: Splits) -> None:
 def _shape_inputs(inputs: Array, settings: DatasetConfig, source: Path | str) -> Array:
     if settings.model == "mlp":
         return inputs.reshape(len(inputs), -1)
+    if settings.model not in RESNETS:
+        known = ", ".join(RESNETS)
+        raise UserError(f"{source}: model '{settings.model}' is not for tables or images: use mlp, {known}")
     if inputs.ndim != 4:
         raise UserError(
             f"{source}: model '{settings.model}' needs images of shape (rows, channels, height, width), "

@@ -15,8 +15,9 @@ from adamqlr.training.metrics import METRICS
 
 KIND = "cube"
 
-# Attributes in which the run files of one cube may differ.
-_OF_ONE_JOB = ("seeds", "created", "device", "git_revision", "versions", "config")
+# Attributes in which the run files of one cube may differ: the first file's is kept, or all of them.
+_OF_FIRST_JOB = ("seeds", "created", "versions", "config")
+_OF_EACH_JOB = ("device", "git_revision", "slurm_job", "slurm_gpus", "runs_sharing_device")
 
 Array = NDArray[np.float64]
 
@@ -127,12 +128,13 @@ def _common_attributes(runs: Sequence[xr.Dataset]) -> dict[str, str]:
     first = runs[0].attrs
     for run in runs[1:]:
         for name in first:
-            if name not in _OF_ONE_JOB and run.attrs.get(name) != first[name]:
+            if name not in _OF_FIRST_JOB + _OF_EACH_JOB and run.attrs.get(name) != first[name]:
                 raise UserError(
                     f"{first['dataset']}/{first['optimizer']}: run files of different configurations: seeds "
                     f"{first['seeds']} and {run.attrs['seeds']} differ in '{name}'"
                 )
-    return dict(first)
+    joined = {name: [run.attrs[name] for run in runs] for name in _OF_EACH_JOB if name in first}
+    return dict(first) | {name: ", ".join(dict.fromkeys(map(str, each))) for name, each in joined.items()}
 
 
 def write_cube(path: Path, cube: xr.Dataset) -> None:

@@ -5,14 +5,27 @@ from pathlib import Path
 
 import xarray as xr
 
+from adamqlr.files import KIND as KIND_ATTRIBUTE
 from adamqlr.files import peek_kind, read_netcdf
 from adamqlr.results.cube import KIND as CUBE
 from adamqlr.results.runs import KIND as RUNS
 from adamqlr.results.study import KIND as STUDY
-from adamqlr.results.study import load_study
+from adamqlr.results.study import open_study
 from adamqlr.tuning.trials import KIND as TRIALS
 
-_SHOWN = ("study", "suite", "dataset", "optimizer", "hyperparameters", "seeds", "device", "git_revision", "created")
+_SHOWN = (
+    "study",
+    "suite",
+    "dataset",
+    "optimizer",
+    "sweep",
+    "sweep_point",
+    "hyperparameters",
+    "seeds",
+    "device",
+    "git_revision",
+    "created",
+)
 
 
 def describe(path: Path) -> str:
@@ -40,9 +53,16 @@ def _variable_line(name: object, variable: xr.DataArray) -> str:
 
 
 def _describe_study(path: Path) -> str:
-    tree = load_study(path)
+    with open_study(path) as tree:
+        return _describe_tree(path, tree)
+
+
+def _describe_tree(path: Path, tree: xr.DataTree) -> str:
     lines = [f"{path}: study '{tree.attrs['study']}', one group a suite/dataset/optimizer"]
     for leaf in tree.leaves:
+        if leaf.attrs[KIND_ATTRIBUTE] == TRIALS:
+            lines.append(f"  {leaf.path}: {leaf.sizes['trial']} trials")
+            continue
         diverged, seeds = int(leaf["diverged"].sum()), leaf.sizes["seed"]
         lines.append(f"  {leaf.path}: {seeds} seeds, {leaf.sizes['step']} recorded steps, {diverged} diverged")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from adamqlr.config import StudyConfig, fingerprint
+from adamqlr.config import SENSITIVITY, StudyConfig, fingerprint
 
 _PACKAGES = ("adamqlr", "numpy", "optuna", "snakemake", "torch", "torchvision", "xarray")
 
@@ -61,6 +61,13 @@ def provenance(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **extra,
     }
+
+
+def group_of(attrs: Mapping[str, Any]) -> str:
+    """Return where a cube lies in study.nc: suite/dataset/optimizer, or sensitivity/sweep/value."""
+    if "sweep" in attrs:
+        return f"{SENSITIVITY}/{attrs['sweep']}/{attrs['sweep_point']}"
+    return "/".join(attrs[part] for part in ("suite", "dataset", "optimizer"))
 
 
 def git_revision() -> str:

@@ -1,26 +1,29 @@
-"""Aggregation: from run files to a cube, and from cubes to the study's file."""
+"""Aggregation: from run files to a cube, and from cubes and trials to the study's file."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from adamqlr.errors import UserError
 from adamqlr.files import peek_kind
+from adamqlr.results.cube import KIND as CUBE
 from adamqlr.results.cube import build_cube, write_cube
+from adamqlr.results.runs import KIND as RUNS
 from adamqlr.results.runs import read_runs
 from adamqlr.results.study import write_study
+from adamqlr.tuning.trials import KIND as TRIALS
 
 
 def aggregate(inputs: Sequence[Path], output: Path, grid_points: int) -> None:
-    """Reduce the run files of one pair to a cube, or join cubes into the study's file.
+    """Reduce the run files of one pair to a cube, or join cubes and trials into the study's file.
 
     Raises:
-        UserError: A file is neither, they are of both kinds, or they do not belong together.
+        UserError: A file is none of them, run files are mixed with others, or they do not belong together.
     """
     kinds = {path: peek_kind(path) for path in inputs}
-    if set(kinds.values()) == {"runs"}:
+    if set(kinds.values()) == {RUNS}:
         write_cube(output, build_cube([read_runs(path) for path in inputs], grid_points))
-    elif set(kinds.values()) == {"cube"}:
+    elif set(kinds.values()) <= {CUBE, TRIALS}:
         write_study(inputs, output)
     else:
-        odd = next((path for path, kind in kinds.items() if kind not in ("runs", "cube")), inputs[-1])
-        raise UserError(f"{odd}: expected either run files or cubes, all alike, found {kinds[odd]}")
+        odd = next((path for path, kind in kinds.items() if kind not in (RUNS, CUBE, TRIALS)), inputs[-1])
+        raise UserError(f"{odd}: expected either run files, or cubes and trials, found {kinds[odd]} among them")

@@ -25,6 +25,7 @@ def train(
     chosen: Mapping[str, Any],
     output: Path,
     processes: int | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> None:
     """Train some seeds and write a run file.
 
@@ -38,6 +39,7 @@ def train(
         output: The run file; a checkpoint lies beside it until it is in place.
         processes: How many processes share the device; the dataset's ``runs_per_gpu`` on a GPU, and 1 elsewhere, if
             not given.
+        labels: Further attributes of the file.
 
     Raises:
         UserError: A setting, the data or the checkpoint cannot be used.
@@ -63,6 +65,7 @@ def train(
         hyperparameters=hyperparameters,
         device=device_name(device),
         runs_sharing_device=count,
+        **(labels or {}),
     )
     write_runs(output, histories, attrs)
     for kept in (checkpoint, *(checkpoint.part(index, count) for index in range(count))):

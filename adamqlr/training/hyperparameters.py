@@ -19,7 +19,8 @@ def resolve_hyperparameters(
         UserError: An argument is unknown, or one without a default is missing.
     """
     spec = OPTIMIZERS[optimizer]
-    batch_size = spec.batch_size or config.dataset(dataset).batch_size
+    settings = config.dataset(dataset)
+    batch_size = settings.batch_size if settings.fixed_batch_size else spec.batch_size or settings.batch_size
     merged = {"batch_size": batch_size, **spec.options, **config.optimizer(optimizer).options, **chosen}
     known, required = _arguments(spec.factory)
     for name in merged:

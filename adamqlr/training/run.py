@@ -11,7 +11,6 @@ from torch import Tensor
 from adamqlr.optim.curvature import preserved_buffers
 from adamqlr.optim.losses import resolve_loss
 from adamqlr.optim.registry import make_optimizer
-from adamqlr.problems.batches import Batches
 from adamqlr.problems.problem import Problem, initial_model
 from adamqlr.training.clock import TrainingClock
 from adamqlr.training.evaluation import count_correct, evaluate
@@ -76,9 +75,9 @@ class Run:
         self._loss = resolve_loss(problem.loss)
         options = dict(spec.hyperparameters)
         batch_size = options.pop("batch_size")
-        self._batches = Batches(problem.train, batch_size, spec.derived_seed(1), problem.augmentation)
+        self._batches = problem.batches(batch_size, spec.derived_seed(1))
         self._optimizer = make_optimizer(spec.optimizer, self._model, self._loss, options)
-        self._clock = TrainingClock(problem.train.inputs.device)
+        self._clock = TrainingClock(problem.device)
         self.step = 0
         self.history = History(seed=spec.seed)
         self._record({})
@@ -115,7 +114,7 @@ class Run:
                     self._recorded_step()
                     due = self._schedule.next_after(self.step)
                 else:
-                    self._optimizer.step(*self._batches.next_batch())
+                    self._optimizer.step(*self._batches.next_batch(self._clock.paused))
                     self.step += 1
                 if last or self.diverged:
                     return
@@ -139,7 +138,7 @@ class Run:
         )
 
     def _recorded_step(self) -> None:
-        inputs, targets = self._batches.next_batch()
+        inputs, targets = self._batches.next_batch(self._clock.paused)
         with self._clock.paused():
             before = self._flatten()
             accuracy = self._minibatch_accuracy(inputs, targets)
@@ -171,7 +170,7 @@ class Run:
         if not self._problem.has_accuracy:
             return float("nan")
         with preserved_buffers(self._model):
-            return float(count_correct(self._model(inputs), targets)) / len(inputs)
+            return float(count_correct(self._model(inputs), targets)) / targets.numel()
 
     def objective(self, name: str) -> float:
         """Return the whole-set loss ``train_loss`` or ``validation_loss`` now; +inf after divergence."""
@@ -200,7 +199,7 @@ class Run:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state; the run then continues to the numbers it would have had."""
         self.step = state["step"]
-        self._clock = TrainingClock(self._problem.train.inputs.device, state["seconds"])
+        self._clock = TrainingClock(self._problem.device, state["seconds"])
         self.history = History.from_state_dict(state["history"])
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])

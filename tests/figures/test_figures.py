@@ -8,14 +8,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adamqlr.config import StudyConfig, parse_config
 from adamqlr.errors import UserError
-from adamqlr.figures.catalog import FIGURES, TABLES
-from adamqlr.figures.evolution import performance
+from adamqlr.figures import sensitivity
+from adamqlr.figures.catalog import figures_of, tables_of
+from adamqlr.figures.cubes import pairs_of
+from adamqlr.figures.endings import divergence
+from adamqlr.figures.evolution import ablation, performance
+from adamqlr.figures.profiles import cost_ratios
 from adamqlr.figures.render import render, render_table
 from adamqlr.figures.style import line_style
 from adamqlr.figures.tables import best_hyperparameters, final_results
+from adamqlr.figures.tuning_budget import best_so_far
 from adamqlr.optim.registry import OPTIMIZERS
 from adamqlr.results.cube import build_cube, write_cube
 from adamqlr.results.provenance import provenance
@@ -23,6 +30,7 @@ from adamqlr.results.runs import runs_dataset
 from adamqlr.results.statistics import Resampling
 from adamqlr.results.study import load_study, write_study
 from adamqlr.training.history import History
+from adamqlr.tuning.trials import Trial, trials_dataset, write_trials
 
 _spec = spec_from_file_location("histories", Path(__file__).parents[1] / "results" / "histories.py")
 _module = module_from_spec(_spec)
@@ -34,6 +42,8 @@ SEEDS = 4
 
 def made_up(dataset: str, optimizer: str, number: int) -> list[History]:
     histories = [_module.random_history(100 * number + seed, 30, dataset == "digits") for seed in range(SEEDS)]
+    for seed, history in enumerate(histories):
+        history.seed = seed
     if dataset == "rosenbrock":
         for history in histories:
             history.parameters = [[1 - 0.01 * k, -1 + 0.02 * k] for k in range(30)]
@@ -43,29 +53,67 @@ def made_up(dataset: str, optimizer: str, number: int) -> list[History]:
     return histories
 
 
+STUDY = parse_config(
+    {
+        "name": "made-up",
+        "datasets": ["digits", "diabetes", "rosenbrock"],
+        "optimizers": list(OPTIMIZERS),
+        "tuning": {"trials": 20},
+        "sensitivity": {
+            "damping": {"dataset": "digits", "optimizer": "adamqlr", "parameter": "damping", "values": [1e-4, 0.01, 1]}
+        },
+        "statistics": {"resamples": 20},
+    },
+    "test",
+)
+
+
 @pytest.fixture(scope="module")
 def config() -> StudyConfig:
-    return parse_config(
-        {"name": "made-up", "datasets": ["digits", "diabetes", "rosenbrock"], "optimizers": list(OPTIMIZERS)}, "test"
+    return STUDY
+
+
+def attributes(config: StudyConfig, dataset: str, optimizer: str, **extra: str) -> dict[str, str | int | float]:
+    return provenance(
+        config,
+        suite="epochs",
+        dataset=dataset,
+        optimizer=optimizer,
+        seeds=list(range(SEEDS)),
+        hyperparameters={"batch_size": 100, "lr": 0.01234567},
+        device="a CPU",
+        runs_sharing_device=1,
+        **extra,
     )
+
+
+def made_up_trials(config: StudyConfig, dataset: str, optimizer: str) -> xr.Dataset:
+    generator = np.random.default_rng(len(optimizer))
+    values = np.exp(generator.normal(size=(20, 3)))
+    trials = [
+        Trial(number, {"lr": 0.1}, row[: 1 + number % 3].tolist(), "complete" if number % 3 == 2 else "pruned", 1.0)
+        for number, row in enumerate(values)
+    ]
+    attrs = attributes(config, dataset, optimizer, objective="validation_loss", identity="x", trials="20")
+    return trials_dataset(trials, [1, 4, 16], "epochs", attrs)
 
 
 @pytest.fixture(scope="module")
 def study_file(config: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, cubes = tmp_path_factory.mktemp("study"), []
+    folder, parts = tmp_path_factory.mktemp("study"), []
     for number, (dataset, optimizer) in enumerate(config.pairs("epochs")):
-        attrs = provenance(
-            config,
-            suite="epochs",
-            dataset=dataset,
-            optimizer=optimizer,
-            seeds=list(range(SEEDS)),
-            hyperparameters={"batch_size": 100, "lr": 0.01234567},
-            device="a CPU",
-        )
-        cubes.append(folder / f"{dataset}_{optimizer}.nc")
-        write_cube(cubes[-1], build_cube([runs_dataset(made_up(dataset, optimizer, number), attrs)], 40))
-    write_study(cubes, folder / "study.nc")
+        attrs = attributes(config, dataset, optimizer)
+        parts.append(folder / f"{dataset}_{optimizer}.nc")
+        write_cube(parts[-1], build_cube([runs_dataset(made_up(dataset, optimizer, number), attrs)], 40))
+        if config.is_tuned(optimizer, dataset):
+            parts.append(folder / f"{dataset}_{optimizer}_trials.nc")
+            write_trials(made_up_trials(config, dataset, optimizer), parts[-1])
+    for number, point in enumerate(config.sweep("damping").points):
+        labels = {"sweep": "damping", "sweep_parameter": "damping", "sweep_point": point}
+        attrs = attributes(config, "digits", "adamqlr", **labels)
+        parts.append(folder / f"sweep_{number}.nc")
+        write_cube(parts[-1], build_cube([runs_dataset(made_up("digits", "adamqlr", 90 + number), attrs)], 40))
+    write_study(parts, folder / "study.nc")
     return folder / "study.nc"
 
 
@@ -74,17 +122,25 @@ def study_tree(study_file: Path) -> xr.DataTree:
     return load_study(study_file)
 
 
-@pytest.mark.parametrize("family", FIGURES)
-def test_figures_come_with_their_numbers_and_are_reproducible(family: str, study_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("suite", "name"), [(suite, name) for suite in ("epochs", "sensitivity") for name in figures_of(STUDY, suite)]
+)
+def test_figures_come_with_their_numbers_and_are_reproducible(
+    suite: str, name: str, study_file: Path, tmp_path: Path
+) -> None:
     for attempt in ("one", "two"):
-        render(family, study_file, "epochs", RESAMPLING, tmp_path / attempt)
+        render(name, study_file, suite, None, tmp_path / attempt)
     for suffix in ("pdf", "png", "csv"):
         first, second = (tmp_path / f"{attempt}.{suffix}" for attempt in ("one", "two"))
-        assert first.stat().st_size > 1000
+        assert first.stat().st_size > 1000 or suffix == "csv"
         assert first.read_bytes() == second.read_bytes()
-    shown = set(OPTIMIZERS)
-    if family == "trajectories":
-        shown = {key for key, spec in OPTIMIZERS.items() if not spec.layers_only}
+    shown = {
+        "trajectories": {key for key, spec in OPTIMIZERS.items() if not spec.layers_only},
+        "tuning_budget": {key for key, spec in OPTIMIZERS.items() if spec.space},
+        "ablation_damping": {"adam", "adamqlr_undamped", "adamqlr"},
+        "ablation_curvature": {"adamqlr", "adamqlr_hessian"},
+        "damping": {"adamqlr"} if suite == "sensitivity" else set(OPTIMIZERS),
+    }.get(name, set(OPTIMIZERS))
     assert set(pd.read_csv(tmp_path / "one.csv")["optimizer"]) == shown
 
 
@@ -106,15 +162,15 @@ def test_every_optimizer_has_a_color_of_its_own() -> None:
     assert len(set(colors)) == len(OPTIMIZERS)
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", tables_of(STUDY, "epochs"))
 def test_tables_come_in_four_formats(name: str, study_file: Path, tmp_path: Path) -> None:
-    render_table(name, study_file, "epochs", RESAMPLING, tmp_path / name)
+    render_table(name, study_file, "epochs", None, tmp_path / name)
     texts = {suffix: (tmp_path / f"{name}.{suffix}").read_text() for suffix in ("csv", "md", "tex", "html")}
     assert texts["md"].startswith("|")
     assert r"\toprule" in texts["tex"]
     assert "<table" in texts["html"]
     assert not set("±ε–…−") & set(texts["tex"]), "LaTeX without Unicode input"
-    assert "Adam" in texts["md"]
+    assert ("Digits" if name == "provenance" else "Adam") in texts["md"]
 
 
 def test_final_results_mark_the_best_and_show_divergence(study_tree: xr.DataTree) -> None:
@@ -146,15 +202,74 @@ def test_hyperparameters_that_were_not_tuned_are_in_parentheses(study_tree: xr.D
     assert shown.loc[("Digits", "Adam"), "momentum"] == "–"
 
 
-def test_unknown_names_are_refused(study_file: Path, tmp_path: Path) -> None:
+def test_a_sensitivity_study_shows_where_every_value_ends(study_tree: xr.DataTree) -> None:
+    _, numbers = sensitivity.draw(study_tree, "sensitivity", RESAMPLING, sweep="damping")
+    test = numbers[numbers["metric"] == "test_accuracy"].set_index("value")
+    assert test.index.tolist() == [1e-4, 0.01, 1]
+    for value, point in ((1e-4, "0.0001"), (1.0, "1")):
+        cube = study_tree[f"sensitivity/damping/{point}"].to_dataset()
+        expected = cube["value"].sel(metric="test_accuracy").isel(time=-1).median()
+        assert test.loc[value, "median"] == pytest.approx(float(expected))
+
+
+def test_an_ablation_of_one_dataset_draws_only_that(study_tree: xr.DataTree) -> None:
+    _, numbers = ablation(study_tree, "epochs", RESAMPLING, ["adam", "adamqlr"], ["digits"])
+    assert set(numbers["dataset"]) == {"digits"}
+    assert set(numbers["optimizer"]) == {"adam", "adamqlr"}
+
+
+def test_the_best_so_far_is_what_a_search_would_choose() -> None:
+    nan, inf = float("nan"), float("inf")
+    values = np.array([[3.0, nan, nan], [2.0, 5.0, nan], [inf, nan, nan], [4.0, 4.5, 6.0], [1.0, nan, nan]])
+    orders = np.array([[0, 1, 2, 3, 4], [2, 4, 3, 0, 1]])
+    expected = [[3, 5, 5, 6, 6], [inf, 1, 6, 6, 6]]
+    np.testing.assert_array_equal(best_so_far(values, orders), expected)
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_after_all_trials_the_order_does_not_matter(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    values = generator.normal(size=(9, 3))
+    values[np.arange(3) > generator.integers(0, 3, size=(9, 1))] = np.nan
+    best = best_so_far(values, np.array([generator.permutation(9) for _ in range(5)]))[:, -1]
+    last = np.flatnonzero(np.isfinite(values).any(axis=0))[-1]
+    np.testing.assert_array_equal(best, np.full(5, np.nanmin(values[:, last])))
+
+
+def test_profiles_count_every_case_and_start_with_the_fastest(study_tree: xr.DataTree) -> None:
+    pairs = [pair for pair in pairs_of(study_tree, "epochs") if not pair.is_trajectory]
+    ratios = cost_ratios(pairs, "step", 0.1)
+    assert set(ratios) == set(OPTIMIZERS)
+    stacked = np.stack(list(ratios.values()))
+    assert stacked.shape[1] == 2 * SEEDS
+    solved = np.isfinite(stacked).any(axis=0)
+    assert solved.all()
+    np.testing.assert_array_equal(stacked.min(axis=0)[solved], 1)
+
+
+def test_the_divergence_table_counts_runs(study_tree: xr.DataTree) -> None:
+    table = divergence(study_tree, "epochs", RESAMPLING)
+    numbers = table.numbers.set_index(["dataset", "optimizer"])
+    assert numbers.loc[("digits", "baydin_sgd"), ["runs", "diverged"]].tolist() == [4, 3]
+    assert numbers.loc[("digits", "baydin_sgd"), "median_step"] == 29
+    assert numbers.loc[("digits", "adam"), "diverged"] == 0
+    shown = table.shown.set_index(["Dataset", "Optimizer"])
+    assert shown.loc[("Digits", "Adam"), "Median step"] == "–"
+
+
+def test_unknown_names_are_refused(config: StudyConfig, study_file: Path, tmp_path: Path) -> None:
     for maker, name, problem in (
-        (render, "scatter", "unknown figure 'scatter': known are trajectories"),
-        (render_table, "scatter", "unknown table 'scatter': known are final_results"),
+        (render, "scatter", "unknown figure 'scatter': suite 'epochs' has trajectories"),
+        (render_table, "scatter", "unknown table 'scatter': suite 'epochs' has provenance"),
     ):
         with pytest.raises(UserError, match=problem):
-            maker(name, study_file, "epochs", RESAMPLING, tmp_path / "x")
-    with pytest.raises(UserError, match="suite 'runtime': the study's file has epochs"):
-        render("loss", study_file, "runtime", RESAMPLING, tmp_path / "x")
+            maker(name, study_file, "epochs", None, tmp_path / "x")
+    with pytest.raises(UserError, match="unknown suite 'runtime': this study has epochs"):
+        render("loss", study_file, "runtime", None, tmp_path / "x")
     with pytest.raises(UserError, match=r"digits_adam\.nc: expected study, found cube"):
-        render("loss", study_file.with_name("digits_adam.nc"), "epochs", RESAMPLING, tmp_path / "x")
+        render("loss", study_file.with_name("digits_adam.nc"), "epochs", None, tmp_path / "x")
+    other = config.model_copy(update={"suites": {**config.suites, "other": config.suite("epochs")}})
+    with pytest.raises(UserError, match="no 'other' in this study, which has epochs"):
+        render("loss", study_file, "other", other, tmp_path / "x")
     assert json.dumps(sorted(path.name for path in tmp_path.iterdir())) == "[]"

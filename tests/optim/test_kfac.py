@@ -245,9 +245,6 @@ def test_bad_losses_and_minibatches_are_refused() -> None:
         KFAC(nn.Linear(2, 1), Huberless())
     with pytest.raises(ValueError, match="empty"):
         KFAC(nn.Linear(2, 1), "half_mse").step(torch.zeros(0, 2), torch.zeros(0, 1))
-    pixels = KFAC(nn.Conv2d(1, 3, 1), "cross_entropy", fisher="exact")
-    with pytest.raises(ValueError, match=r"\(batch, classes\)"):
-        pixels.step(torch.randn(2, 1, 4, 4), torch.randint(3, (2, 4, 4)))
 
 
 def test_segmentation_networks_train_in_the_sampled_mode() -> None:

@@ -22,6 +22,8 @@ def random_history(seed: int, records: int, accuracy: bool = True) -> History:
         metrics = dict.fromkeys(("train_loss", "validation_loss", "test_loss", "lr", "damping", "rho"), loss)
         if accuracy:
             metrics |= dict.fromkeys(("train_accuracy", "validation_accuracy", "test_accuracy"), 1 / (1 + loss))
-        made.append(record, 0.01 * record * float(generator.uniform(0.9, 1.1)), metrics if record else {})
+        # Step 0 is before any minibatch: only whole sets have been looked at.
+        known = metrics if record else {name: value for name, value in metrics.items() if "test" in name}
+        made.append(record, 0.01 * record * float(generator.uniform(0.9, 1.1)), known)
     made.times.sort()
     return made

@@ -19,7 +19,7 @@ from adamqlr.results.cube import build_cube, read_cube, write_cube
 from adamqlr.results.info import describe
 from adamqlr.results.provenance import provenance
 from adamqlr.results.runs import read_runs, runs_dataset, write_runs
-from adamqlr.results.study import load_study, write_study
+from adamqlr.results.study import load_study, open_study, write_study
 from adamqlr.stages.aggregate import aggregate
 from adamqlr.training.history import History
 from adamqlr.training.metrics import METRICS
@@ -109,17 +109,40 @@ def test_cubes_refuse_what_does_not_belong_together(study: StudyConfig, tmp_path
     joined = build_cube([dataset_of(study, random_history(5, 5)), first], 10)
     assert joined["seed"].values.tolist() == [0, 5]
     assert json.loads(joined.attrs["seeds"]) == [0, 5]
+    jobs = [
+        dataset_of(study, random_history(seed, 5)).assign_attrs(
+            slurm_job=str(seed), device=device, runs_sharing_device=3
+        )
+        for seed, device in ((0, "A"), (1, "B"), (2, "A"))
+    ]
+    each = build_cube(jobs, 10).attrs
+    assert (each["slurm_job"], each["device"], each["runs_sharing_device"]) == ("0, 1, 2", "A, B", "3")
     write_cube(tmp_path / "a.nc", joined)
-    with pytest.raises(UserError, match="a second cube of epochs/digits/adam"):
+    with pytest.raises(UserError, match="a second file of epochs/digits/adam"):
         write_study([tmp_path / "a.nc", tmp_path / "a.nc"], tmp_path / "study.nc")
     write_cube(tmp_path / "b.nc", joined.assign_attrs(study="another", optimizer="b"))
     with pytest.raises(UserError, match="belongs to the study 'another', not 'small'"):
         write_study([tmp_path / "a.nc", tmp_path / "b.nc"], tmp_path / "study.nc")
     write_runs(tmp_path / "runs.nc", [random_history(0, 5)], attributes(study, [0]))
-    with pytest.raises(UserError, match="expected either run files or cubes"):
+    with pytest.raises(UserError, match="expected either run files, or cubes and trials"):
         aggregate([tmp_path / "a.nc", tmp_path / "runs.nc"], tmp_path / "out.nc", 10)
     with pytest.raises(UserError, match=r"runs\.nc: expected cube, found runs"):
         read_cube(tmp_path / "runs.nc")
+
+
+def test_parts_of_a_study_are_read_when_they_are_used(study: StudyConfig, tmp_path: Path) -> None:
+    for name, changes in (("a", {}), ("b", {"suite": "other"}), ("c", {"sweep": "lr", "sweep_point": "0.5"})):
+        write_cube(tmp_path / f"{name}.nc", build_cube([dataset_of(study, random_history(0, 5), **changes)], 10))
+    write_study([tmp_path / f"{name}.nc" for name in "abc"], tmp_path / "study.nc")
+    with open_study(tmp_path / "study.nc", "other") as opened:
+        assert list(opened.children) == ["other"]
+        assert not opened["other/digits/adam"]["value"].variable._in_memory
+    assert load_study(tmp_path / "study.nc")["sensitivity/lr/0.5"]["seed"].values.tolist() == [0]
+    with (
+        pytest.raises(UserError, match="no 'epoch' in this study, which has epochs, other, sensitivity"),
+        open_study(tmp_path / "study.nc", "epoch"),
+    ):
+        pass
 
 
 def test_descriptions_name_what_a_file_holds(study: StudyConfig, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The workflow: its jobs, its checks, and a small study from end to end."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from adamqlr.config import load_config
+from adamqlr.figures.catalog import figures_of, tables_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,8 +35,6 @@ def job_counts(text: str) -> dict[str, int]:
 def test_the_papers_study_has_the_jobs_that_it_should(tmp_path: Path) -> None:
     done = snakemake(tmp_path, "-n", "--quiet", "rules", "--configfile", ROOT / "workflow/config/paper.yaml")
     counts = job_counts(done.stdout + done.stderr)
-    from adamqlr.config import load_config
-
     config = load_config(ROOT / "workflow/config/paper.yaml")
     pairs = [(dataset, optimizer) for suite in config.suites for dataset, optimizer in config.pairs(suite)]
     tuned = sum(config.is_tuned(optimizer, dataset) for dataset, optimizer in pairs)
@@ -42,7 +44,10 @@ def test_the_papers_study_has_the_jobs_that_it_should(tmp_path: Path) -> None:
     assert counts["tune_shard"] == 8 * tuned
     assert counts["train"] == 5 * (len(pairs) - rosenbrock) + rosenbrock
     assert counts["fetch_data"] == 5
-    assert counts["study"] == 1
+    assert counts["study"] == counts["claims"] == 1
+    # AdamQLR: rescaling 11, batch size 7, damping 17, stepping factor 11, clipping 11; Adam 7 + 19; K-FAC 7 + 17.
+    assert counts["aggregate_sweep"] == 57 + 26 + 24
+    assert counts["sweep"] == 5 * 107
 
 
 def test_lint_is_clean() -> None:
@@ -58,6 +63,27 @@ def test_a_typo_in_the_configuration_is_a_clear_error(tmp_path: Path) -> None:
     assert "configuration: trainin: unknown key" in done.stdout + done.stderr
 
 
+def test_every_figure_and_table_of_the_paper_is_made_by_a_rule(tmp_path: Path) -> None:
+    """The map in results/README.md: its files have rules, its commands name its files, and nothing is left out."""
+    text = (ROOT / "results" / "README.md").read_text()
+    rows = re.findall(r"^\| [^|]+ \| `((?:figures|tables)/[^`]+)` \| `([^`]+)` \|$", text, re.MULTILINE)
+    files = [file for file, _ in rows]
+    assert len(set(files)) == len(rows) == 28
+    for file, command in rows:
+        assert command == f"snakemake --profile slurm --force results/paper/{file}"
+    paper = ("--configfile", ROOT / "workflow/config/paper.yaml")
+    snakemake(tmp_path, *(f"results/paper/{file}" for file in files), "-n", "--quiet", "all", *paper)
+    refused = snakemake(tmp_path, "results/paper/figures/epochs/nonsense.pdf", "-n", *paper, check=False)
+    assert refused.returncode != 0, "a file that no rule can make"
+    config = load_config(ROOT / "workflow/config/paper.yaml")
+    beyond = {"damping", "profiles", "tuning_budget", "provenance", "divergence", "time_to_target"}
+    for suite in ("epochs", "sensitivity"):
+        for kind, catalog in (("figures", figures_of), ("tables", tables_of)):
+            mapped = {Path(file).stem for file in files if file.startswith(f"{kind}/{suite}/")}
+            assert mapped == set(catalog(config, suite)) - beyond
+    assert all(f"`{name}`" in text or f"/{name}`" in text for name in beyond)
+
+
 @pytest.fixture(scope="module")
 def small_study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A finished study, and its configuration."""
@@ -69,6 +95,9 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         "optimizers": ["adam", "adamqlr_untuned"],
         "tuning": {"trials": 2, "unit": "epochs", "first_rung": 1, "limit": 2, "reduction_factor": 2, "shards": 2},
         "training": {"seeds": 3, "seeds_per_job": 2},
+        "sensitivity": {
+            "lr": {"dataset": "digits", "optimizer": "adam", "parameter": "lr", "values": [0.001, 0.01], "seeds": 1}
+        },
     }
     config.write_text(yaml.safe_dump(settings, sort_keys=False))
     snakemake(folder, "--configfile", config)
@@ -87,7 +116,11 @@ def test_a_study_runs_from_end_to_end_and_then_has_nothing_to_do(small_study: tu
         "runs/epochs/digits/adam/seeds_2-2.nc",
         "tuning/epochs/digits/adam/best.yaml",
         "figures/epochs/performance.pdf",
+        "runs/sensitivity/lr/0.01/seeds_0-0.nc",
+        "figures/sensitivity/lr.png",
         "tables/epochs/final_results.tex",
+        "claims.csv",
+        "claims.md",
         "logs/train/epochs/digits/adam/seeds_0-1.log",
         "benchmarks/train/epochs/digits/adam/seeds_0-1.tsv",
     ):
@@ -111,15 +144,38 @@ def test_only_what_a_change_concerns_runs_again(small_study: tuple[Path, Path]) 
         counts.pop("all", None)
         return counts
 
-    assert jobs("--config", "statistics={resamples: 40}") == {"figure": 4, "table": 3}
+    drawn = {"figure": 9, "table": 6, "claims": 1}
+    assert jobs("--config", "statistics={resamples: 40}") == {"figure": 9, "table": 6}
+    assert jobs("--config", "claims={margin: 0.2}") == {"claims": 1}
     changed = jobs("--config", "datasets={digits: {epochs: 3}}")
-    assert changed == {"tune_shard": 2, "tune": 1, "train": 4, "aggregate": 2, "study": 1, "figure": 4, "table": 3}
-    cube = folder / "results/small/cubes/epochs/digits/adam.nc"
-    kept = folder / "kept.nc"
-    shutil.move(cube, kept)
-    try:
-        assert jobs() == {"aggregate": 1, "study": 1, "figure": 4, "table": 3}
-    finally:
-        shutil.move(kept, cube)
+    again = {"tune_shard": 2, "tune": 1, "train": 4, "aggregate": 2, "sweep": 2, "aggregate_sweep": 2, "study": 1}
+    assert changed == {**again, **drawn}
+    without = {
+        "cubes/epochs/digits/adam.nc": {"aggregate": 1, "study": 1, **drawn},
+        "cubes/sensitivity/lr/0.01.nc": {"aggregate_sweep": 1, "study": 1, **drawn},
+        "figures/epochs/loss.png": {"figure": 1},
+        "figures/sensitivity/lr.csv": {"figure": 1},
+        "tables/epochs/divergence.md": {"table": 1},
+        "claims.csv": {"claims": 1},
+    }
+    kept = folder / "kept"
+    for name, expected in without.items():
+        path = folder / "results/small" / name
+        shutil.move(path, kept)
+        try:
+            assert jobs() == expected, name
+        finally:
+            shutil.move(kept, path)
     forced = jobs("--forcerun", *(f"results/small/runs/epochs/digits/adam/seeds_{part}.nc" for part in ("0-1", "2-2")))
-    assert forced == {"train": 2, "aggregate": 1, "study": 1, "figure": 4, "table": 3}
+    assert forced == {"train": 2, "aggregate": 1, "study": 1, **drawn}
+
+
+@pytest.mark.slow
+def test_a_deleted_figure_is_made_again_and_nothing_else(small_study: tuple[Path, Path]) -> None:
+    folder, config = small_study
+    results = folder / "results" / "small"
+    before = {path: path.stat().st_mtime_ns for path in results.rglob("*.*") if path.suffix in (".nc", ".png", ".md")}
+    (results / "figures/epochs/performance.png").unlink()
+    snakemake(folder, "--configfile", config)
+    changed = [path.name for path, time in before.items() if path.stat().st_mtime_ns != time]
+    assert changed == ["performance.png"]

@@ -1,9 +1,9 @@
-# Aggregation: run files to a cube for each pair, and all cubes to the study's file.
+# Aggregation: run files to a cube for each pair, and all cubes and trials to the study's file.
 
 
 rule aggregate:
     input:
-        run_files,
+        pair_run_files,
     output:
         f"{RESULTS}/cubes/{{suite}}/{{dataset}}/{{optimizer}}.nc",
     log:
@@ -24,6 +24,7 @@ rule aggregate:
 rule study:
     input:
         cube_files(),
+        trials_files(),
     output:
         f"{RESULTS}/study.nc",
     log:

@@ -1,5 +1,5 @@
 # The validated configuration, and which files it implies.
-import math
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -7,10 +7,10 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from adamqlr.config import parse_config
+from adamqlr.config import SENSITIVITY, fingerprint, parse_config
 from adamqlr.errors import UserError
+from adamqlr.figures.catalog import figures_of, tables_of
 from adamqlr.files import write_text
-from adamqlr.figures.catalog import FIGURES, TABLES
 from adamqlr.problems.registry import DATASETS
 from adamqlr.training.job import SeedsJob
 from adamqlr.tuning.search import Search
@@ -30,10 +30,12 @@ ENVIRONMENT = "../../envs/conda.yaml"
 
 
 wildcard_constraints:
-    suite="[^/]+",
+    suite="|".join(map(re.escape, STUDY.suites)),
     dataset="[^/]+",
     optimizer="[^/]+",
     shard=r"\d+",
+    sweep="[^/]+",
+    point="[^/]+",
     first=r"\d+",
     last=r"\d+",
 
@@ -64,11 +66,32 @@ def is_fetched(dataset):
     )
 
 
+def dataset_of(wildcards):
+    if "sweep" in wildcards.keys():
+        return STUDY.sweep(wildcards.sweep).dataset
+    return wildcards.dataset
+
+
+def suite_of(wildcards):
+    if "sweep" in wildcards.keys():
+        return STUDY.sweep(wildcards.sweep).suite
+    return wildcards.suite
+
+
+def optimizer_of(wildcards):
+    if "sweep" in wildcards.keys():
+        return STUDY.sweep(wildcards.sweep).optimizer
+    return wildcards.optimizer
+
+
 def job_input(wildcards):
     """What jobs wait for; data that is fetched again is the same data."""
-    if not is_fetched(wildcards.dataset):
-        return {}
-    return {"data": ancient(f"{RESULTS}/data/{wildcards.dataset}.txt")}
+    dataset = dataset_of(wildcards)
+    return (
+        {"data": ancient(f"{RESULTS}/data/{dataset}.txt")}
+        if is_fetched(dataset)
+        else {}
+    )
 
 
 def shard_files(wildcards):
@@ -86,61 +109,72 @@ def search_fingerprint(wildcards):
 
 def training_input(wildcards):
     files = job_input(wildcards)
-    if STUDY.is_tuned(wildcards.optimizer, wildcards.dataset):
-        files["best"] = (
-            f"{RESULTS}/tuning/{wildcards.suite}/{wildcards.dataset}/{wildcards.optimizer}/best.yaml"
-        )
+    suite, dataset, optimizer = (
+        of(wildcards) for of in (suite_of, dataset_of, optimizer_of)
+    )
+    if STUDY.is_tuned(optimizer, dataset):
+        files["best"] = f"{RESULTS}/tuning/{suite}/{dataset}/{optimizer}/best.yaml"
     return files
+
+
+def best_option(wildcards, input):
+    return f"--best {input.best}" if "best" in input.keys() else ""
+
+
+def seeds_of(wildcards):
+    return range(int(wildcards.first), int(wildcards.last) + 1)
 
 
 def training_fingerprint(wildcards):
     """What decides a run's numbers, besides the tuned hyperparameters, which are an input."""
-    options = STUDY.optimizer(wildcards.optimizer).options
-    seeds = range(int(wildcards.first), int(wildcards.last) + 1)
+    suite, dataset, optimizer = (
+        of(wildcards) for of in (suite_of, dataset_of, optimizer_of)
+    )
+    options = dict(STUDY.optimizer(optimizer).options)
+    if "sweep" in wildcards.keys():
+        options |= STUDY.sweep(wildcards.sweep).hyperparameters(wildcards.point)
     return SeedsJob(
-        STUDY, wildcards.suite, wildcards.dataset, wildcards.optimizer, options, seeds
+        STUDY, suite, dataset, optimizer, options, seeds_of(wildcards)
     ).identity
 
 
-def packed_runs(wildcards):
-    """How many processes share a job's GPU; each is given a core."""
-    if STUDY.device == "cpu":
-        return 1
-    runs = STUDY.tuning.trials
-    if "first" in wildcards.keys():
-        runs = int(wildcards.last) - int(wildcards.first) + 1
-    return min(STUDY.dataset(wildcards.dataset).runs_per_gpu, runs)
-
-
-def packed_memory(wildcards, attempt):
-    """Megabytes of a job; a process that uses CUDA takes some gigabytes for itself."""
-    return attempt * (4000 + 4000 * packed_runs(wildcards))
-
-
-def training_minutes(wildcards, attempt):
-    """Time limit of a training job; one that needs more goes on from its checkpoint."""
-    if STUDY.suite(wildcards.suite).budget == "epochs":
-        return 240 * attempt
-    seeds = int(wildcards.last) - int(wildcards.first) + 1
-    rounds = math.ceil(seeds / packed_runs(wildcards))
-    seconds = rounds * STUDY.dataset(wildcards.dataset).runtime
-    return math.ceil(attempt * (20 + 1.5 * seconds / 60))
-
-
-def run_files(wildcards):
-    seeds, size = STUDY.seeds(wildcards.dataset), STUDY.training.seeds_per_job
+def run_files(folder, seeds):
+    """The files of a folder that hold some seeds' runs, so many in each job."""
+    size = STUDY.training.seeds_per_job
     parts = [seeds[start : start + size] for start in range(0, len(seeds), size)]
-    folder = (
-        f"{RESULTS}/runs/{wildcards.suite}/{wildcards.dataset}/{wildcards.optimizer}"
-    )
-    return [f"{folder}/seeds_{part[0]}-{part[-1]}.nc" for part in parts]
+    return [f"{RESULTS}/runs/{folder}/seeds_{part[0]}-{part[-1]}.nc" for part in parts]
+
+
+def pair_run_files(wildcards):
+    folder = f"{wildcards.suite}/{wildcards.dataset}/{wildcards.optimizer}"
+    return run_files(folder, STUDY.seeds(wildcards.dataset))
+
+
+def sweep_run_files(wildcards):
+    seeds = STUDY.sweep(wildcards.sweep).seeds or STUDY.training.seeds
+    return run_files(f"{SENSITIVITY}/{wildcards.sweep}/{wildcards.point}", range(seeds))
 
 
 def cube_files():
-    return [
-        f"{RESULTS}/cubes/{suite}/{dataset}/{optimizer}.nc"
+    pairs = [
+        f"{suite}/{dataset}/{optimizer}"
         for suite in STUDY.suites
         for dataset, optimizer in STUDY.pairs(suite)
+    ]
+    sweeps = [
+        f"{SENSITIVITY}/{name}/{point}"
+        for name, sweep in STUDY.sensitivity.items()
+        for point in sweep.points
+    ]
+    return [f"{RESULTS}/cubes/{part}.nc" for part in pairs + sweeps]
+
+
+def trials_files():
+    return [
+        f"{RESULTS}/tuning/{suite}/{dataset}/{optimizer}/trials.nc"
+        for suite in STUDY.suites
+        for dataset, optimizer in STUDY.pairs(suite)
+        if STUDY.is_tuned(optimizer, dataset)
     ]
 
 
@@ -149,12 +183,27 @@ def stem(wildcards, output):
     return str(Path(output[0]).with_suffix(""))
 
 
+def entry_of(catalog, wildcards):
+    return catalog(STUDY, wildcards.suite)[wildcards.name]
+
+
+def caption_of(catalog, wildcards):
+    entry = entry_of(catalog, wildcards)
+    return {"title": entry.title, "caption": entry.caption}
+
+
+def drawing_fingerprint(entry):
+    """What decides what is drawn, besides the study's file."""
+    return fingerprint(
+        [entry.options, STUDY.statistics.model_dump(exclude={"grid_points"})]
+    )
+
+
 def figure_files():
     return [
-        f"{RESULTS}/figures/{suite}/{family}.{suffix}"
-        for suite in STUDY.suites
-        for family, entry in FIGURES.items()
-        if entry.applies(STUDY, suite)
+        f"{RESULTS}/figures/{suite}/{name}.{suffix}"
+        for suite in (*STUDY.suites, SENSITIVITY)
+        for name in figures_of(STUDY, suite)
         for suffix in ("pdf", "png", "csv")
     ]
 
@@ -163,7 +212,10 @@ def table_files():
     return [
         f"{RESULTS}/tables/{suite}/{name}.{suffix}"
         for suite in STUDY.suites
-        for name, entry in TABLES.items()
-        if entry.applies(STUDY, suite)
+        for name in tables_of(STUDY, suite)
         for suffix in ("csv", "md", "tex", "html")
     ]
+
+
+def claims_files():
+    return [f"{RESULTS}/claims.{suffix}" for suffix in ("csv", "md", "html")]

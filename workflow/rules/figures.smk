@@ -1,23 +1,25 @@
-# Figures and tables, each from the study's file alone.
+# Figures, tables and claims, each from the study's file alone.
 
 
 rule figure:
     input:
         f"{RESULTS}/study.nc",
     output:
-        f"{RESULTS}/figures/{{suite}}/{{family}}.pdf",
+        f"{RESULTS}/figures/{{suite}}/{{name}}.pdf",
         report(
-            f"{RESULTS}/figures/{{suite}}/{{family}}.png",
-            caption="../report/figure.rst",
-            category="Figures",
-            subcategory="Suite {suite}",
-            labels={"figure": "{family}"},
+            f"{RESULTS}/figures/{{suite}}/{{name}}.png",
+            caption="../report/entry.rst",
+            category="3. Figures",
+            subcategory="{suite}",
+            labels={"figure": "{name}"},
         ),
-        f"{RESULTS}/figures/{{suite}}/{{family}}.csv",
+        f"{RESULTS}/figures/{{suite}}/{{name}}.csv",
     log:
-        f"{RESULTS}/logs/figure/{{suite}}/{{family}}.log",
+        f"{RESULTS}/logs/figure/{{suite}}/{{name}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/figure/{{suite}}/{{family}}.tsv"
+        f"{RESULTS}/benchmarks/figure/{{suite}}/{{name}}.tsv"
+    wildcard_constraints:
+        suite="[^/]+",
     conda:
         ENVIRONMENT
     resources:
@@ -25,12 +27,12 @@ rule figure:
         runtime=30,
     params:
         stem=stem,
-        resamples=STUDY.statistics.resamples,
-        seed=STUDY.statistics.seed,
-        title=lambda wildcards: FIGURES[wildcards.family].title,
+        config=CONFIG,
+        entry=lambda wildcards: caption_of(figures_of, wildcards),
+        decides=lambda wildcards: drawing_fingerprint(entry_of(figures_of, wildcards)),
     shell:
-        "adamqlr figures {wildcards.family} --study {input} --suite {wildcards.suite}"
-        " --resamples {params.resamples} --resampling-seed {params.seed} --output {params.stem} 2> {log}"
+        "adamqlr figures {wildcards.name} --study {input} --suite {wildcards.suite}"
+        " --config {params.config} --output {params.stem} 2> {log}"
 
 
 rule table:
@@ -42,9 +44,11 @@ rule table:
         f"{RESULTS}/tables/{{suite}}/{{name}}.tex",
         report(
             f"{RESULTS}/tables/{{suite}}/{{name}}.html",
-            caption="../report/table.rst",
-            category="Tables",
-            subcategory="Suite {suite}",
+            caption="../report/entry.rst",
+            category=lambda wildcards: (
+                "1. What was run" if wildcards.name == "provenance" else "4. Tables"
+            ),
+            subcategory="{suite}",
             labels={"table": "{name}"},
         ),
     log:
@@ -58,9 +62,38 @@ rule table:
         runtime=30,
     params:
         stem=stem,
-        resamples=STUDY.statistics.resamples,
-        seed=STUDY.statistics.seed,
-        title=lambda wildcards: TABLES[wildcards.name].title,
+        config=CONFIG,
+        entry=lambda wildcards: caption_of(tables_of, wildcards),
+        decides=lambda wildcards: drawing_fingerprint(entry_of(tables_of, wildcards)),
     shell:
         "adamqlr tables {wildcards.name} --study {input} --suite {wildcards.suite}"
-        " --resamples {params.resamples} --resampling-seed {params.seed} --output {params.stem} 2> {log}"
+        " --config {params.config} --output {params.stem} 2> {log}"
+
+
+rule claims:
+    input:
+        f"{RESULTS}/study.nc",
+    output:
+        f"{RESULTS}/claims.csv",
+        f"{RESULTS}/claims.md",
+        report(
+            f"{RESULTS}/claims.html",
+            caption="../report/claims.rst",
+            category="2. Claims",
+            labels={"claims": "all"},
+        ),
+    log:
+        f"{RESULTS}/logs/claims.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/claims.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=30,
+    params:
+        stem=stem,
+        config=CONFIG,
+        settings=STUDY.claims.model_dump(),
+    shell:
+        "adamqlr claims --study {input} --config {params.config} --output {params.stem} 2> {log}"

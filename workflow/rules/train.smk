@@ -20,9 +20,7 @@ rule train:
         runtime=training_minutes,
     params:
         config=CONFIG,
-        best=lambda wildcards, input: (
-            f"--best {input.best}" if "best" in input.keys() else ""
-        ),
+        best=best_option,
         decides=training_fingerprint,
     shell:
         "adamqlr train --config {params.config} --suite {wildcards.suite} --dataset {wildcards.dataset}"

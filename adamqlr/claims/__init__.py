@@ -1,0 +1,1 @@
+"""The paper's claims, as statements that cubes support or refute."""

@@ -1,0 +1,134 @@
+"""What a study's cubes say about a statement."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import xarray as xr
+
+from adamqlr.claims.judge import Judgment, judge_ratio, judge_spread, performance
+from adamqlr.config import SENSITIVITY, StudyConfig
+
+# What untuned AdamQLR is measured against: everything that was tuned and is none of its relatives.
+BASELINES = ("sgd_minimal", "sgd_full", "adam", "adam_eps", "kfac", "kfac_unadaptive", "baydin_sgd")
+
+
+class Study(NamedTuple):
+    """What claims are weighed on.
+
+    Attributes:
+        tree: The study's file, opened.
+        config: Its configuration.
+    """
+
+    tree: xr.DataTree
+    config: StudyConfig
+
+    def datasets(self) -> Iterator[tuple[str, str, dict[str, xr.Dataset]]]:
+        """Yield suite, dataset and the cubes of its optimizers, for everything that has a test set."""
+        for suite in self.config.suites:
+            for dataset, node in self.tree[suite].children.items() if suite in self.tree.children else ():
+                cubes = {key: leaf.to_dataset() for key, leaf in node.children.items()}
+                if not any("parameters" in cube for cube in cubes.values()):
+                    yield suite, dataset, cubes
+
+    def sweeps(self, parameter: str) -> Iterator[tuple[str, dict[float, xr.Dataset]]]:
+        """Yield name and cubes by value of AdamQLR's sensitivity studies of one hyperparameter."""
+        present = self.tree[SENSITIVITY].children if SENSITIVITY in self.tree.children else {}
+        for name, node in present.items():
+            cubes = {float(value): leaf.to_dataset() for value, leaf in node.children.items()}
+            attrs = next(iter(cubes.values())).attrs
+            if attrs["sweep_parameter"] == parameter and attrs["optimizer"].startswith("adamqlr"):
+                yield name, cubes
+
+
+class Evidence(NamedTuple):
+    """What one dataset of one suite, or one sensitivity study, says.
+
+    Attributes:
+        suite: The suite.
+        dataset: The dataset, or the sensitivity study.
+        quantity: What was measured.
+        judgment: Its value and what follows.
+    """
+
+    suite: str
+    dataset: str
+    quantity: str
+    judgment: Judgment
+
+
+def pairwise(study: Study, subject: str, reference: str, with_margin: bool = False) -> Iterator[Evidence]:
+    """Weigh one optimizer against another at the end of training: as good up to the margin, or else better."""
+    limit = 1 + study.config.claims.margin if with_margin else 1.0
+    for suite, dataset, cubes in study.datasets():
+        if subject in cubes and reference in cubes:
+            values = performance(cubes[subject]), [performance(cubes[reference])]
+            quantity = f"{_measure(cubes[subject])}, {_label(cubes[subject])} ÷ {_label(cubes[reference])}"
+            yield Evidence(suite, dataset, quantity, judge_ratio(*values, limit, study.config.claims))
+
+
+def against_best_baseline(study: Study, subject: str) -> Iterator[Evidence]:
+    """Weigh an optimizer against the tuned baseline with the lowest final median, when the first of them has ended."""
+    for suite, dataset, cubes in study.datasets():
+        baselines = [cubes[key] for key in BASELINES if key in cubes]
+        if subject not in cubes or not baselines:
+            continue
+        best = min(baselines, key=lambda cube: float(performance(cube).median()))
+        time = min(float(cube["final_time"].median()) for cube in (cubes[subject], best))
+        values = performance(cubes[subject], time), [performance(best, time)]
+        quantity = f"{_measure(best)} after {time:.3g} s, {_label(cubes[subject])} ÷ {_label(best)}"
+        yield Evidence(
+            suite, dataset, quantity, judge_ratio(*values, 1 + study.config.claims.margin, study.config.claims)
+        )
+
+
+def effect_varies(study: Study, subject: str, reference: str) -> Iterator[Evidence]:
+    """Weigh whether one optimizer is surely better than another on some dataset, and surely worse on another.
+
+    The quantity is the share of datasets on which the less frequent of both happens: counted by estimates, by what is
+    sure, and by what is not excluded.
+    """
+    for suite in study.config.suites:
+        judged = [item.judgment for item in pairwise(study, subject, reference) if item.suite == suite]
+        if len(judged) < 2:
+            continue
+        better, worse = ([j.upper < 1 for j in judged], [j.lower > 1 for j in judged])
+        shares = (
+            _minority([j.estimate < 1 for j in judged], [j.estimate > 1 for j in judged]),
+            _minority(better, worse),
+            _minority([not sure for sure in worse], [not sure for sure in better]),
+        )
+        quantity = f"share of the rarer effect ({sum(better)} surely better, {sum(worse)} surely worse)"
+        yield Evidence(suite, f"{len(judged)} datasets", quantity, Judgment(*shares, 1 / len(judged), at_least=True))
+
+
+def matters_little(study: Study, parameter: str) -> Iterator[Evidence]:
+    """Weigh whether the worst of a hyperparameter's values is at most some times the best."""
+    settings = study.config.claims
+    for name, cubes in study.sweeps(parameter):
+        values = [performance(cube) for cube in cubes.values()]
+        quantity = f"{_measure(next(iter(cubes.values())))}, worst ÷ best of {len(values)} values"
+        yield Evidence(SENSITIVITY, name, quantity, judge_spread(values, settings.flatness, settings))
+
+
+def value_is_best(study: Study, parameter: str, choose: Callable[[list[float]], float]) -> Iterator[Evidence]:
+    """Weigh whether one value of a hyperparameter is as good as the best of the others, up to the margin."""
+    settings = study.config.claims
+    for name, cubes in study.sweeps(parameter):
+        chosen = choose(list(cubes))
+        others = [performance(cube) for value, cube in cubes.items() if value != chosen]
+        quantity = f"{_measure(cubes[chosen])} at {chosen:g} ÷ best of {len(others)} other values"
+        values = performance(cubes[chosen]), others
+        yield Evidence(SENSITIVITY, name, quantity, judge_ratio(*values, 1 + settings.margin, settings))
+
+
+def _minority(one: list[bool], other: list[bool]) -> float:
+    return min(sum(one), sum(other)) / len(one)
+
+
+def _measure(cube: xr.Dataset) -> str:
+    return "test error" if cube.attrs["loss"] == "cross_entropy" else "test loss"
+
+
+def _label(cube: xr.Dataset) -> str:
+    return str(cube.attrs["optimizer_label"])

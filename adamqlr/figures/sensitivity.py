@@ -1,0 +1,88 @@
+"""Sensitivity studies: what one hyperparameter changes, other things being equal."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+
+from adamqlr.figures.cubes import Pair
+from adamqlr.figures.panels import Panel, draw_curve, performance_panel
+from adamqlr.figures.style import TEXT_WIDTH
+from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
+
+_COLORS = plt.get_cmap("viridis")
+
+
+def draw(study: xr.DataTree, suite: str, resampling: Resampling, sweep: str) -> tuple[Figure, pd.DataFrame]:
+    """Draw training and test performance of every value: on the left against time, on the right at the end."""
+    cubes = dict(sorted(((float(name), leaf.to_dataset()) for name, leaf in study[suite][sweep].children.items())))
+    first = next(iter(cubes.values()))
+    norm = _norm(list(cubes))
+    figure, grid = plt.subplots(2, 2, figsize=(TEXT_WIDTH, 3.9), sharex="col", sharey="row", width_ratios=(1.15, 1))
+    tables = []
+    for row, part in zip(grid, ("train", "test"), strict=True):
+        panel = performance_panel(part, Pair(first.attrs["dataset"], first.attrs["optimizer"], first))
+        curves = {value: median_over_seeds(_values(cube, panel), resampling) for value, cube in cubes.items()}
+        for value, curve in curves.items():
+            style = {"color": _COLORS(norm(value)), "linewidth": 1.0}
+            draw_curve(row[0], curve, "time", style, is_log=panel.scale == "log")
+        final = pd.DataFrame([_final(value, curve, cubes[value]) for value, curve in curves.items()])
+        _draw_final(row[1], final, norm)
+        row[0].set(xscale="log", yscale=panel.scale, ylabel=panel.label)
+        _limit(row[0], curves, panel)
+        tables.append(final.assign(sweep=sweep, optimizer=first.attrs["optimizer"], metric=panel.metric))
+    parameter = first.attrs["sweep_parameter"].replace("_", " ")
+    grid[1, 0].set_xlabel("Training time (s)")
+    grid[1, 1].set(xlabel=parameter.capitalize(), xscale="log" if isinstance(norm, LogNorm) else "linear")
+    figure.colorbar(ScalarMappable(norm, _COLORS), ax=grid, label=parameter.capitalize(), aspect=40, pad=0.01)
+    figure.suptitle(f"{first.attrs['optimizer_label']} on {first.attrs['dataset_label']}", fontsize=8.5)
+    return figure, pd.concat(tables, ignore_index=True)
+
+
+def _norm(values: list[float]) -> Normalize:
+    return (LogNorm if min(values) > 0 else Normalize)(min(values), max(values))
+
+
+def _values(cube: xr.Dataset, panel: Panel) -> xr.DataArray:
+    return cube["value"].sel(metric=panel.metric)
+
+
+def _final(value: float, curve: xr.Dataset, cube: xr.Dataset) -> dict[str, Any]:
+    last = curve.isel(time=-1)
+    summary = {name: float(last[name]) for name in ("median", "mean", "std", "lower", "upper")}
+    return {"value": value, **summary, "survived": survived_fraction(cube)}
+
+
+def _draw_final(axes: Axes, final: pd.DataFrame, norm: Normalize) -> None:
+    finite = final[np.isfinite(final["median"])]
+    axes.plot(finite["value"], finite["median"], color="#999999", linewidth=0.8, zorder=1)
+    for row in finite.itertuples():
+        color = _COLORS(norm(row.value))
+        bounds = [bound if np.isfinite(bound) else row.median for bound in (row.lower, row.upper)]
+        axes.plot([row.value] * 2, bounds, color=color, linewidth=1.4)
+        axes.plot(row.value, row.median, "o", color=color, markersize=4)
+    for row in final[~np.isfinite(final["median"])].itertuples():
+        axes.axvline(row.value, color=_COLORS(norm(row.value)), linewidth=0.8, linestyle=":")
+        axes.plot(row.value, 0.97, "X", color="#555555", markersize=5, transform=axes.get_xaxis_transform())
+    for row in final[(final["survived"] < 1) & np.isfinite(final["median"])].itertuples():
+        text = f"{100 * row.survived:.0f} %"
+        axes.annotate(text, (row.value, row.median), xytext=(0, 5), textcoords="offset points", fontsize=5, ha="center")
+
+
+def _limit(axes: Axes, curves: dict[float, xr.Dataset], panel: Panel) -> None:
+    medians = np.concatenate([curve["median"].values for curve in curves.values()])
+    medians = medians[np.isfinite(medians) & ((medians > 0) | (panel.scale != "log"))]
+    if not len(medians):
+        return
+    if panel.scale == "log":
+        start = np.median([float(curve["median"][0]) for curve in curves.values()])
+        low, high = float(medians.min()), float(min(medians.max(), 3 * start))
+        axes.set_ylim(max(low, high * 1e-6) / 1.1, high * 1.1)
+    else:
+        axes.set_ylim(medians.min() - 0.02, medians.max() + 0.02)

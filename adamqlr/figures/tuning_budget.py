@@ -1,0 +1,84 @@
+"""What a tuning budget buys: the best objective against the number of trials spent."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from adamqlr.config import TUNING
+from adamqlr.figures.panels import COLUMNS
+from adamqlr.figures.style import TEXT_WIDTH, line_style, order
+from adamqlr.results.statistics import Resampling
+
+Array = NDArray[np.float64]
+
+
+def draw(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
+    """Draw, for each dataset and optimizer, the objective of the trial that a search of n trials would choose.
+
+    Trials are independent draws, so that any order of them might have happened: lines are medians over random orders;
+    the numbers have the 2.5 and 97.5 percentiles as well, which would hide each other as bands.
+    """
+    datasets = study[TUNING][suite].children
+    columns = min(COLUMNS, len(datasets))
+    rows = -(-len(datasets) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(TEXT_WIDTH, 2.1 * rows + 0.7), squeeze=False)
+    tables, labels = [], {}
+    for axes, (dataset, node) in zip(grid.flat, datasets.items(), strict=False):
+        for optimizer, leaf in sorted(node.children.items(), key=lambda child: order(child[0])):
+            trials = leaf.to_dataset()
+            labels[optimizer] = trials.attrs["optimizer_label"]
+            table = _curve(trials, resampling).assign(dataset=dataset, optimizer=optimizer)
+            axes.plot(table["trials"], table["median"].where(np.isfinite(table["median"])), **line_style(optimizer))
+            tables.append(table)
+            axes.set_title(trials.attrs["dataset_label"])
+            axes.set_ylabel("Best " + trials.attrs["objective"].replace("_", " "))
+        axes.set(xlabel="Trials", xscale="log", yscale="log")
+        _limit_to_progress(axes, pd.concat([table for table in tables if table["dataset"].iloc[0] == dataset]))
+    for axes in grid.flat[len(datasets) :]:
+        axes.set_axis_off()
+    handles = [Line2D([], [], label=label, **line_style(key)) for key, label in labels.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), fontsize=7)
+    return figure, pd.concat(tables, ignore_index=True)
+
+
+def best_so_far(values: Array, orders: NDArray[np.int64]) -> Array:
+    """Return the objective that a search would choose after each of its trials.
+
+    As in the search itself, this is the lowest value at the last rung that any trial has reached with a finite value;
+    +inf before there is one.
+
+    Args:
+        values: The objective, of shape (trial, rung); NaN or ±inf where a rung was not reached.
+        orders: Orders of the trials, of shape (orders, trial).
+
+    Returns:
+        Shape (orders, trial).
+    """
+    finite = np.where(np.isfinite(values), values, np.inf)
+    lowest = np.minimum.accumulate(finite[orders], axis=1)
+    reached = np.isfinite(lowest)
+    last = values.shape[1] - 1 - np.argmax(reached[..., ::-1], axis=-1)
+    return np.take_along_axis(lowest, last[..., None], axis=-1)[..., 0]
+
+
+def _curve(trials: xr.Dataset, resampling: Resampling) -> pd.DataFrame:
+    values = trials["value"].transpose("trial", "rung").values
+    generator = np.random.default_rng(resampling.seed)
+    orders = np.array([generator.permutation(len(values)) for _ in range(resampling.resamples)])
+    best = best_so_far(values, orders)
+    lower, median, upper = np.quantile(best, [0.025, 0.5, 0.975], axis=0, method="inverted_cdf")
+    spent = np.arange(1, len(values) + 1)
+    return pd.DataFrame({"trials": spent, "median": median, "lower": lower, "upper": upper})
+
+
+def _limit_to_progress(axes: plt.Axes, table: pd.DataFrame) -> None:
+    """Leave the heights out from which the first trials come down."""
+    finite = table[np.isfinite(table["median"]) & (table["median"] > 0)]
+    if not finite.empty:
+        low, high = finite["median"].min(), finite["median"].quantile(0.98)
+        margin = max(high / low, 1.01) ** 0.05
+        axes.set_ylim(low / margin, high * margin)

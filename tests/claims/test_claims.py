@@ -1,0 +1,234 @@
+"""Claims: intervals against scipy and by hand, and what verdicts follow."""
+
+import json
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adamqlr.claims.catalog import CLAIMS
+from adamqlr.claims.judge import Judgment, Verdict, divide, judge_ratio, judge_spread, performance
+from adamqlr.claims.render import render_claims
+from adamqlr.config import StudyConfig, parse_config
+from adamqlr.results.cube import build_cube, write_cube
+from adamqlr.results.provenance import provenance
+from adamqlr.results.runs import runs_dataset
+from adamqlr.results.study import write_study
+from adamqlr.settings import ClaimsConfig
+from adamqlr.training.history import History
+
+_spec = spec_from_file_location("histories", Path(__file__).parents[1] / "results" / "histories.py")
+_module = module_from_spec(_spec)
+_spec.loader.exec_module(_module)
+
+INF, NAN = float("inf"), float("nan")
+SETTINGS = ClaimsConfig(resamples=4000)
+
+
+def runs(*values: float) -> xr.DataArray:
+    return xr.DataArray(list(values), dims="seed")
+
+
+def test_ratios_agree_with_scipys_bootstrap() -> None:
+    generator = np.random.default_rng(0)
+    above, below = generator.normal(3, 0.3, 50), generator.normal(2, 0.2, 50)
+    ours = judge_ratio(runs(*above), [runs(*below)], 1.1, SETTINGS)
+    reference = scipy.stats.bootstrap(
+        (above, below),
+        lambda a, b, axis: np.median(a, axis=axis) / np.median(b, axis=axis),
+        n_resamples=4000,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    # Both are of 4,000 random resamples; the tolerance is several times their Monte Carlo error.
+    assert ours.estimate == np.median(above) / np.median(below)
+    assert ours.lower == pytest.approx(reference.low, abs=0.03)
+    assert ours.upper == pytest.approx(reference.high, abs=0.03)
+    assert ours.verdict is Verdict.REFUTED
+
+
+def test_by_hand() -> None:
+    assert judge_ratio(runs(2, 2, 2), [runs(4, 4, 4), runs(1, 1, 1)], 2, SETTINGS) == Judgment(2, 2, 2, 2)
+    assert judge_spread([runs(3, 3), runs(1, 1), runs(2, 2)], 2, SETTINGS) == Judgment(3, 3, 3, 2)
+    assert divide(np.array([0.0, 1, 0, INF, 1, INF]), np.array([0.0, 0, 1, 1, INF, INF])).tolist()[:5] == [
+        1,
+        INF,
+        0,
+        INF,
+        0,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("judgment", "verdict"),
+    [
+        (Judgment(1, 0.9, 1.1, 1.1), "supported"),
+        (Judgment(1, 0.9, 1.2, 1.1), "undecided"),
+        (Judgment(1.2, 1.11, 1.3, 1.1), "refuted"),
+        (Judgment(0.5, 0.5, 0.7, 0.5, at_least=True), "supported"),
+        (Judgment(0.5, 0.2, 0.7, 0.5, at_least=True), "undecided"),
+        (Judgment(0.1, 0.0, 0.2, 0.5, at_least=True), "refuted"),
+    ],
+)
+def test_verdicts_follow_from_the_interval(judgment: Judgment, verdict: str) -> None:
+    assert str(judgment.verdict) == verdict
+
+
+def test_divergence_decides_against_the_one_that_diverged_and_nothing_where_both_did() -> None:
+    good, bad = runs(1, 1, 1), runs(INF, INF, INF)
+    assert judge_ratio(bad, [good], 1.1, SETTINGS).verdict is Verdict.REFUTED
+    assert judge_ratio(good, [bad], 1.1, SETTINGS).verdict is Verdict.SUPPORTED
+    both = judge_ratio(bad, [bad], 1.1, SETTINGS)
+    assert (both.lower, both.upper, both.verdict) == (0, INF, Verdict.UNDECIDED)
+
+
+@given(
+    values=st.lists(st.floats(0.1, 10), min_size=2, max_size=9),
+    others=st.lists(st.floats(0.1, 10), min_size=2, max_size=9),
+    diverged=st.integers(0, 8),
+)
+@settings(max_examples=50, deadline=None)
+def test_a_diverged_run_never_helps_its_claim(values: list[float], others: list[float], diverged: int) -> None:
+    worse = list(values)
+    worse[diverged % len(values)] = INF
+    settings = ClaimsConfig(resamples=200)
+    before, after = (judge_ratio(runs(*v), [runs(*others)], 1.1, settings) for v in (values, worse))
+    assert after.estimate >= before.estimate
+    assert after.lower >= before.lower
+    assert after.upper >= before.upper
+
+
+STUDY = parse_config(
+    {
+        "name": "made-up",
+        "datasets": ["digits", "diabetes"],
+        "optimizers": ["adam", "adam_untuned", "adamqlr", "adamqlr_untuned", "adamqlr_hessian", "kfac"],
+        "sensitivity": {
+            "damping": {"dataset": "digits", "optimizer": "adamqlr", "parameter": "damping", "values": [0.01, 1]},
+            "scale": {"dataset": "digits", "optimizer": "adamqlr", "parameter": "lr_rescaling", "values": [0.5, 1, 2]},
+        },
+    },
+    "test",
+)
+
+
+def flat_history(seed: int, final: float, duration: float, accuracy: bool) -> History:
+    """Make a history that falls from 1 to ``final`` in equal factors."""
+    made = History(seed)
+    for record in range(11):
+        value = final ** (record / 10) * (1 + 1e-3 * seed)
+        metrics = {"train_loss": value, "test_loss": value}
+        made.append(record, duration * record / 10, metrics | ({"test_accuracy": 1 - value} if accuracy else {}))
+    return made
+
+
+def cube_file(
+    folder: Path, config: StudyConfig, dataset: str, optimizer: str, final: float, duration: float = 1.0, **labels: str
+) -> Path:
+    attrs: dict[str, Any] = provenance(
+        config,
+        suite="epochs",
+        dataset=dataset,
+        optimizer=optimizer,
+        seeds=[0, 1, 2],
+        hyperparameters={},
+        device="a CPU",
+        **labels,
+    )
+    histories = [flat_history(seed, final, duration, dataset == "digits") for seed in range(3)]
+    path = folder / f"{dataset}_{optimizer}_{labels.get('sweep', '')}_{labels.get('sweep_point', '')}.nc"
+    write_cube(path, build_cube([runs_dataset(histories, attrs)], 100))
+    return path
+
+
+@pytest.fixture(scope="module")
+def study_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("claims")
+    finals = {
+        ("digits", "adam"): 0.1,
+        ("digits", "adam_untuned"): 0.2,
+        ("digits", "adamqlr"): 0.05,
+        ("digits", "adamqlr_untuned"): 0.1,
+        ("digits", "adamqlr_hessian"): 0.2,
+        ("digits", "kfac"): 0.3,
+        ("diabetes", "adam"): 0.1,
+        ("diabetes", "adam_untuned"): 0.1,
+        ("diabetes", "adamqlr"): 0.2,
+        ("diabetes", "adamqlr_untuned"): 0.4,
+        ("diabetes", "adamqlr_hessian"): 0.1,
+        ("diabetes", "kfac"): 0.09,
+    }
+    parts = [cube_file(folder, STUDY, *pair, final) for pair, final in finals.items()]
+    for sweep, ends in (("damping", {"0.01": 0.1, "1": 0.15}), ("scale", {"0.5": 0.1, "1": 0.2, "2": 0.1})):
+        parameter = STUDY.sweep(sweep).parameter
+        for point, final in ends.items():
+            labels = {"sweep": sweep, "sweep_parameter": parameter, "sweep_point": point}
+            parts.append(cube_file(folder, STUDY, "digits", "adamqlr", final, **labels))
+    write_study(parts, folder / "study.nc")
+    return folder / "study.nc"
+
+
+def test_each_claim_gets_its_verdict_where_the_study_speaks_of_it(study_file: Path, tmp_path: Path) -> None:
+    render_claims(study_file, None, tmp_path / "claims")
+    table = pd.read_csv(tmp_path / "claims.csv").set_index(["claim", "dataset"])
+    verdicts = table["verdict"].to_dict()
+    assert verdicts == {
+        ("untuned_adamqlr", "digits"): "supported",
+        ("untuned_adamqlr", "diabetes"): "refuted",
+        ("tuned_adamqlr", "digits"): "supported",
+        ("tuned_adamqlr", "diabetes"): "refuted",
+        ("heuristics_vary", "2 datasets"): "supported",
+        ("untuned_pair", "digits"): "supported",
+        ("untuned_pair", "diabetes"): "refuted",
+        ("curvature", "digits"): "supported",
+        ("curvature", "diabetes"): "refuted",
+        ("initial_damping", "damping"): "supported",
+        ("rescaling", "scale"): "refuted",
+    }
+    assert table.loc[("tuned_adamqlr", "digits"), "estimate"] == pytest.approx(0.5)
+    assert table.loc[("rescaling", "scale"), "estimate"] == pytest.approx(2)
+    # K-FAC ends lowest on diabetes, Adam on digits.
+    assert "÷ K-FAC" in table.loc[("untuned_adamqlr", "diabetes"), "quantity"]
+    assert "÷ Adam" in table.loc[("untuned_adamqlr", "digits"), "quantity"]
+    text = (tmp_path / "claims.md").read_text()
+    for claim in CLAIMS:
+        assert claim.statement in text
+    assert "- Damping improves AdamQLR." in text.partition("Nothing in this study speaks of")[2]
+    assert "<table" in (tmp_path / "claims.html").read_text()
+
+
+def test_the_margin_is_the_configurations(study_file: Path, tmp_path: Path) -> None:
+    lenient = STUDY.model_copy(update={"claims": ClaimsConfig(margin=5, flatness=1.2)})
+    render_claims(study_file, lenient, tmp_path / "claims")
+    verdicts = pd.read_csv(tmp_path / "claims.csv").set_index(["claim", "dataset"])["verdict"]
+    assert verdicts["untuned_adamqlr", "diabetes"] == "supported"
+    assert verdicts["initial_damping", "damping"] == "refuted"
+
+
+def test_runtime_is_compared_when_the_first_has_ended(tmp_path: Path) -> None:
+    config = STUDY.model_copy(update={"sensitivity": {}})
+    parts = [
+        cube_file(tmp_path, config, "diabetes", "adam", 0.1, duration=1),
+        cube_file(tmp_path, config, "diabetes", "adamqlr_untuned", 0.1, duration=10),
+    ]
+    write_study(parts, tmp_path / "study.nc")
+    render_claims(tmp_path / "study.nc", config, tmp_path / "claims")
+    row = pd.read_csv(tmp_path / "claims.csv").set_index("claim").loc["untuned_adamqlr"]
+    # After a tenth of its run AdamQLR has done one of its ten equal factors.
+    assert row["estimate"] == pytest.approx(0.1**0.1 / 0.1, rel=0.01)
+    assert row["verdict"] == "refuted"
+
+
+def test_performance_is_lower_the_better_at_any_time(study_file: Path) -> None:
+    cube = xr.load_dataset(study_file, group="epochs/digits/adam")
+    assert cube.attrs["loss"] == "cross_entropy"
+    np.testing.assert_allclose(performance(cube), 0.1 * (1 + 1e-3 * np.arange(3)))
+    np.testing.assert_allclose(performance(cube, 0.0), performance(cube, cube["time"].values[0]))
+    assert json.loads(cube.attrs["seeds"]) == [0, 1, 2]

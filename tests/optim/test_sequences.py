@@ -1,0 +1,181 @@
+"""Logits for every position of a sequence, and the transformers that make them."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacfwd, jacrev
+from torch.nn import functional
+
+from adamqlr import AdamQLR
+from adamqlr.optim.adam import Adam
+from adamqlr.optim.losses import CrossEntropy
+from adamqlr.optim.output_fisher import CategoricalFisher
+from adamqlr.problems.gpt2 import Gpt2
+from adamqlr.settings import TransformerConfig
+
+ROWS, CLASSES, LENGTH = 3, 4, 5
+
+
+def dense_output_hessian(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Return the Hessian of PyTorch's own loss, shape (outputs, outputs)."""
+    hessian = torch.autograd.functional.hessian(
+        lambda out: functional.cross_entropy(out.view_as(outputs), targets, label_smoothing=smoothing),
+        outputs.flatten(),
+    )
+    assert isinstance(hessian, Tensor)
+    return hessian
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("positions", [(LENGTH,), (2, 3)], ids=["sequence", "image"])
+def test_the_output_hessian_is_the_dense_one(positions: tuple[int, ...], smoothing: float) -> None:
+    torch.manual_seed(0)
+    outputs = torch.randn(ROWS, CLASSES, *positions, dtype=torch.float64)
+    targets = torch.randint(CLASSES, (ROWS, *positions))
+    loss = CrossEntropy(smoothing)
+    units = torch.eye(outputs.numel(), dtype=torch.float64)
+    ours = torch.stack(
+        [loss.hessian_vector_product(outputs, targets, unit.view_as(outputs)).flatten() for unit in units]
+    )
+    torch.testing.assert_close(ours, dense_output_hessian(outputs, targets, smoothing), rtol=1e-9, atol=1e-14)
+    rows = outputs.movedim(1, -1).reshape(-1, CLASSES)
+    per_target = functional.cross_entropy(rows, targets.flatten(), label_smoothing=smoothing)
+    torch.testing.assert_close(loss(outputs, targets), per_target)
+
+
+def test_exact_cotangents_are_a_square_root_of_each_cases_hessian() -> None:
+    torch.manual_seed(0)
+    outputs = torch.randn(ROWS, CLASSES, LENGTH, dtype=torch.float64)
+    columns = [column[0].flatten() for column in CategoricalFisher().exact_cotangents(outputs)]
+    assert len(columns) == CLASSES * LENGTH
+    first = dense_output_hessian(outputs[:1], torch.zeros(1, LENGTH, dtype=torch.int64))
+    torch.testing.assert_close(sum(torch.outer(c, c) for c in columns), first, rtol=1e-9, atol=1e-14)
+
+
+def test_sampled_cotangents_have_the_exact_ones_second_moment() -> None:
+    torch.manual_seed(0)
+    case = torch.randn(1, 3, 2, dtype=torch.float64)
+    drawn = CategoricalFisher().sample_cotangent(case.expand(40_000, 3, 2)).flatten(1)
+    expected = dense_output_hessian(case, torch.zeros(1, 2, dtype=torch.int64))
+    torch.testing.assert_close(drawn.T @ drawn / len(drawn), expected, rtol=0, atol=5e-3)
+
+
+def gpt2() -> nn.Module:
+    return Gpt2(TransformerConfig(layers=1, heads=2, width=4, length=LENGTH), vocabulary=CLASSES)
+
+
+class Attention(nn.Module):
+    """One causal attention in PyTorch's fused form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(CLASSES, 4)
+        self.projections = nn.Linear(4, 12)
+        self.output = nn.Linear(4, CLASSES)
+
+    def attend(self, *heads: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(*heads, is_causal=True)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        heads = self.projections(self.embedding(tokens)).unflatten(-1, (3, 2, 2)).permute(2, 0, 3, 1, 4)
+        return self.output(self.attend(*heads).transpose(1, 2).flatten(2)).transpose(1, 2)
+
+
+class FlashAttention(Attention):
+    """The same, with the choice of the fused kernel made inside."""
+
+    def attend(self, *heads: Tensor) -> Tensor:
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION):
+            return super().attend(*heads)
+
+
+class EncoderLayer(nn.Module):
+    """PyTorch's own transformer layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(CLASSES, 4)
+        self.layer = nn.TransformerEncoderLayer(4, 2, 4, dropout=0.0, batch_first=True)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.layer(self.embedding(tokens)).transpose(1, 2)
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "gpt2": gpt2,
+    "fused attention": Attention,
+    "PyTorch's layer": EncoderLayer,
+}
+
+
+def text(rows: int) -> tuple[Tensor, Tensor]:
+    """Draw tokens, and targets that can be learnt: made up."""
+    tokens = torch.randint(CLASSES, (rows, LENGTH))
+    return tokens, (tokens + 1) % CLASSES
+
+
+def dense_curvature(model: nn.Module, curvature: str, tokens: Tensor, targets: Tensor) -> Tensor:
+    """Return C = Jᵀ H J, or the loss's Hessian, from functions of PyTorch alone, in the order of the parameters."""
+    names, shapes = zip(*((name, p.shape) for name, p in model.named_parameters()), strict=True)
+    theta = nn.utils.parameters_to_vector(model.parameters()).detach()
+
+    def outputs(values: Tensor) -> Tensor:
+        pieces = values.split([shape.numel() for shape in shapes])
+        named = {name: piece.view(shape) for name, piece, shape in zip(names, pieces, shapes, strict=True)}
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            return functional_call(model, named, (tokens,))
+
+    if curvature == "hessian":
+        return jacfwd(jacrev(lambda values: functional.cross_entropy(outputs(values), targets)))(theta)
+    jacobian = jacfwd(outputs)(theta).flatten(0, 2)
+    return jacobian.T @ dense_output_hessian(outputs(theta), targets) @ jacobian
+
+
+@pytest.mark.parametrize("curvature", ["fisher", "hessian"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_curvature_is_that_of_the_dense_matrix(network: str, curvature: Any) -> None:
+    torch.manual_seed(1)
+    model = NETWORKS[network]().double()
+    optimizer = AdamQLR(model, "cross_entropy", curvature=curvature, damping=0.1, adapt_damping=False, lr_clipping=0.1)
+    for step in range(3):
+        tokens, targets = text(6)
+        before = copy.deepcopy(model)
+        theta = nn.utils.parameters_to_vector(before.parameters()).detach()
+        info = optimizer.step(tokens, targets)
+        direction = (theta - nn.utils.parameters_to_vector(model.parameters()).detach()) / info.lr
+        matrix = dense_curvature(before, curvature, tokens, targets) + 0.1 * torch.eye(len(theta), dtype=torch.float64)
+        assert float(info.curvature) == pytest.approx(float(direction @ matrix @ direction), rel=1e-8), step
+
+
+def test_tied_embeddings_stay_tied() -> None:
+    model = gpt2()
+    assert isinstance(model, Gpt2)
+    AdamQLR(model, "cross_entropy").step(*text(6))
+    assert model.network.lm_head.weight is model.network.transformer.wte.weight
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_steps_reduce_the_loss(network: str) -> None:
+    torch.manual_seed(2)
+    model = NETWORKS[network]()
+    optimizer = AdamQLR(model, "cross_entropy", lr_clipping=0.1)
+    tokens, targets = text(32)
+    losses = [float(optimizer.step(tokens, targets).loss) for _ in range(25)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("curvature", ["fisher", "hessian"])
+def test_an_operation_without_second_derivatives_is_named(curvature: Any) -> None:
+    model, minibatch = FlashAttention(), text(6)
+    optimizer = AdamQLR(model, "cross_entropy", curvature=curvature)
+    with pytest.raises(
+        RuntimeError, match=r"aten::_scaled_dot_product_flash_attention.*attn_implementation='eager'"
+    ) as caught:
+        optimizer.step(*minibatch)
+    assert "\n" not in str(caught.value)
+    # Optimizers of the first order do not mind.
+    Adam(model, "cross_entropy", lr=1e-3).step(*minibatch)
