@@ -1,22 +1,18 @@
 """AdamQLR: Adam's direction with K-FAC's learning-rate selection and damping."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adam import adam
 
-from adamqlr.optim.curvature import (
-    HessianLinearization,
-    Linearization,
-    fisher_quadratic_form,
-    preserved_buffers,
-)
 from adamqlr.optim.damping import DampingRule
-from adamqlr.optim.flat import FlatGradient, FlatParameters
+from adamqlr.optim.dispatch import network_of
+from adamqlr.optim.flat import FlatParameters
 from adamqlr.optim.losses import Loss, resolve_loss
 from adamqlr.optim.minibatch import check_not_empty
+from adamqlr.optim.network import Curvature, LocalModel
 from adamqlr.optim.options import require
+from adamqlr.optim.watched import WatchedOptimizer
 
 
 class AdamQLRInfo(NamedTuple):
@@ -43,7 +39,7 @@ class AdamQLRInfo(NamedTuple):
     true_change: Tensor
 
 
-class AdamQLR(torch.optim.Optimizer):
+class AdamQLR(WatchedOptimizer):
     """Adam's update direction, with learning rate and damping from a quadratic model of the loss.
 
     Every step minimizes M(θ − α d) over α on the minibatch, where d = m̂ / (√v̂ + ε) is Adam's direction and M has the
@@ -88,7 +84,7 @@ class AdamQLR(torch.optim.Optimizer):
         damping_increase: float = 2.0,
         min_damping: float = 1e-8,
         adapt_damping: bool = True,
-        curvature: Literal["fisher", "hessian"] = "fisher",
+        curvature: Curvature = "fisher",
         lr_clipping: float | None = None,
         lr_rescaling: float = 1.0,
         weight_decay: float = 0.0,
@@ -111,11 +107,13 @@ class AdamQLR(torch.optim.Optimizer):
         self._flat = FlatParameters(model)
         super().__init__(self._flat.parameters, options)
         self._moment, self._second_moment = self._flat.zeros(), self._flat.zeros()
-        self._gradient = FlatGradient(self._flat)
+        self._network = network_of(model, self.loss, self._flat)
         self._descent = self._flat.zeros()
         self._descent_views = self._flat.views(self._descent)
         self._step = torch.zeros((), dtype=torch.float32, device=self._flat.buffer.device)
-        self._damping = torch.full((), damping, dtype=self._flat.buffer.dtype, device=self._flat.buffer.device)
+        self._damping = self._flat.scalar(damping)
+        self._tiny = self._flat.buffer.new_tensor(torch.finfo(self._flat.buffer.dtype).tiny)
+        self._rule_options: tuple[float, ...] = ()
         self._publish_state()
 
     @property
@@ -123,80 +121,66 @@ class AdamQLR(torch.optim.Optimizer):
         """The current damping λ, a 0-d tensor."""
         return self._damping.clone()
 
-    def step(self, inputs: Tensor, targets: Tensor) -> AdamQLRInfo:  # type: ignore[override]
-        """Take one step on a minibatch.
-
-        Args:
-            inputs: What the model is called with; its first dimension is the batch.
-            targets: What the loss compares the outputs with.
-
-        Raises:
-            ValueError: The minibatch is empty.
-        """
+    def _take_step(self, inputs: Tensor, targets: Tensor) -> AdamQLRInfo:
         check_not_empty(inputs)
         self._flat.check_bound()
-        group = self.param_groups[0]
-        with torch.enable_grad():
-            linearize = Linearization if group["curvature"] == "fisher" else HessianLinearization
-            local = linearize(self.model, self.loss, self._flat.parameters, inputs, targets)
-            self._gradient.assign(local.gradients)
-            self._update_descent()
-            if isinstance(local, Linearization):
-                undamped = fisher_quadratic_form(local, self.loss, targets, [self._descent_views])[0, 0]
-            else:
-                undamped = local.quadratic_form(self._descent_views)
-        return self._finish(local.loss, undamped, inputs, targets)
+        local = self._network.linearize(inputs, targets, self.param_groups[0]["curvature"])
+        self._update_descent()
+        return self._finish(local, local.quadratic_form(self._descent_views))
 
-    @torch.no_grad()
     def _update_descent(self) -> None:
         """Update Adam's moments and the descent direction −d = −m̂ / (√v̂ + ε)."""
         group = self.param_groups[0]
         beta1, beta2 = group["betas"]
         # One fused Adam step of size 1 from the origin lands on −d.
         self._descent.zero_()
-        adam(
+        self._step.add_(1)
+        torch._fused_adam_(
             [self._descent],
-            [self._gradient.buffer],
+            [self._network.gradient.buffer],
             [self._moment],
             [self._second_moment],
             [],
             [self._step],
-            fused=True,
-            amsgrad=False,
+            lr=1.0,
             beta1=beta1,
             beta2=beta2,
-            lr=1.0,
             weight_decay=0.0,
             eps=group["eps"],
+            amsgrad=False,
             maximize=False,
         )
 
-    @torch.no_grad()
-    def _finish(self, loss: Tensor, undamped: Tensor, inputs: Tensor, targets: Tensor) -> AdamQLRInfo:
+    def _finish(self, local: LocalModel, undamped: Tensor) -> AdamQLRInfo:
         """Choose α, move the parameters, measure ρ and adapt λ."""
         group = self.param_groups[0]
         theta, descent = self._flat.buffer, self._descent
-        negative_slope = torch.dot(self._gradient.buffer, descent)
+        negative_slope = torch.linalg.vecdot(self._network.gradient.buffer, descent)
         slope = -negative_slope
-        curvature = torch.addcmul(undamped, self._damping, torch.dot(descent, descent))
-        # A vanished gradient leaves nothing to do, and 0/0 must not undo what was learnt.
-        lr = torch.where(slope == 0, slope, slope / curvature)
+        # The smallest number makes no difference but to a vanished gradient: 0/0 must not undo what was learnt.
+        curvature = torch.addcmul(undamped + self._tiny, self._damping, torch.linalg.vecdot(descent, descent))
+        lr = slope / curvature
         if group["lr_clipping"] is not None:
             lr = lr.clamp(-group["lr_clipping"], group["lr_clipping"])
         if group["lr_rescaling"] != 1:
             lr = lr * group["lr_rescaling"]
         before = theta.clone() if group["weight_decay"] else theta
-        theta.addcmul_(descent, lr)
-        with preserved_buffers(self.model):
-            true_change = self.loss(self.model(inputs), targets) - loss
+        theta.addcmul_(descent, lr.unsqueeze(-1) if self._flat.members else lr)
+        true_change = local.loss_after(lr) - local.loss
         if group["weight_decay"]:
             theta.sub_(before, alpha=group["weight_decay"])
         model_change = lr * torch.addcmul(negative_slope, lr, curvature, value=0.5)
         rho = true_change / model_change
-        if group["adapt_damping"]:
-            rule = DampingRule(group["damping_decrease"], group["damping_increase"], group["min_damping"])
-            self._damping.copy_(rule(self._damping, rho))
-        return AdamQLRInfo(loss, lr, curvature, slope, self._damping.clone(), rho, model_change, true_change)
+        damping = self._rule_of(group)(self._damping, rho) if group["adapt_damping"] else self._damping.clone()
+        self._damping.copy_(damping)
+        return AdamQLRInfo(local.loss, lr, curvature, slope, damping, rho, model_change, true_change)
+
+    def _rule_of(self, group: dict[str, Any]) -> DampingRule:
+        """Return the damping rule, made anew where its options have changed."""
+        options = (group["damping_decrease"], group["damping_increase"], group["min_damping"])
+        if options != self._rule_options:
+            self._rule, self._rule_options = DampingRule(*options, like=self._tiny), options
+        return self._rule
 
     def _publish_state(self) -> None:
         """Show the flat state as PyTorch's usual per-parameter state, so that ``state_dict`` needs nothing special."""

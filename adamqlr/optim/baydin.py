@@ -5,12 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adamqlr.optim.dispatch import network_of
 from adamqlr.optim.flat import FlatParameters
 from adamqlr.optim.losses import Loss, resolve_loss
-from adamqlr.optim.minibatch import GradientInfo, backward_pass
+from adamqlr.optim.minibatch import GradientInfo, check_not_empty
+from adamqlr.optim.watched import WatchedOptimizer
 
 
-class BaydinSGD(torch.optim.Optimizer):
+class BaydinSGD(WatchedOptimizer):
     """SGD whose learning rate follows its own gradient: α_t = α_{t−1} + β g_tᵀ g_{t−1}, θ ← θ − α_t g_t.
 
     Args:
@@ -29,21 +31,19 @@ class BaydinSGD(torch.optim.Optimizer):
         self.model, self.loss = model, resolve_loss(loss)
         self._flat = FlatParameters(model)
         super().__init__(self._flat.parameters, {"hypergradient_lr": hypergradient_lr})
-        self._lr = torch.full((), lr, dtype=self._flat.buffer.dtype, device=self._flat.buffer.device)
+        self._network = network_of(model, self.loss, self._flat)
+        self._lr = self._flat.scalar(lr)
         self._last_gradient = self._flat.zeros()
         self._publish_state()
 
-    @torch.no_grad()
-    def step(self, inputs: Tensor, targets: Tensor) -> GradientInfo:  # type: ignore[override]
-        """Take one step on a minibatch."""
+    def _take_step(self, inputs: Tensor, targets: Tensor) -> GradientInfo:
+        check_not_empty(inputs)
         self._flat.check_bound()
-        loss = backward_pass(self, self.model, self.loss, inputs, targets)
-        gradient = self._flat.gather(
-            [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._flat.parameters]
-        )
-        similarity = torch.dot(gradient, self._last_gradient)
+        loss = self._network.differentiate(inputs, targets)
+        gradient = self._network.gradient.buffer
+        similarity = torch.linalg.vecdot(gradient, self._last_gradient)
         self._lr.add_(similarity, alpha=self.param_groups[0]["hypergradient_lr"])
-        self._flat.buffer.addcmul_(gradient, self._lr, value=-1.0)
+        self._flat.buffer.addcmul_(gradient, self._lr.unsqueeze(-1), value=-1.0)
         self._last_gradient.copy_(gradient)
         return GradientInfo(loss, self._lr.clone())
 

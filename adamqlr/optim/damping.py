@@ -1,7 +1,5 @@
 """Levenberg–Marquardt adaptation of the damping λ (paper, section 3.2; Martens & Grosse 2015, section 6.5)."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -9,24 +7,28 @@ GOOD_RATIO = 0.75
 POOR_RATIO = 0.25
 
 
-class DampingRule(NamedTuple):
+class DampingRule:
     """How λ follows the reduction ratio ρ = true change of the loss / change predicted by the model.
 
-    Attributes:
+    Args:
         decrease: ω_dec, multiplies λ where ρ > 3/4.
         increase: ω_inc, multiplies λ where ρ < 1/4.
         minimum: λ never falls below.
+        like: A tensor of the dtype and on the device of λ.
         increase_on_nan: Whether a ρ that is not a number counts as poor (K-FAC) or leaves λ alone (AdamQLR).
     """
 
-    decrease: float
-    increase: float
-    minimum: float
-    increase_on_nan: bool = False
+    def __init__(
+        self, decrease: float, increase: float, minimum: float, like: Tensor, increase_on_nan: bool = False
+    ) -> None:
+        # Tensors, as arithmetic with Python's numbers takes twice the time.
+        self._decrease, self._increase, self._minimum, self._unchanged, self._good, self._poor = (
+            like.new_tensor(value) for value in (decrease, increase, minimum, 1.0, GOOD_RATIO, POOR_RATIO)
+        )
+        self._increase_on_nan = increase_on_nan
 
     def __call__(self, damping: Tensor, rho: Tensor) -> Tensor:
-        """Return the new damping λ, a 0-d tensor on the device of ``rho``."""
-        poor = ~(rho >= POOR_RATIO) if self.increase_on_nan else rho < POOR_RATIO
-        adapted = torch.where(rho > GOOD_RATIO, damping * self.decrease, damping)
-        adapted = torch.where(poor, damping * self.increase, adapted)
-        return adapted.clamp(min=self.minimum)
+        """Return the new damping λ for λ and ρ of one shape."""
+        poor = ~(rho >= self._poor) if self._increase_on_nan else rho < self._poor
+        factor = torch.where(rho > self._good, self._decrease, torch.where(poor, self._increase, self._unchanged))
+        return torch.maximum(damping * factor, self._minimum)

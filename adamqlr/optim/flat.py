@@ -10,12 +10,14 @@ class FlatParameters:
     """Lays a module's trainable parameters out in one buffer of n elements, each parameter a view of it.
 
     Dot products, moments and the step are then single kernels whatever the number of layers. Frozen parameters stay
-    where they are; a tied parameter appears once.
+    where they are; a tied parameter appears once. A module that holds several networks side by side says how many in
+    an attribute ``members``, which is the first dimension of its parameters; then there is a vector for each.
 
     Attributes:
         names: Names of the trainable parameters.
         parameters: The parameters themselves, their data views of ``buffer``.
-        buffer: θ, of shape (n,).
+        members: () for one network, (members,) for several.
+        buffer: θ, of shape (*members, n).
 
     Raises:
         ValueError: Nothing is trainable, or the parameters differ in dtype or device.
@@ -34,14 +36,17 @@ class FlatParameters:
                     f"parameters must share one dtype and device: {first_name} is {first.dtype} on {first.device}, "
                     f"{name} is {parameter.dtype} on {parameter.device}"
                 )
+        members = getattr(module, "members", None)
+        self.members = torch.Size([] if members is None else [int(members)])
         self.shapes = [parameter.shape for parameter in self.parameters]
-        self.sizes = [parameter.numel() for parameter in self.parameters]
+        self.sizes = [parameter.numel() // self.members.numel() for parameter in self.parameters]
         self.buffer = self.gather(self.parameters)
         self._bind()
 
     def _bind(self) -> None:
         for parameter, view in zip(self.parameters, self.views(self.buffer), strict=True):
             parameter.data = view
+        self._addresses = [parameter.data_ptr() for parameter in self.parameters]
 
     def check_bound(self) -> None:
         """Take the parameters up again where something (``module.to``, say) has given them new storage.
@@ -49,12 +54,7 @@ class FlatParameters:
         Raises:
             ValueError: They have moved to another dtype or device since the optimizer was made.
         """
-        start, offset = self.buffer.data_ptr(), 0
-        bound = True
-        for parameter, size in zip(self.parameters, self.sizes, strict=True):
-            bound = bound and parameter.data_ptr() == start + offset
-            offset += size * self.buffer.element_size()
-        if bound:
+        if [parameter.data_ptr() for parameter in self.parameters] == self._addresses:
             return
         for name, parameter in zip(self.names, self.parameters, strict=True):
             if (parameter.dtype, parameter.device) != (self.buffer.dtype, self.buffer.device):
@@ -63,27 +63,31 @@ class FlatParameters:
         self._bind()
 
     def views(self, flat: Tensor) -> list[Tensor]:
-        """Return views of ``flat``, of shape (n,), shaped as the parameters."""
-        pieces = flat.split(self.sizes)
+        """Return views of ``flat``, of shape (*members, n), shaped as the parameters."""
+        pieces = flat.split(self.sizes, dim=-1)
         return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
 
     def gather(self, tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
-        """Copy tensors shaped as the parameters into one vector of shape (n,)."""
-        return torch.cat([tensor.detach().reshape(-1) for tensor in tensors], out=out)
+        """Copy tensors shaped as the parameters into one vector of shape (*members, n)."""
+        return torch.cat([tensor.detach().reshape(*self.members, -1) for tensor in tensors], dim=-1, out=out)
 
     def zeros(self) -> Tensor:
-        """Return a zero vector of shape (n,)."""
+        """Return a zero vector of shape (*members, n)."""
         return torch.zeros_like(self.buffer)
+
+    def scalar(self, value: float | Tensor) -> Tensor:
+        """Return a number for each network, of shape ``members``, in the parameters' dtype and on their device."""
+        return torch.as_tensor(value, dtype=self.buffer.dtype, device=self.buffer.device).expand(self.members).clone()
 
 
 class FlatGradient:
-    """One buffer of n elements whose views are the parameters' ``grad``.
+    """One buffer of the size of θ whose views are the parameters' ``grad``.
 
     Args:
         flat: The parameters.
 
     Attributes:
-        buffer: g, of shape (n,).
+        buffer: g, of shape (*members, n).
         views: g as a tensor for each parameter.
     """
 
@@ -95,5 +99,11 @@ class FlatGradient:
     def assign(self, gradients: Sequence[Tensor]) -> None:
         """Copy the gradients in, and leave them where PyTorch's users look for them."""
         self._flat.gather(gradients, out=self.buffer)
+        self.publish()
+
+    def publish(self) -> None:
+        """Leave what the buffer holds where PyTorch's users look for gradients."""
+        if self._flat.parameters[-1].grad is self.views[-1]:
+            return
         for parameter, view in zip(self._flat.parameters, self.views, strict=True):
             parameter.grad = view

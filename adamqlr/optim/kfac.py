@@ -15,6 +15,7 @@ from adamqlr.optim.minibatch import check_not_empty
 from adamqlr.optim.options import require
 from adamqlr.optim.output_fisher import output_fisher
 from adamqlr.optim.quadratic import minimize_quadratic
+from adamqlr.optim.watched import WatchedOptimizer
 
 DAMPING_DECAY = 0.9
 
@@ -48,7 +49,7 @@ class KFACInfo(NamedTuple):
     momentum: Tensor
 
 
-class KFAC(torch.optim.Optimizer):
+class KFAC(WatchedOptimizer):
     """K-FAC (Martens & Grosse 2015; Grosse & Martens 2016) in the form of kfac-jax 0.0.3, without burn-in.
 
     Every step updates moving averages of the Fisher's Kronecker factors, preconditions the gradient to
@@ -136,16 +137,7 @@ class KFAC(torch.optim.Optimizer):
         """The current damping λ, a 0-d tensor."""
         return self._damping.clone()
 
-    def step(self, inputs: Tensor, targets: Tensor) -> KFACInfo:  # type: ignore[override]
-        """Take one step on a minibatch.
-
-        Args:
-            inputs: What the model is called with; its first dimension is the batch.
-            targets: What the loss compares the outputs with.
-
-        Raises:
-            ValueError: The minibatch is empty, or a layer was not called exactly once.
-        """
+    def _take_step(self, inputs: Tensor, targets: Tensor) -> KFACInfo:
         check_not_empty(inputs)
         self._flat.check_bound()
         group = self.param_groups[0]
@@ -215,7 +207,8 @@ class KFAC(torch.optim.Optimizer):
                 true_change = self.loss(self.model(inputs), targets) - loss
             rho = true_change / model_change
             if group["adapt_damping"]:
-                rule = DampingRule(DAMPING_DECAY, 1 / DAMPING_DECAY, group["min_damping"], increase_on_nan=True)
+                decay, minimum = DAMPING_DECAY, group["min_damping"]
+                rule = DampingRule(decay, 1 / decay, minimum, like=rho, increase_on_nan=True)
                 self._damping.copy_(rule(self._damping, rho))
         self._step += 1
         return KFACInfo(

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr.optim.losses import Loss, resolve_loss
-from adamqlr.optim.minibatch import GradientInfo, backward_pass, trainable_parameters
+from adamqlr.optim.minibatch import GradientInfo, gradients_of
 
 
 class SGD(torch.optim.SGD):
@@ -28,12 +28,14 @@ class SGD(torch.optim.SGD):
         weight_decay: float = 0.0,
     ) -> None:
         self.model, self.loss = model, resolve_loss(loss)
-        parameters = trainable_parameters(model)
+        self._gradients = gradients_of(model, self.loss)
+        parameters = self._gradients.parameters
         super().__init__(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
-        self._lr = torch.tensor(lr, device=parameters[0].device)
+        self._lr = torch.tensor(lr, device=parameters[0].device).expand(self._gradients.members)
 
     def step(self, inputs: Tensor, targets: Tensor) -> GradientInfo:  # type: ignore[override]
         """Take one step on a minibatch."""
-        loss = backward_pass(self, self.model, self.loss, inputs, targets)
+        with torch.no_grad():
+            loss = self._gradients(inputs, targets)
         super().step()
         return GradientInfo(loss, self._lr)

@@ -20,6 +20,10 @@ def mlp(outputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, outputs))
 
 
+def perceptron(outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, outputs))
+
+
 def convolutional(outputs: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(2, 3, 3, stride=2, padding=1, bias=False),
@@ -31,7 +35,7 @@ def convolutional(outputs: int) -> nn.Module:
     )
 
 
-NETWORKS = {"mlp": (mlp, (4,)), "convolutional": (convolutional, (2, 6, 6))}
+NETWORKS = {"mlp": (mlp, (4,)), "perceptron": (perceptron, (4,)), "convolutional": (convolutional, (2, 6, 6))}
 LOSSES = {
     "half_mse": lambda outputs, targets: 0.5 * functional.mse_loss(outputs, targets),
     "cross_entropy": functional.cross_entropy,
@@ -163,5 +167,6 @@ def test_every_quantity_equals_dense_matrices(network: str, loss: str, outputs: 
     ],
     ids=str,
 )
-def test_options_equal_dense_matrices(options: dict[str, float]) -> None:
-    assert_follows("mlp", "cross_entropy", 4, "fisher", **options)
+@pytest.mark.parametrize("network", ["mlp", "perceptron"])
+def test_options_equal_dense_matrices(network: str, options: dict[str, float]) -> None:
+    assert_follows(network, "cross_entropy", 4, "fisher", **options)

@@ -1,0 +1,220 @@
+"""Multilayer perceptrons with their passes written out: affine layers with ReLU between them.
+
+For networks this small the cost of a step is the number of its kernels and what they read, so that
+
+- the tangent pass takes over every layer's input from the forward pass;
+- the pre-activations of the first layer are linear in its parameters: after a step they are known without another
+  product with the minibatch;
+- several networks side by side (:class:`PerceptronPack`) take the same kernels as one.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from adamqlr.optim.flat import FlatParameters
+from adamqlr.optim.network import Curvature, DifferentiatedNetwork, LocalModel
+from adamqlr.optim.row_losses import RowLoss
+
+_threshold_backward = torch.ops.aten.threshold_backward
+
+
+class PerceptronPack(nn.Module):
+    """Several perceptrons of the same widths side by side, for minibatches of shape (members, rows, features).
+
+    Args:
+        networks: Perceptrons, the parameters of which are copied.
+
+    Attributes:
+        members: Their number, the first dimension of each parameter.
+    """
+
+    def __init__(self, networks: Sequence[nn.Sequential]) -> None:
+        super().__init__()
+        self.members = len(networks)
+        layers = [[layer for layer in network if isinstance(layer, nn.Linear)] for network in networks]
+        for index, same in enumerate(zip(*layers, strict=True)):
+            self.register_parameter(f"weight_{index}", nn.Parameter(torch.stack([layer.weight.data for layer in same])))
+            self.register_parameter(f"bias_{index}", nn.Parameter(torch.stack([layer.bias.data for layer in same])))
+
+    def layers(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """Return weight and bias of each layer, of shapes (members, outputs, inputs) and (members, outputs)."""
+        parameters = list(self.parameters())
+        return list(zip(parameters[0::2], parameters[1::2], strict=True))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return outputs of shape (members, rows, outputs), for each member's rows, or for the same rows (2-d)."""
+        features = inputs
+        for index, (weight, bias) in enumerate(self.layers()):
+            features = affine(torch.relu(features) if index else features, weight, bias)
+        return features
+
+
+def affine(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return features · weightᵀ + bias for each of several networks, of the same features (2-d) or of its own."""
+    if features.dim() == 3:
+        return torch.baddbmm(bias.unsqueeze(-2), features, weight.mT)
+    # One product for all networks.
+    together = torch.addmm(bias.flatten(), features, weight.flatten(0, 1).mT)
+    return together.unflatten(-1, bias.shape).movedim(-2, 0)
+
+
+def find_layers(model: nn.Module) -> list[nn.Module] | None:
+    """Return the modules whose hooks would be passed over, if ``model`` is a plain perceptron; else None.
+
+    It is one where it is a :class:`PerceptronPack`, or an ``nn.Sequential`` of ``nn.Linear`` with bias and ``nn.ReLU``
+    in turn, nothing frozen, shared or parametrized.
+    """
+    if type(model) is PerceptronPack:
+        return [model]
+    if type(model) is not nn.Sequential:
+        return None
+    layers = list(model)
+    kinds = [nn.Linear, nn.ReLU] * (len(layers) // 2) + [nn.Linear]
+    if [type(layer) for layer in layers] != kinds:
+        return None
+    expected = [parameter for layer in layers[0::2] for parameter in (layer.weight, layer.bias)]
+    found = list(model.parameters())
+    same = len(found) == len(expected) and all(one is other for one, other in zip(found, expected, strict=True))
+    return [model, *layers] if same and all(parameter.requires_grad for parameter in found) else None
+
+
+class PerceptronNetwork:
+    """A perceptron, or a pack of them.
+
+    Args:
+        modules: Modules whose hooks are passed over; where there are any, PyTorch differentiates the network.
+        loss: The loss.
+        flat: The parameters.
+        otherwise: What stands in for minibatches that are not matrices, with hooks, and under autocast.
+    """
+
+    def __init__(
+        self, modules: Sequence[nn.Module], loss: RowLoss, flat: FlatParameters, otherwise: DifferentiatedNetwork
+    ) -> None:
+        self.flat, self.loss, self.gradient = flat, loss, otherwise.gradient
+        self._modules, self._otherwise = modules, otherwise
+        parameters = flat.views(flat.buffer)
+        self.weights, self.biases = parameters[0::2], parameters[1::2]
+        self.affine: Callable[[Tensor, Tensor, Tensor], Tensor] = affine if flat.members else linear
+
+    def differentiate(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Set g and return L(θ; B)."""
+        if not self._applies_to(inputs, targets):
+            return self._otherwise.differentiate(inputs, targets)
+        return PerceptronModel(self, inputs, targets).loss
+
+    def linearize(self, inputs: Tensor, targets: Tensor, curvature: Curvature) -> LocalModel:
+        """Set g and return a model of the loss."""
+        if not self._applies_to(inputs, targets):
+            return self._otherwise.linearize(inputs, targets, curvature)
+        return PerceptronModel(self, inputs, targets, curvature)
+
+    def _applies_to(self, inputs: Tensor, targets: Tensor) -> bool:
+        return self.flat.members != () or (
+            inputs.dim() == 2
+            and inputs.dtype == self.flat.buffer.dtype
+            and not inputs.requires_grad
+            and self.loss.takes(targets)
+            and not torch.is_autocast_enabled(inputs.device.type)
+            and not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in self._modules)
+        )
+
+
+class PerceptronModel:
+    """The loss of a perceptron around its parameters: forward and backward passes are run when it is made.
+
+    Args:
+        network: The perceptron; its gradient is set.
+        inputs: Shape (…, rows, features).
+        targets: As the loss wants them.
+        curvature: Which matrix C is.
+
+    Attributes:
+        loss: L(θ; B).
+        features: Every layer's inputs.
+        outputs: The network's outputs.
+    """
+
+    def __init__(
+        self,
+        network: PerceptronNetwork,
+        inputs: Tensor,
+        targets: Tensor,
+        curvature: Curvature = "fisher",
+    ) -> None:
+        self._network, self._targets, self._curvature = network, targets, curvature
+        weights, biases, last = network.weights, network.biases, len(network.weights) - 1
+        self.features = features = [inputs]
+        self._first = current = network.affine(inputs, weights[0], biases[0])
+        for layer in range(1, last + 1):
+            features.append(torch.relu(current))
+            current = network.affine(features[layer], weights[layer], biases[layer])
+        self.outputs = current
+        self.loss, self._cotangent = network.loss.value_and_gradient(current, targets)
+        delta, gradients = self._cotangent, network.gradient.views
+        for layer in range(last, -1, -1):
+            if layer < last:
+                delta = _threshold_backward(torch.matmul(delta, weights[layer + 1]), features[layer + 1], 0)
+            _matmul_into(gradients[2 * layer], delta, features[layer])
+            torch.sum(delta, dim=-2, out=gradients[2 * layer + 1])
+        network.gradient.publish()
+
+    def quadratic_form(self, direction: Sequence[Tensor]) -> Tensor:
+        """Return dᵀ C d, for a direction of one tensor a parameter."""
+        tangents = self._tangents(direction)
+        self._first_tangent, tangent = tangents[0], tangents[-1]
+        form = self._network.loss.hessian_quadratic_form(self.outputs, tangent)
+        if self._curvature == "hessian" and len(tangents) > 1:
+            form = form + torch.linalg.vecdot(
+                self._cotangent.flatten(-2), self._second_tangent(direction, tangents).flatten(-2)
+            )
+        return form
+
+    def _tangents(self, direction: Sequence[Tensor]) -> list[Tensor]:
+        """Return the derivatives of every layer's outputs along d; those of the last layer are J d."""
+        tangents: list[Tensor] = []
+        for layer, features in enumerate(self.features):
+            tangent = self._network.affine(features, direction[2 * layer], direction[2 * layer + 1])
+            if layer:
+                tangent = _add_product(tangent, self._through_relu(tangents[-1], layer), self._network.weights[layer])
+            tangents.append(tangent)
+        return tangents
+
+    def _second_tangent(self, direction: Sequence[Tensor], tangents: Sequence[Tensor]) -> Tensor:
+        """Return the second derivatives of the outputs along d, which ReLU, being linear in pieces, adds nothing to."""
+        second: Tensor | None = None
+        for layer in range(1, len(self.features)):
+            inner = torch.matmul(self._through_relu(tangents[layer - 1], layer), direction[2 * layer].mT).mul_(2.0)
+            if second is not None:
+                inner = _add_product(inner, self._through_relu(second, layer), self._network.weights[layer])
+            second = inner
+        assert second is not None
+        return second
+
+    def _through_relu(self, tangent: Tensor, layer: int) -> Tensor:
+        return _threshold_backward(tangent, self.features[layer], 0)
+
+    def loss_after(self, lr: Tensor) -> Tensor:
+        """Return the loss where the parameters have moved by lr · d."""
+        network = self._network
+        current = torch.addcmul(self._first, self._first_tangent, lr[:, None, None] if lr.dim() else lr)
+        for weight, bias in zip(network.weights[1:], network.biases[1:], strict=True):
+            current = network.affine(current.relu_(), weight, bias)
+        return network.loss.value(current, self._targets)
+
+
+def _add_product(total: Tensor, features: Tensor, weight: Tensor) -> Tensor:
+    """Add features · weightᵀ to ``total``, in place."""
+    return total.addmm_(features, weight.mT) if total.dim() == 2 else total.baddbmm_(features, weight.mT)
+
+
+def _matmul_into(gradient: Tensor, delta: Tensor, features: Tensor) -> None:
+    """Set ``gradient`` to δᵀ · features."""
+    if features.shape[-1] < delta.shape[-1]:
+        # Products over many rows whose result is narrow take a fraction of the time the other way around.
+        gradient.copy_(torch.matmul(features.mT, delta).mT)
+    else:
+        torch.matmul(delta.mT, features, out=gradient)
