@@ -137,6 +137,11 @@ class KFAC(WatchedOptimizer):
         """The current damping λ, a 0-d tensor."""
         return self._damping.clone()
 
+    @property
+    def capturable(self) -> bool:
+        """Whether all steps run the same kernels, so that one can be captured as a CUDA graph and replayed."""
+        return self.param_groups[0]["inverse_period"] == 1
+
     def _take_step(self, inputs: Tensor, targets: Tensor) -> KFACInfo:
         check_not_empty(inputs)
         self._flat.check_bound()

@@ -67,11 +67,19 @@ class _SeparateGradients:
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
         check_not_empty(inputs)
-        for parameter in self.parameters:
-            parameter.grad = None
+        # On CUDA gradients stay in one place, where every captured graph leaves them; elsewhere they make room.
+        in_place = inputs.is_cuda
+        if not in_place:
+            for parameter in self.parameters:
+                parameter.grad = None
         with torch.enable_grad():
             value = self._loss(self._model(inputs), targets)
-            value.backward()
+            gradients = torch.autograd.grad(value, self.parameters, allow_unused=True)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            if in_place and gradient is not None and parameter.grad is not None:
+                parameter.grad.copy_(gradient)
+            else:
+                parameter.grad = gradient
         return value.detach()
 
 

@@ -212,9 +212,11 @@ def _add_product(total: Tensor, features: Tensor, weight: Tensor) -> Tensor:
 
 
 def _matmul_into(gradient: Tensor, delta: Tensor, features: Tensor) -> None:
-    """Set ``gradient`` to δᵀ · features."""
+    """Set ``gradient`` to δᵀ · features; networks side by side may share their features."""
     if features.shape[-1] < delta.shape[-1]:
         # Products over many rows whose result is narrow take a fraction of the time the other way around.
         gradient.copy_(torch.matmul(features.mT, delta).mT)
+    elif features.dim() < delta.dim():
+        gradient.copy_(torch.matmul(delta.mT, features))
     else:
         torch.matmul(delta.mT, features, out=gradient)

@@ -31,6 +31,8 @@ class OptimizerSpec:
         batch_size: The batch size where it is not tuned; None for the dataset's own.
         required: Keyword arguments that must be given although the class has a default.
         layers_only: Whether it can only train parameters that belong to a layer that it knows.
+        packable: Whether it can train several networks side by side
+            (:class:`adamqlr.optim.perceptron.PerceptronPack`).
     """
 
     label: str
@@ -40,6 +42,7 @@ class OptimizerSpec:
     batch_size: int | None = None
     required: tuple[str, ...] = ()
     layers_only: bool = False
+    packable: bool = True
 
 
 class StudyOptimizer(Protocol):
@@ -115,9 +118,15 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
         "adamqlr.optim.kfac:KFAC",
         space={"batch_size": BATCH_SIZES, "damping": loguniform(1e-8, 1)},
         layers_only=True,
+        packable=False,
     ),
     "kfac_untuned": OptimizerSpec(
-        "K-FAC (Untuned)", "adamqlr.optim.kfac:KFAC", options={"damping": 1.0}, batch_size=3200, layers_only=True
+        "K-FAC (Untuned)",
+        "adamqlr.optim.kfac:KFAC",
+        options={"damping": 1.0},
+        batch_size=3200,
+        layers_only=True,
+        packable=False,
     ),
     "kfac_unadaptive": OptimizerSpec(
         "K-FAC (Unadaptive)",
@@ -131,6 +140,7 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
         },
         required=("lr", "momentum"),
         layers_only=True,
+        packable=False,
     ),
     "baydin_sgd": OptimizerSpec(
         "Baydin SGD",

@@ -12,7 +12,7 @@ from adamqlr.optim.losses import CrossEntropy, Loss, SquaredError
 
 
 class RowLoss(Protocol):
-    """A loss L and its derivatives in the outputs."""
+    """A loss L and its derivatives in the outputs. Networks side by side may share their targets, (rows, …)."""
 
     def takes(self, targets: Tensor) -> bool:
         """Tell whether the derivatives hold for such targets."""
@@ -40,13 +40,14 @@ class RowCrossEntropy:
 
     def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy."""
-        return _mean_negative_chosen(torch.log_softmax(outputs, dim=-1), targets)
+        return _mean_negative(torch.log_softmax(outputs, dim=-1), _index(outputs, targets))
 
     def value_and_gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean cross-entropy and (p − e_y) / rows."""
         logarithms = torch.log_softmax(outputs, dim=-1)
-        gradient = logarithms.exp().scatter_(-1, targets.unsqueeze(-1), -1.0, reduce="add").div_(outputs.shape[-2])
-        return _mean_negative_chosen(logarithms, targets), gradient
+        chosen = _index(outputs, targets)
+        gradient = logarithms.exp().scatter_(-1, chosen, -1.0, reduce="add").div_(outputs.shape[-2])
+        return _mean_negative(logarithms, chosen), gradient
 
     def hessian_quadratic_form(self, outputs: Tensor, vector: Tensor) -> Tensor:
         """Return the mean over rows of vᵀ (diag p − p pᵀ) v, the variance of v under p."""
@@ -90,8 +91,14 @@ def row_loss(loss: Loss) -> RowLoss | None:
     return RowSquaredError(loss.scale) if type(loss) is SquaredError else None
 
 
-def _mean_negative_chosen(logarithms: Tensor, targets: Tensor) -> Tensor:
-    return logarithms.gather(-1, targets.unsqueeze(-1)).mean(dim=(-2, -1)).neg_()
+def _index(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return targets as indices into the last dimension; networks side by side may share theirs."""
+    index = targets.unsqueeze(-1)
+    return index if index.dim() == outputs.dim() else index.expand(*outputs.shape[:-1], 1)
+
+
+def _mean_negative(logarithms: Tensor, chosen: Tensor) -> Tensor:
+    return logarithms.gather(-1, chosen).mean(dim=(-2, -1)).neg_()
 
 
 def _residuals(outputs: Tensor, targets: Tensor) -> Tensor:

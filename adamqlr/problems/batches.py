@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adamqlr.problems.examples import OffClock, batch_edges
+from adamqlr.problems.examples import OffClock, Selection, batch_edges
 
 if TYPE_CHECKING:
     from adamqlr.problems.problem import Rows
@@ -16,7 +16,7 @@ _PADDING = 4
 
 
 class Batches:
-    """An endless stream of minibatches: every row once an epoch, in a new random order.
+    """An endless stream of minibatches of rows in memory, as :class:`~adamqlr.problems.examples.BatchStream`.
 
     An epoch's random numbers are drawn at its start on the CPU, so that the order is the same on every device and no
     step waits for the host. The last batch of an epoch may be smaller; a single row left over joins the batch before.
@@ -47,26 +47,28 @@ class Batches:
         self._state = self._generator.get_state()
         count, device = len(self._rows), self._rows.inputs.device
         self._order = torch.randperm(count, generator=self._generator).to(device, non_blocking=True)
+        self._augmentations: tuple[Tensor, ...] = ()
         if self._augmentation == "crop_flip":
             offsets = torch.randint(2 * _PADDING + 1, (2, count), generator=self._generator)
             flips = torch.randint(2, (count,), generator=self._generator, dtype=torch.bool)
-            self._offsets = offsets.to(device, non_blocking=True)
-            self._flips = flips.to(device, non_blocking=True)
+            self._augmentations = (offsets.to(device, non_blocking=True), flips.to(device, non_blocking=True))
 
-    def next_batch(self, off_clock: OffClock = nullcontext) -> tuple[Tensor, Tensor]:
-        """Return the next inputs and targets, which are there already: gathering them is part of a step."""
+    def next_selection(self, off_clock: OffClock = nullcontext) -> Selection:
+        """Return the next batch's row numbers, unless it is all rows, and how its images are cut and flipped."""
         if self._position == self.steps_per_epoch:
             self._begin_epoch()
         start, stop = self._edges[self._position], self._edges[self._position + 1]
         self._position += 1
-        if self.steps_per_epoch == 1:
-            inputs, targets = self._rows.inputs, self._rows.targets
-        else:
-            chosen = self._order[start:stop]
-            inputs, targets = self._rows.inputs.index_select(0, chosen), self._rows.targets.index_select(0, chosen)
-        if self._augmentation == "crop_flip":
-            inputs = crop_and_flip(inputs, self._offsets[:, start:stop], self._flips[start:stop])
-        return inputs, targets
+        rows = (self._order[start:stop],) if self.steps_per_epoch > 1 else ()
+        return *rows, *(tensor[..., start:stop] for tensor in self._augmentations)
+
+    def gather(self, *selection: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inputs, augmented, and targets of a selection."""
+        inputs, targets = self._rows.inputs, self._rows.targets
+        if self.steps_per_epoch > 1:
+            chosen, *selection = selection  # type: ignore[assignment]
+            inputs, targets = inputs.index_select(0, chosen), targets.index_select(0, chosen)
+        return crop_and_flip(inputs, *selection) if selection else inputs, targets
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the stream is."""

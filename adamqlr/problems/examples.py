@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+Selection = tuple[Tensor, ...]
 OffClock = Callable[[], AbstractContextManager[Any]]
 
 
@@ -21,12 +22,16 @@ class BatchStream(Protocol):
     batch_size: int
     steps_per_epoch: int
 
-    def next_batch(self, off_clock: OffClock = nullcontext) -> tuple[Tensor, Tensor]:
-        """Return the next inputs and targets, on the device.
+    def next_selection(self, off_clock: OffClock = nullcontext) -> Selection:
+        """Return what :meth:`gather` makes the next minibatch from: tensors on the device, of few different shapes.
 
         Args:
             off_clock: Makes a context for what does not count as training: waiting for data.
         """
+        ...
+
+    def gather(self, *selection: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a selection's inputs and targets; a function of the tensors alone, without a look at the host."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
 from adamqlr.errors import UserError
-from adamqlr.problems.examples import OffClock, batch_edges
+from adamqlr.problems.examples import OffClock, Selection, batch_edges
 
 # Of ImageNet's training images, as everywhere; red, green, blue.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -141,8 +141,8 @@ class ImageBatches:
         self._epoch = self._position = 0
         self._source: Iterator[tuple[Tensor, Tensor]] | None = None
 
-    def next_batch(self, off_clock: OffClock = nullcontext) -> tuple[Tensor, Tensor]:
-        """Return the next images and classes; waiting for them is off the clock.
+    def next_selection(self, off_clock: OffClock = nullcontext) -> Selection:
+        """Return the next images and classes themselves; waiting for them is off the clock.
 
         Raises:
             UserError: A file is no image.
@@ -156,6 +156,11 @@ class ImageBatches:
         if self._position == self.steps_per_epoch:
             self._epoch, self._position = self._epoch + 1, 0
         return batch
+
+    def gather(self, *selection: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images and classes."""
+        images, classes = selection
+        return images, classes
 
     def _groups(self, epoch: int, position: int) -> Iterator[list[Place]]:
         for current in count(epoch):

@@ -12,8 +12,8 @@ from adamqlr.training.device import device_name, keep_freed_memory, resolve_devi
 from adamqlr.training.hyperparameters import resolve_hyperparameters
 from adamqlr.training.interrupts import stop_on_signals
 from adamqlr.training.job import SeedsJob
-from adamqlr.training.packing import process_count
-from adamqlr.training.seeds import train_seeds, train_seeds_together
+from adamqlr.training.seeds import train_seeds, train_seeds_packed, train_seeds_together
+from adamqlr.training.sharing import process_count
 
 
 def train(
@@ -37,8 +37,8 @@ def train(
         seeds: The runs' seeds.
         chosen: Hyperparameters on top of the registered and configured ones.
         output: The run file; a checkpoint lies beside it until it is in place.
-        processes: How many processes share the device; the dataset's ``runs_per_gpu`` on a GPU, and 1 elsewhere, if
-            not given.
+        processes: How many processes share the device; if not given, one where the seeds are packed or on a CPU, and
+            the dataset's ``runs_per_gpu`` on a GPU.
         labels: Further attributes of the file.
 
     Raises:
@@ -47,12 +47,21 @@ def train(
     """
     hyperparameters = resolve_hyperparameters(config, dataset, optimizer, chosen)
     job = SeedsJob(config, suite, dataset, optimizer, hyperparameters, seeds)
-    checkpoint = Checkpoint(output, job.identity)
     device = resolve_device(config.device)
+    is_packed = processes is None and job.is_packed(device.type)
+    checkpoint = Checkpoint(output, f"{job.identity}-packed" if is_packed else job.identity)
     keep_freed_memory()
-    count = process_count(processes, device, config.dataset(dataset).runs_per_gpu, len(seeds))
+    count = 1 if is_packed else process_count(processes, device, config.dataset(dataset).runs_per_gpu, len(seeds))
+    timing: dict[str, str | float] = {"time_source": "measured", "packed_seeds": 1}
     with stop_on_signals() as stop:
-        if count == 1:
+        if is_packed:
+            histories, step_seconds = train_seeds_packed(job, device, checkpoint, stop)
+            timing = {
+                "time_source": "steps taken times step_seconds, measured on a single run",
+                "step_seconds": step_seconds,
+                "packed_seeds": len(seeds),
+            }
+        elif count == 1:
             histories = train_seeds(job, device, checkpoint, stop)
         else:
             histories = train_seeds_together(job, device, checkpoint, stop, count)
@@ -65,6 +74,7 @@ def train(
         hyperparameters=hyperparameters,
         device=device_name(device),
         runs_sharing_device=count,
+        **timing,
         **(labels or {}),
     )
     write_runs(output, histories, attrs)

@@ -11,7 +11,7 @@ from adamqlr.results.provenance import provenance
 from adamqlr.training.checkpoint import Checkpoint
 from adamqlr.training.device import device_name, keep_freed_memory, resolve_device
 from adamqlr.training.interrupts import StopRequest, stop_on_signals
-from adamqlr.training.packing import process_count, run_together
+from adamqlr.training.sharing import process_count, run_together
 from adamqlr.tuning.search import JOURNAL, Search
 from adamqlr.tuning.shard import Shard
 from adamqlr.tuning.trials import trials_dataset, write_trials

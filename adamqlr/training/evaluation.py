@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr.optim.losses import Loss
+from adamqlr.optim.perceptron import PerceptronPack
+from adamqlr.optim.row_losses import RowLoss
 from adamqlr.problems.examples import Examples
 
 
@@ -33,3 +35,18 @@ def evaluate(model: nn.Module, loss: Loss, rows: Examples, with_accuracy: bool) 
             compared += targets.numel()
     model.train(was_training)
     return float(total) / len(rows), float(correct) / compared if with_accuracy else float("nan")
+
+
+@torch.no_grad()
+def evaluate_pack(
+    pack: PerceptronPack, loss: RowLoss, rows: Examples, with_accuracy: bool
+) -> tuple[list[float], list[float]]:
+    """Return every network's mean loss and accuracy (NaN unless asked for) over all rows."""
+    total = torch.zeros(pack.members, dtype=torch.float64, device=rows.device)
+    correct = torch.full_like(total, 0.0 if with_accuracy else float("nan"))
+    for inputs, targets in rows.chunks():
+        outputs = pack(inputs)
+        total += loss.value(outputs, targets).double() * len(inputs)
+        if with_accuracy:
+            correct += (outputs.argmax(dim=-1) == targets).sum(dim=-1)
+    return (total / len(rows)).tolist(), (correct / len(rows)).tolist()

@@ -51,6 +51,23 @@ class SeedsJob:
             }
         )
 
+    @property
+    def is_packable(self) -> bool:
+        """Whether the seeds can be trained side by side in one process: perceptrons, for a number of steps."""
+        settings = self.config.dataset(self.dataset)
+        return (
+            len(self.seeds) > 1
+            and self.config.suite(self.suite).budget == "epochs"
+            and settings.model == "mlp"
+            and settings.augmentation == "none"
+            and OPTIMIZERS[self.optimizer].packable
+        )
+
+    def is_packed(self, device: str) -> bool:
+        """Tell whether the seeds are to be trained side by side on a device (``cpu`` or ``cuda``)."""
+        wanted = self.config.training.pack
+        return self.is_packable and (wanted == "always" or (wanted == "auto" and device == "cuda"))
+
     def limit(self, steps_per_epoch: int) -> Limit:
         """Where each run ends."""
         settings = self.config.dataset(self.dataset)

@@ -12,6 +12,7 @@ from adamqlr.optim.curvature import preserved_buffers
 from adamqlr.optim.losses import resolve_loss
 from adamqlr.optim.registry import make_optimizer
 from adamqlr.problems.problem import Problem, initial_model
+from adamqlr.training.capture import fastest_step
 from adamqlr.training.clock import TrainingClock
 from adamqlr.training.evaluation import count_correct, evaluate
 from adamqlr.training.history import History
@@ -19,7 +20,7 @@ from adamqlr.training.limit import Limit
 from adamqlr.training.schedule import RecordSchedule
 
 # The metrics that an optimizer's step may report under their own names.
-_STEP_METRICS = ("lr", "damping", "rho", "curvature")
+STEP_METRICS = ("lr", "damping", "rho", "curvature")
 _TRAJECTORY_PARAMETERS = 3
 
 
@@ -78,9 +79,21 @@ class Run:
         self._batches = problem.batches(batch_size, spec.derived_seed(1))
         self._optimizer = make_optimizer(spec.optimizer, self._model, self._loss, options)
         self._clock = TrainingClock(problem.device)
+        self._prepare_steps()
         self.step = 0
         self.history = History(seed=spec.seed)
         self._record({})
+
+    def _prepare_steps(self) -> None:
+        """Bind the step to the optimizer's state as it is now."""
+        optimizer, gather = self._optimizer, self._batches.gather
+        capturable = getattr(optimizer, "capturable", True)
+        self._take_step = fastest_step(
+            lambda *selection: optimizer.step(*gather(*selection)),
+            self._problem.device,
+            capturable,
+            lambda: self._clock.paused(),
+        )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -114,7 +127,7 @@ class Run:
                     self._recorded_step()
                     due = self._schedule.next_after(self.step)
                 else:
-                    self._optimizer.step(*self._batches.next_batch(self._clock.paused))
+                    self._take_step(*self._batches.next_selection(self._clock.paused))
                     self.step += 1
                 if last or self.diverged:
                     return
@@ -138,14 +151,14 @@ class Run:
         )
 
     def _recorded_step(self) -> None:
-        inputs, targets = self._batches.next_batch(self._clock.paused)
+        selection = self._batches.next_selection(self._clock.paused)
         with self._clock.paused():
             before = self._flatten()
-            accuracy = self._minibatch_accuracy(inputs, targets)
-        info = self._optimizer.step(inputs, targets)
+            accuracy = self._minibatch_accuracy(*self._batches.gather(*selection))
+        info = self._take_step(*selection)
         self.step += 1
         with self._clock.paused():
-            metrics = {name: float(getattr(info, name)) for name in _STEP_METRICS if hasattr(info, name)}
+            metrics = {name: float(getattr(info, name)) for name in STEP_METRICS if hasattr(info, name)}
             gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
             metrics["grad_norm"] = float(torch.nn.utils.get_total_norm(gradients))
             metrics["update_norm"] = float(torch.linalg.vector_norm(self._flatten() - before))
@@ -204,6 +217,7 @@ class Run:
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._batches.load_state_dict(state["batches"])
+        self._prepare_steps()
         torch.set_rng_state(state["rng"])
         if "cuda_rng" in state and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["cuda_rng"])

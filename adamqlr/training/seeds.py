@@ -1,4 +1,4 @@
-"""Final training: several seeds of one configuration, one after another or in processes that share the device."""
+"""Final training: a configuration's seeds one after another, in processes that share the device, or side by side."""
 
 import logging
 from collections.abc import Sequence
@@ -15,10 +15,12 @@ from adamqlr.training.history import History
 from adamqlr.training.interrupts import StopRequest
 from adamqlr.training.job import SeedsJob
 from adamqlr.training.keeper import Keeper
-from adamqlr.training.packing import run_together
+from adamqlr.training.pack import RunPack
 from adamqlr.training.progress import Progress
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
+from adamqlr.training.sharing import run_together
+from adamqlr.training.step_time import measure_step_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ def train_seeds(job: SeedsJob, device: torch.device, checkpoint: Checkpoint, sto
             current = None
         _finish_run(run, job, finished, keeper)
         finished.append(run.history)
-        _log_end(run)
+        _log_end(run.history)
     progress.close()
     return finished
 
@@ -78,6 +80,42 @@ def _train_part(
     part.save({"finished": [history.state_dict() for history in finished], "current": None})
 
 
+def train_seeds_packed(
+    job: SeedsJob, device: torch.device, checkpoint: Checkpoint, stop: StopRequest
+) -> tuple[list[History], float]:
+    """Train all seeds side by side; return what they recorded, and the seconds of a step that their time is made of.
+
+    Raises:
+        UserError: The data cannot be used, or the checkpoint is of another configuration.
+        Interrupted: The job was asked to stop; its state is in the checkpoint.
+    """
+    saved = checkpoint.load()
+    problem = load_problem(job.dataset, job.config, device)
+    training = job.config.training
+    specs = [RunSpec(job.optimizer, job.hyperparameters, seed, job.config.seed) for seed in job.seeds]
+    step_seconds = measure_step_seconds(problem, specs[0]) if saved is None else saved["step_seconds"]
+    pack = RunPack(problem, specs, RecordSchedule(training.record_every, training.record_growth), step_seconds)
+    if saved is not None:
+        pack.load_state_dict(saved["pack"])
+        logger.info("%d seeds go on from step %d", len(specs), pack.step)
+    progress = Progress(f"train {job.dataset}/{job.optimizer}")
+    keeper = Keeper(checkpoint, stop, training.checkpoint_seconds, progress)
+    limit = job.limit(pack.steps_per_epoch)
+    assert limit.steps is not None
+    steps = limit.steps
+
+    def state() -> dict[str, Any]:
+        return {"step_seconds": step_seconds, "pack": pack.state_dict()}
+
+    pack.advance(
+        limit, lambda: keeper.between_steps(state, lambda: (pack.step / steps, f"{len(specs)} seeds, step {pack.step}"))
+    )
+    progress.close()
+    for history in pack.histories:
+        _log_end(history)
+    return pack.histories, step_seconds
+
+
 def _finish_run(run: Run, job: SeedsJob, finished: Sequence[History], keeper: Keeper) -> None:
     limit = job.limit(run.steps_per_epoch)
 
@@ -91,15 +129,13 @@ def _finish_run(run: Run, job: SeedsJob, finished: Sequence[History], keeper: Ke
     run.advance(limit, lambda: keeper.between_steps(state, status))
 
 
-def _log_end(run: Run) -> None:
-    history = run.history
-    outcome = "diverged" if run.diverged else "finished"
+def _log_end(history: History) -> None:
     logger.info(
         "seed %d %s after %d steps, %.2f s: training loss %.6g, test loss %.6g",
         history.seed,
-        outcome,
-        run.step,
-        run.seconds,
+        "diverged" if history.diverged else "finished",
+        history.steps[-1],
+        history.times[-1],
         history.metric("train_loss")[-1],
         history.metric("test_loss")[-1],
     )

@@ -14,7 +14,7 @@ from adamqlr.errors import UserError
 from adamqlr.stages.train import train
 from adamqlr.stages.tune import tune
 from adamqlr.training.interrupts import StopRequest
-from adamqlr.training.packing import process_count, run_together
+from adamqlr.training.sharing import process_count, run_together
 from adamqlr.tuning.trials import read_trials
 
 ConfigFile = Callable[..., Path]

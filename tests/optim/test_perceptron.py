@@ -1,0 +1,214 @@
+"""Perceptrons' own passes, against PyTorch's differentiation, and packs of them against their members alone."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adamqlr import KFAC, AdamQLR
+from adamqlr.optim.curvature import HessianLinearization, Linearization, fisher_quadratic_form
+from adamqlr.optim.dispatch import network_of
+from adamqlr.optim.flat import FlatParameters
+from adamqlr.optim.losses import CrossEntropy, Loss, SquaredError
+from adamqlr.optim.network import DifferentiatedNetwork
+from adamqlr.optim.perceptron import PerceptronNetwork, PerceptronPack, find_layers
+from adamqlr.optim.registry import OPTIMIZERS, make_optimizer
+from adamqlr.problems.models import mlp
+
+# Inputs wider and narrower than the layer that takes them, and networks of one to three layers.
+WIDTHS = {"wide inputs": [7, 4, 3], "narrow inputs": [2, 6, 5, 3], "linear": [4, 3]}
+LOSSES: dict[str, Loss] = {"cross_entropy": CrossEntropy(), "half_mse": SquaredError(0.5), "mse": SquaredError(1.0)}
+MEMBERS, ROWS, STEPS = 3, 60, 12
+
+HYPERPARAMETERS: dict[str, dict[str, float]] = {
+    "sgd_minimal": {"lr": 0.05},
+    "sgd_full": {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3},
+    "adam": {"lr": 0.01},
+    "adam_untuned": {},
+    "adam_eps": {"lr": 0.01, "eps": 1e-3},
+    "adamqlr": {"damping": 0.01, "damping_decrease": 0.7, "damping_increase": 1.5, "lr_clipping": 0.1},
+    "adamqlr_untuned": {},
+    "adamqlr_undamped": {},
+    "adamqlr_hessian": {"damping": 0.5, "weight_decay": 1e-3, "lr_rescaling": 0.9},
+    "baydin_sgd": {"lr": 0.05, "hypergradient_lr": 1e-4},
+}
+
+
+def minibatch(widths: list[int], loss: str, *members: int) -> tuple[Tensor, Tensor]:
+    inputs = torch.randn(*members, ROWS, widths[0], dtype=torch.float64)
+    if loss == "cross_entropy":
+        return inputs, torch.randint(widths[-1], (*members, ROWS))
+    return inputs, torch.randn(*members, ROWS, widths[-1], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("curvature", ["fisher", "hessian"])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("widths", WIDTHS.values(), ids=WIDTHS)
+def test_passes_equal_pytorchs_differentiation(widths: list[int], loss: str, curvature: Any) -> None:
+    torch.manual_seed(0)
+    model = mlp(widths).double()
+    inputs, targets = minibatch(widths, loss)
+    reference = copy.deepcopy(model)
+    flat = FlatParameters(model)
+    network = network_of(model, LOSSES[loss], flat)
+    assert isinstance(network, PerceptronNetwork)
+    local = network.linearize(inputs, targets, curvature)
+    kind = Linearization if curvature == "fisher" else HessianLinearization
+    expected = kind(reference, LOSSES[loss], list(reference.parameters()), inputs, targets)
+    torch.testing.assert_close(local.loss, expected.loss, rtol=1e-12, atol=0)
+    torch.testing.assert_close(network.gradient.views, list(expected.gradients), rtol=1e-11, atol=1e-14)
+    assert all(p.grad is view for p, view in zip(model.parameters(), network.gradient.views, strict=True))
+
+    direction = [torch.randn_like(p.detach()) for p in model.parameters()]
+    if isinstance(expected, Linearization):
+        wanted = fisher_quadratic_form(expected, LOSSES[loss], targets, [direction])[0, 0]
+    else:
+        wanted = expected.quadratic_form(direction)
+    torch.testing.assert_close(local.quadratic_form(direction), wanted, rtol=1e-11, atol=1e-14)
+
+    lr = torch.tensor(0.3, dtype=torch.float64)
+    flat.buffer.addcmul_(flat.gather(direction), lr)
+    moved = LOSSES[loss](model(inputs), targets).detach()
+    torch.testing.assert_close(local.loss_after(lr), moved, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("key", HYPERPARAMETERS)
+@pytest.mark.parametrize("widths", [WIDTHS["wide inputs"], WIDTHS["narrow inputs"]], ids=["wide", "narrow"])
+@pytest.mark.parametrize(("loss", "shared"), [("cross_entropy", False), ("half_mse", False), ("cross_entropy", True)])
+def test_a_packs_members_move_as_if_alone(key: str, loss: str, shared: bool, widths: list[int]) -> None:
+    torch.manual_seed(1)
+    alone = [mlp(widths).double() for _ in range(MEMBERS)]
+    pack = PerceptronPack(alone)
+    optimizers = [make_optimizer(key, model, loss, HYPERPARAMETERS[key]) for model in alone]
+    packed = make_optimizer(key, pack, loss, HYPERPARAMETERS[key])
+    for step in range(STEPS):
+        inputs, targets = minibatch(widths, loss) if shared else minibatch(widths, loss, MEMBERS)
+        found = packed.step(inputs, targets)
+        for member, optimizer in enumerate(optimizers):
+            batch = (inputs, targets) if shared else (inputs[member], targets[member])
+            for name, value in optimizer.step(*batch)._asdict().items():
+                torch.testing.assert_close(
+                    getattr(found, name)[member], value, rtol=1e-8, atol=1e-13, msg=f"{step} {name}"
+                )
+    for member, model in enumerate(alone):
+        for stacked, parameter in zip(pack.parameters(), model.parameters(), strict=True):
+            torch.testing.assert_close(stacked[member], parameter, rtol=1e-8, atol=1e-12)
+
+
+def test_every_packable_optimizer_is_tested() -> None:
+    assert set(HYPERPARAMETERS) == {key for key, spec in OPTIMIZERS.items() if spec.packable}
+
+
+def test_a_member_that_diverges_leaves_the_others_alone() -> None:
+    torch.manual_seed(2)
+    widths = WIDTHS["wide inputs"]
+    models = [mlp(widths).double() for _ in range(2)]
+    pack, alone = PerceptronPack(models), make_optimizer("adamqlr_untuned", models[1], "half_mse", {})
+    packed = make_optimizer("adamqlr_untuned", pack, "half_mse", {})
+    for _ in range(4):
+        inputs, targets = minibatch(widths, "half_mse", 2)
+        inputs[0] = float("nan")
+        found, wanted = packed.step(inputs, targets), alone.step(inputs[1], targets[1])
+        assert found.loss[0].isnan()
+        torch.testing.assert_close(found.loss[1], wanted.loss, rtol=1e-9, atol=0)
+
+
+def test_a_packs_state_round_trips() -> None:
+    torch.manual_seed(3)
+    pack = PerceptronPack([mlp([4, 3]).double() for _ in range(2)])
+    optimizer = AdamQLR(pack, "half_mse")
+    batches = [minibatch([4, 3], "half_mse", 2) for _ in range(6)]
+    for batch in batches[:3]:
+        optimizer.step(*batch)
+    resumed = copy.deepcopy(pack)
+    again = AdamQLR(resumed, "half_mse")
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for batch in batches[3:]:
+        optimizer.step(*batch)
+        again.step(*batch)
+    torch.testing.assert_close(list(resumed.parameters()), list(pack.parameters()), rtol=0, atol=0)
+
+
+def test_k_fac_and_other_losses_take_no_packs() -> None:
+    pack = PerceptronPack([mlp([4, 3]) for _ in range(2)])
+    with pytest.raises(ValueError, match="side by side"):
+        AdamQLR(pack, nn.CrossEntropyLoss(label_smoothing=0.1))
+    with pytest.raises(ValueError, match="K-FAC cannot train weight_0"):
+        KFAC(pack, "cross_entropy")
+
+
+def frozen() -> nn.Module:
+    model = mlp([4, 5, 3])
+    model[0].bias.requires_grad_(False)
+    return model
+
+
+def tied() -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    model[2].weight = model[0].weight
+    return model
+
+
+def with_an_extra_parameter() -> nn.Module:
+    model = mlp([4, 3])
+    model.register_parameter("extra", nn.Parameter(torch.ones(2)))
+    return model
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        frozen(),
+        tied(),
+        with_an_extra_parameter(),
+        nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)),
+        nn.Sequential(nn.Linear(4, 5, bias=False), nn.ReLU(), nn.Linear(5, 3)),
+        nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3), nn.ReLU()),
+        nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3)),
+        nn.Linear(4, 3),
+    ],
+)
+def test_what_is_no_plain_perceptron_is_left_to_pytorch(model: nn.Module) -> None:
+    assert find_layers(model) is None
+    assert isinstance(network_of(model, CrossEntropy(), FlatParameters(model)), DifferentiatedNetwork)
+
+
+def test_hooks_are_called() -> None:
+    calls: list[int] = []
+    model = mlp([4, 5, 3])
+    optimizer = AdamQLR(model, "cross_entropy")
+    model[1].register_forward_hook(lambda *_: calls.append(1))
+    optimizer.step(torch.randn(6, 4), torch.randint(3, (6,)))
+    assert calls
+
+
+def test_optimizers_hooks_are_called() -> None:
+    optimizer = AdamQLR(mlp([4, 3]), "cross_entropy")
+    calls: list[str] = []
+    optimizer.register_step_pre_hook(lambda *_: calls.append("before"))
+    optimizer.register_step_post_hook(lambda *_: calls.append("after"))
+    optimizer.step(torch.randn(6, 4), torch.randint(3, (6,)))
+    assert calls == ["before", "after"]
+
+
+def test_a_profiler_sees_steps() -> None:
+    optimizer = AdamQLR(mlp([4, 3]), "cross_entropy")
+    with torch.profiler.profile() as profile:
+        optimizer.step(torch.randn(6, 4), torch.randint(3, (6,)))
+    assert any("AdamQLR" in event.name for event in profile.events())
+
+
+def test_probabilities_as_targets_are_left_to_pytorch() -> None:
+    torch.manual_seed(4)
+    model = mlp([4, 3]).double()
+    inputs, targets = torch.randn(6, 4, dtype=torch.float64), torch.rand(6, 3, dtype=torch.float64)
+    expected = nn.functional.cross_entropy(model(inputs), targets)
+    info = AdamQLR(model, "cross_entropy").step(inputs, targets)
+    torch.testing.assert_close(info.loss, expected.detach())
+
+
+def test_targets_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match="outputs of shape"):
+        AdamQLR(mlp([4, 1]), "half_mse").step(torch.randn(6, 4), torch.randn(6))

@@ -1,0 +1,120 @@
+"""Seeds side by side in one process: the curves of separate runs, and what their files say of time."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from adamqlr.config import StudyConfig, load_config, parse_config
+from adamqlr.problems.problem import load_problem
+from adamqlr.stages.train import train
+from adamqlr.training.job import SeedsJob
+from adamqlr.training.limit import Limit
+from adamqlr.training.metrics import METRICS
+from adamqlr.training.pack import RunPack
+from adamqlr.training.run import Run, RunSpec
+from adamqlr.training.schedule import RecordSchedule
+
+ConfigFile = Callable[..., Path]
+CPU = torch.device("cpu")
+SCHEDULE = RecordSchedule(4, 1.5)
+SEEDS = (5, 0, 2)
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd_full": {"lr": 0.05, "momentum": 0.9},
+    "adam": {"lr": 0.01},
+    "baydin_sgd": {"lr": 0.01, "hypergradient_lr": 1e-4},
+    "adamqlr": {"damping": 0.01, "lr_clipping": 0.1},
+    "adamqlr_hessian": {"damping": 0.3, "lr_clipping": 0.1},
+}
+
+
+def specs(optimizer: str, **options: Any) -> list[RunSpec]:
+    return [RunSpec(optimizer, {"batch_size": 200, **options}, seed) for seed in SEEDS]
+
+
+@pytest.mark.parametrize("dataset", ["digits", "diabetes"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_curves_are_those_of_separate_runs(study: StudyConfig, dataset: str, optimizer: str) -> None:
+    problem = load_problem(dataset, study, CPU)
+    runs = specs(optimizer, **OPTIMIZERS[optimizer])
+    pack = RunPack(problem, runs, SCHEDULE, step_seconds=0.5)
+    pack.advance(Limit(steps=20))
+    for spec, history in zip(runs, pack.histories, strict=True):
+        alone = Run(problem, spec, SCHEDULE)
+        alone.advance(Limit(steps=20))
+        assert (history.seed, history.steps) == (alone.history.seed, alone.history.steps)
+        assert history.times == [0.5 * step for step in history.steps]
+        # Single precision; ρ is a quotient of two small differences.
+        for name in METRICS:
+            tolerance = 2e-2 if name == "rho" else 2e-3
+            np.testing.assert_allclose(
+                history.metric(name), alone.history.metric(name), rtol=tolerance, atol=1e-5, err_msg=name
+            )
+
+
+def test_a_pack_in_pieces_through_saved_states_is_the_whole_pack(study: StudyConfig) -> None:
+    problem = load_problem("digits", study, CPU)
+    whole = RunPack(problem, specs("adamqlr"), SCHEDULE, 0.1)
+    whole.advance(Limit(steps=18))
+    part = RunPack(problem, specs("adamqlr"), SCHEDULE, 0.1)
+    part.advance(Limit(steps=9))
+    state = copy.deepcopy(part.state_dict())
+    again = RunPack(problem, specs("adamqlr"), SCHEDULE, 0.1)
+    again.load_state_dict(state)
+    again.advance(Limit(steps=18))
+    for history, wanted in zip(again.histories, whole.histories, strict=True):
+        assert history.steps == wanted.steps
+        np.testing.assert_array_equal(history.values, wanted.values)
+
+
+def test_runs_that_diverge_end_and_the_others_go_on(study: StudyConfig) -> None:
+    problem = load_problem("diabetes", study, CPU)
+    pack = RunPack(problem, specs("sgd_full", lr=0.01), SCHEDULE, 0.1)
+    next(iter(pack._pack.parameters())).data[1].fill_(float("inf"))
+    pack.advance(Limit(steps=12))
+    lengths = [len(history.steps) for history in pack.histories]
+    assert [history.diverged for history in pack.histories] == [False, True, False]
+    assert lengths[1] == 2
+    assert lengths[0] == lengths[2] > 2
+
+    doomed = RunPack(problem, specs("sgd_full", lr=1e6), SCHEDULE, 0.1)
+    doomed.advance(Limit(steps=10_000))
+    assert doomed.diverged
+    assert doomed.step < 10_000
+
+
+def test_files_of_packed_seeds_say_where_their_time_is_from(config_file: ConfigFile, tmp_path: Path) -> None:
+    for mode in ("always", "never"):
+        config = load_config(config_file(training={"seeds": 3, "pack": mode}))
+        train(config, "epochs", "digits", "adamqlr_untuned", [4, 0, 2], {}, tmp_path / f"{mode}.nc")
+    packed, alone = (xr.load_dataset(tmp_path / f"{mode}.nc") for mode in ("always", "never"))
+    assert packed["seed"].values.tolist() == [4, 0, 2]
+    assert (packed.attrs["packed_seeds"], alone.attrs["packed_seeds"]) == (3, 1)
+    assert alone.attrs["time_source"] == "measured"
+    assert packed.attrs["time_source"].startswith("steps taken times step_seconds")
+    np.testing.assert_allclose(packed["time"], packed["step"] * packed.attrs["step_seconds"])
+    np.testing.assert_allclose(packed["value"][..., 0], alone["value"][..., 0], rtol=1e-3)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_is_packed(settings: dict[str, Any]) -> None:
+    def packs(
+        device: str, suite: str = "epochs", optimizer: str = "adam", dataset: str = "digits", **training: Any
+    ) -> bool:
+        changed = {**settings, "suites": ["epochs", "runtime_train"], "training": {"seeds": 2, **training}}
+        seeds = range(training.get("seeds", 2))
+        return SeedsJob(parse_config(changed, "test"), suite, dataset, optimizer, {}, seeds).is_packed(device)
+
+    assert packs("cuda")
+    assert packs("cpu", pack="always")
+    assert not packs("cpu")
+    assert not packs("cuda", pack="never")
+    assert not packs("cuda", suite="runtime_train")
+    assert not packs("cuda", optimizer="kfac_untuned")
+    assert not packs("cuda", dataset="rosenbrock")
+    assert not packs("cuda", seeds=1)
