@@ -19,6 +19,7 @@ from adamqlr.settings import (
     DatasetConfig,
     Objective,
     OptimizerConfig,
+    PrecisionConfig,
     Section,
     StatisticsConfig,
     SuiteConfig,
@@ -84,6 +85,7 @@ class StudyConfig(Section):
         optimizers: The optimizers, by name.
         tuning: How hyperparameters are tuned.
         training: How the best are trained.
+        precision: How convolutional networks are computed.
         sensitivity: Sensitivity studies, by name.
         ablations: Ablations, by name.
         statistics: How results are reduced.
@@ -101,6 +103,7 @@ class StudyConfig(Section):
     optimizers: Annotated[dict[str, OptimizerConfig], BeforeValidator(_names_to_mapping)]
     tuning: TuningConfig = TuningConfig()
     training: TrainingConfig = TrainingConfig()
+    precision: PrecisionConfig = PrecisionConfig()
     sensitivity: dict[Annotated[str, Field(pattern=_FILE_NAME)], SweepConfig] = Field(default_factory=dict)
     ablations: dict[Annotated[str, Field(pattern=_FILE_NAME)], AblationConfig] = Field(
         default_factory=lambda: {key: AblationConfig.model_validate(value) for key, value in PAPER_ABLATIONS.items()}

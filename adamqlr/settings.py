@@ -156,6 +156,19 @@ class TrainingConfig(Section):
     pack: Literal["auto", "always", "never"] = "auto"
 
 
+class PrecisionConfig(Section):
+    """How convolutional networks are computed; double precision and matrix products are exact whatever is set.
+
+    Attributes:
+        tf32: Whether convolutions on CUDA round their factors to TensorFloat-32, as PyTorch does by default.
+        channels_last: Whether images lie in memory with their channels last, the order that is faster for convolutions
+            on tensor cores and on CPUs.
+    """
+
+    tf32: bool = True
+    channels_last: bool = True
+
+
 class StatisticsConfig(Section):
     """Reduction of cubes.
 

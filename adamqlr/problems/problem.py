@@ -65,6 +65,7 @@ class Problem:
         build_model: Makes a freshly initialized network on the CPU.
         build_tuning_model: Makes the network that tuning starts from, where it is another.
         augmentation: What training rows go through; see :class:`~adamqlr.settings.DatasetConfig`.
+        channels_last: Whether convolutional networks see images with their channels last in memory.
     """
 
     key: str
@@ -75,6 +76,7 @@ class Problem:
     build_model: Callable[[], nn.Module]
     build_tuning_model: Callable[[], nn.Module] | None = None
     augmentation: str = "none"
+    channels_last: bool = False
 
     @property
     def has_accuracy(self) -> bool:
@@ -106,7 +108,8 @@ def load_problem(key: str, config: StudyConfig, device: torch.device) -> Problem
     path = USER_FILE_LOADER if settings.path is not None else DATASETS[key].loader
     module, _, name = path.partition(":")
     loader = getattr(import_module(module), name)
-    return loader(key, settings, config.data_folder, config.seed).to(device)
+    problem = loader(key, settings, config.data_folder, config.seed).to(device)
+    return replace(problem, channels_last=config.precision.channels_last)
 
 
 def initial_model(problem: Problem, seed: int, tuning: bool = False) -> nn.Module:
@@ -121,4 +124,11 @@ def initial_model(problem: Problem, seed: int, tuning: bool = False) -> nn.Modul
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build()
+    if problem.channels_last and any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.register_forward_pre_hook(_put_channels_last)
     return model.to(problem.device)
+
+
+def _put_channels_last(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(images.contiguous(memory_format=torch.channels_last) for images in inputs)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from adamqlr.errors import UserError
+from adamqlr.settings import PrecisionConfig
 
 # glibc's mallopt: parameter numbers, and sizes in bytes (32 MiB is the most it takes for the second).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = (-1, 1 << 30), (-3, 32 << 20)
@@ -23,6 +24,12 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device: 'cuda' is asked for, but PyTorch finds no CUDA device here; use 'auto' or 'cpu'")
     return torch.device(name)
+
+
+def set_precision(precision: PrecisionConfig) -> None:
+    """Compute on CUDA as precisely as asked for, in this process."""
+    torch.backends.cudnn.allow_tf32 = precision.tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def device_name(device: torch.device) -> str:

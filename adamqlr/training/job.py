@@ -45,6 +45,7 @@ class SeedsJob:
                     dict(OPTIMIZERS[self.optimizer].options),
                     dict(self.hyperparameters),
                 ],
+                "precision": self.config.precision.model_dump(),
                 "budget": self.config.suite(self.suite).budget,
                 "records": [training.record_every, training.record_growth],
                 "seeds": [self.config.seed, list(self.seeds)],

@@ -10,7 +10,7 @@ import torch
 
 from adamqlr.problems.problem import load_problem
 from adamqlr.training.checkpoint import Checkpoint
-from adamqlr.training.device import keep_freed_memory
+from adamqlr.training.device import keep_freed_memory, set_precision
 from adamqlr.training.history import History
 from adamqlr.training.interrupts import StopRequest
 from adamqlr.training.job import SeedsJob
@@ -34,6 +34,7 @@ def train_seeds(job: SeedsJob, device: torch.device, checkpoint: Checkpoint, sto
     """
     saved = checkpoint.load() or {"finished": [], "current": None}
     finished = [History.from_state_dict(state) for state in saved["finished"]]
+    set_precision(job.config.precision)
     problem = load_problem(job.dataset, job.config, device)
     training = job.config.training
     schedule = RecordSchedule(training.record_every, training.record_growth)
@@ -90,6 +91,7 @@ def train_seeds_packed(
         Interrupted: The job was asked to stop; its state is in the checkpoint.
     """
     saved = checkpoint.load()
+    set_precision(job.config.precision)
     problem = load_problem(job.dataset, job.config, device)
     training = job.config.training
     specs = [RunSpec(job.optimizer, job.hyperparameters, seed, job.config.seed) for seed in job.seeds]

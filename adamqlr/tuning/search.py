@@ -51,6 +51,7 @@ class Search:
             {
                 "dataset": [self.dataset, settings],
                 "optimizer": [self.optimizer, space, self.config.optimizer(self.optimizer).options],
+                "precision": self.config.precision.model_dump(),
                 "suite": self.config.suite(self.suite).model_dump(mode="json"),
                 "tuning": self.config.tuning.model_dump(mode="json", exclude={"shards"}),
                 "seed": self.config.seed,

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from adamqlr.problems.problem import Problem, load_problem
 from adamqlr.training.checkpoint import Checkpoint
+from adamqlr.training.device import set_precision
 from adamqlr.training.hyperparameters import resolve_hyperparameters
 from adamqlr.training.interrupts import StopRequest
 from adamqlr.training.keeper import Keeper
@@ -56,6 +57,7 @@ class Shard:
             Interrupted: The job was asked to stop; its state is in the checkpoint and the journal.
         """
         search = self._search
+        set_precision(search.config.precision)
         problem = load_problem(search.dataset, search.config, self._device)
         progress = Progress(f"tune {search.dataset}/{search.optimizer}")
         keeper = Keeper(checkpoint, stop, search.config.training.checkpoint_seconds, progress)

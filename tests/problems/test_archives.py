@@ -115,3 +115,18 @@ def test_networks_and_augmentation_need_images(tmp_path: Path) -> None:
         load_problem("mine", study(save(tmp_path, **table), model="resnet18"), CPU)
     with pytest.raises(UserError, match="'crop_flip' needs images"):
         load_problem("mine", study(save(tmp_path, **table), augmentation="crop_flip"), CPU)
+
+
+def test_channels_last_is_a_matter_of_memory_alone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = save(tmp_path, **arrays())
+    settings = study(path, model="resnet18").model_dump(mode="json")
+    outputs, strides = [], []
+    for channels_last in (True, False):
+        config = parse_config({**settings, "precision": {"channels_last": channels_last}}, "test")
+        problem = load_problem("mine", config, CPU)
+        model = initial_model(problem, 0).eval()
+        model.conv1.register_forward_pre_hook(lambda _, inputs: strides.append(inputs[0].stride(1)))
+        outputs.append(model(problem.test.inputs))
+    assert strides == [1, 64]
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-4, atol=1e-5)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from adamqlr.config import StudyConfig
 from adamqlr.errors import UserError
+from adamqlr.settings import PrecisionConfig
 from adamqlr.training.checkpoint import Checkpoint
 from adamqlr.training.clock import TrainingClock
-from adamqlr.training.device import device_name, resolve_device
+from adamqlr.training.device import device_name, resolve_device, set_precision
 from adamqlr.training.hyperparameters import resolve_hyperparameters
 from adamqlr.training.interrupts import stop_on_signals
 from adamqlr.training.job import SeedsJob
@@ -130,3 +131,14 @@ def test_devices_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_device("auto") == torch.device("cpu")
     with pytest.raises(UserError, match="no CUDA device"):
         resolve_device("cuda")
+
+
+def test_tensor_float_is_for_convolutions_alone() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    try:
+        for wanted in (False, True):
+            set_precision(PrecisionConfig(tf32=wanted))
+            assert torch.backends.cudnn.allow_tf32 == wanted
+            assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

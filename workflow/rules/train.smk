@@ -15,8 +15,8 @@ rule train:
     threads: 1
     resources:
         gpu=1,
-        cpus_per_task=packed_runs,
-        mem_mb=packed_memory,
+        cpus_per_task=processes,
+        mem_mb=memory,
         runtime=training_minutes,
     params:
         config=CONFIG,

@@ -15,8 +15,8 @@ rule tune_shard:
     threads: 1
     resources:
         gpu=1,
-        cpus_per_task=packed_runs,
-        mem_mb=packed_memory,
+        cpus_per_task=processes,
+        mem_mb=memory,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         config=CONFIG,
