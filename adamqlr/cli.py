@@ -285,12 +285,14 @@ def info(path: Path) -> None:
 def main() -> NoReturn:
     """Run the command line; what a user can cause ends with one line and exit code 2."""
     configure_logging()
+    code = 0
     try:
         cli(prog_name="adamqlr")
     except UserError as error:
         click.echo(f"adamqlr: error: {error}", err=True)
-        sys.exit(2)
+        code = 2
     except Interrupted as error:
         click.echo(f"adamqlr: {error}", err=True)
-        sys.exit(128 + error.signum)
-    sys.exit(0)
+        code = 128 + error.signum
+    # Out here the exception, and with it all that its frames hold, is gone: processes that read data end now.
+    sys.exit(code)

@@ -119,6 +119,30 @@ def test_mistakes_end_with_one_line_and_exit_code_2(
     assert not output.exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "dataset", "problem"),
+    [
+        ("train", "penn_treebank", "penn_treebank/ptb.train.txt: no such file; `adamqlr fetch` downloads"),
+        ("train", "imagenet", "imagenet/train: no such folder; ImageNet cannot be downloaded: put a folder of images"),
+        ("fetch", "imagenet", "imagenet/train: no such folder; ImageNet cannot be downloaded: put a folder of images"),
+    ],
+)
+def test_missing_data_is_named(
+    adamqlr: Callable[..., tuple[int, str]],
+    config_file: ConfigFile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    dataset: str,
+    problem: str,
+) -> None:
+    monkeypatch.setenv("ADAMQLR_DATA_DIR", str(tmp_path / "data"))
+    options = arguments(config_file(datasets=[dataset]), tmp_path / "output", dataset=dataset)
+    code, text = adamqlr(command, *(options if command == "train" else options[:4] + options[6:]))
+    assert (code, len(text.splitlines())) == (2, 1), text
+    assert text.startswith(f"adamqlr: error: {tmp_path / 'data'}/{problem}")
+
+
 SWEEP = {"dataset": "digits", "optimizer": "adamqlr_untuned", "parameter": "damping", "values": [0.01, 1]}
 
 

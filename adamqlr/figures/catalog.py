@@ -99,7 +99,8 @@ def tables_of(config: StudyConfig, suite: str) -> dict[str, Entry]:
 
 PROVENANCE = Entry(
     "What was run, and where",
-    "Training hours exclude tuning, evaluation and checkpoints.",
+    "Training time is of all runs together, without tuning, evaluation and checkpoints. The revision is the code's; "
+    "*dirty* says that files differed from it.",
     "adamqlr.figures.endings:provenance",
 )
 FINAL_RESULTS = Entry(

@@ -24,14 +24,24 @@ def provenance(study: xr.DataTree, suite: str, resampling: Resampling) -> Table:
                 "Dataset": group[0].dataset_label,
                 "Optimizers": len(group),
                 "Runs": sum(cube.sizes["seed"] for cube in cubes),
-                "Training hours": f"{seconds / 3600:.3g}",
+                "Training time": _duration(seconds),
                 "Device": _distinct(cube.attrs["device"] for cube in cubes),
                 "Runs sharing it": _distinct(str(cube.attrs["runs_sharing_device"]) for cube in cubes),
                 "PyTorch": _distinct(json.loads(cube.attrs["versions"])["torch"] for cube in cubes),
-                "Revision": _distinct(cube.attrs["git_revision"][:12] for cube in cubes),
+                "Revision": _distinct(_short_revision(cube.attrs["git_revision"]) for cube in cubes),
             }
         )
     return make_table(rows, rows)
+
+
+def _duration(seconds: float) -> str:
+    unit, size = next(((unit, size) for unit, size in (("h", 3600), ("min", 60)) if seconds >= size), ("s", 1))
+    return f"{seconds / size:.3g} {unit}"
+
+
+def _short_revision(revision: str) -> str:
+    commit, dash, mark = revision.partition("-")
+    return f"{commit[:12]}{dash}{mark}"
 
 
 def _distinct(values: Iterable[str]) -> str:

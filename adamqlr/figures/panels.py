@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from adamqlr.figures.cubes import Pair, by_dataset
-from adamqlr.figures.style import TEXT_WIDTH, line_style
+from adamqlr.figures.style import TEXT_WIDTH, line_style, set_log_limits
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
 
 COLUMNS = 3
@@ -127,10 +127,9 @@ def _limit(axes: Axes, table: pd.DataFrame, panel: Panel) -> None:
     if panel.metric.endswith("_loss"):
         first = finite.groupby("optimizer")["median"].first().median()
         high = min(high, 3 * first)
-    if panel.scale == "log":
         low = max(low, high * 1e-6)
-        margin = (high / low) ** 0.05
-        axes.set_ylim(low / margin, high * margin)
+    if panel.scale == "log":
+        set_log_limits(axes, low, high)
     elif high > low:
         axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from adamqlr.figures.cubes import Pair
 from adamqlr.figures.panels import Panel, draw_curve, performance_panel
-from adamqlr.figures.style import TEXT_WIDTH
+from adamqlr.figures.style import TEXT_WIDTH, set_log_limits
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
 
 _COLORS = plt.get_cmap("viridis")
@@ -72,7 +72,7 @@ def _draw_final(axes: Axes, final: pd.DataFrame, norm: Normalize) -> None:
         axes.plot(row.value, 0.97, "X", color="#555555", markersize=5, transform=axes.get_xaxis_transform())
     for row in final[(final["survived"] < 1) & np.isfinite(final["median"])].itertuples():
         text = f"{100 * row.survived:.0f} %"
-        axes.annotate(text, (row.value, row.median), xytext=(0, 5), textcoords="offset points", fontsize=5, ha="center")
+        axes.annotate(text, (row.value, row.median), xytext=(0, 5), textcoords="offset points", fontsize=6, ha="center")
 
 
 def _limit(axes: Axes, curves: dict[float, xr.Dataset], panel: Panel) -> None:
@@ -83,6 +83,6 @@ def _limit(axes: Axes, curves: dict[float, xr.Dataset], panel: Panel) -> None:
     if panel.scale == "log":
         start = np.median([float(curve["median"][0]) for curve in curves.values()])
         low, high = float(medians.min()), float(min(medians.max(), 3 * start))
-        axes.set_ylim(max(low, high * 1e-6) / 1.1, high * 1.1)
+        set_log_limits(axes, max(low, high * 1e-6), high)
     else:
         axes.set_ylim(medians.min() - 0.02, medians.max() + 0.02)

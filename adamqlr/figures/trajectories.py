@@ -38,7 +38,7 @@ def draw(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure
 def _draw_contours(axes: Axes) -> None:
     x, y = np.meshgrid(np.linspace(*_WINDOW["x"], 200), np.linspace(*_WINDOW["y"], 200))
     height = objective(torch.from_numpy(x), torch.from_numpy(y)).numpy()
-    axes.contourf(x, y, np.log10(height + 1e-4), levels=14, cmap="Greys", alpha=0.55)
+    axes.contourf(x, y, np.log10(height + 1e-4), levels=14, cmap="Greys", alpha=0.4)
     axes.plot(A, A**2, "*", color="#e0a800", markersize=9, markeredgecolor="black", markeredgewidth=0.4, zorder=5)
     axes.plot(*START, "o", color="white", markersize=4, markeredgecolor="black", markeredgewidth=0.7, zorder=5)
     axes.grid(False)
@@ -52,7 +52,7 @@ def _draw_path(axes: Axes, pair: Pair) -> pd.DataFrame:
     axes.plot(*path, color=style["color"], linewidth=1.1, marker=".", markersize=2.5, zorder=4)
     value = float(objective(*torch.from_numpy(path[:, -1]).double()))
     steps = int(cube["final_step"])
-    outcome = f"diverged at step {steps}" if bool(cube["diverged"]) else f"f = {value:.1e} after {steps} steps"
+    outcome = f"diverged at step {steps}" if bool(cube["diverged"]) else f"f = {value:.1e}, {steps} steps"
     axes.set_title(f"{pair.optimizer_label}\n", fontsize=7.5)
     axes.annotate(outcome, (0.5, 1.02), xycoords="axes fraction", ha="center", va="bottom", fontsize=6, color="#444444")
     return pd.DataFrame(

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from adamqlr.config import TUNING
 from adamqlr.figures.panels import COLUMNS
-from adamqlr.figures.style import TEXT_WIDTH, line_style, order
+from adamqlr.figures.style import TEXT_WIDTH, line_style, order, set_log_limits
 from adamqlr.results.statistics import Resampling
 
 Array = NDArray[np.float64]
+
+_LABELS = {"train_loss": "Best training loss", "validation_loss": "Best validation loss"}
 
 
 def draw(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
@@ -35,12 +37,12 @@ def draw(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure
             axes.plot(table["trials"], table["median"].where(np.isfinite(table["median"])), **line_style(optimizer))
             tables.append(table)
             axes.set_title(trials.attrs["dataset_label"])
-            axes.set_ylabel("Best " + trials.attrs["objective"].replace("_", " "))
+            axes.set_ylabel(_LABELS[trials.attrs["objective"]])
         axes.set(xlabel="Trials", xscale="log", yscale="log")
         _limit_to_progress(axes, pd.concat([table for table in tables if table["dataset"].iloc[0] == dataset]))
     for axes in grid.flat[len(datasets) :]:
         axes.set_axis_off()
-    handles = [Line2D([], [], label=label, **line_style(key)) for key, label in labels.items()]
+    handles = [Line2D([], [], label=labels[key], **line_style(key)) for key in sorted(labels, key=order)]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), fontsize=7)
     return figure, pd.concat(tables, ignore_index=True)
 
@@ -79,6 +81,4 @@ def _limit_to_progress(axes: plt.Axes, table: pd.DataFrame) -> None:
     """Leave the heights out from which the first trials come down."""
     finite = table[np.isfinite(table["median"]) & (table["median"] > 0)]
     if not finite.empty:
-        low, high = finite["median"].min(), finite["median"].quantile(0.98)
-        margin = max(high / low, 1.01) ** 0.05
-        axes.set_ylim(low / margin, high * margin)
+        set_log_limits(axes, finite["median"].min(), finite["median"].quantile(0.98))

@@ -25,6 +25,8 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # What a worker reads at a time: few enough that what waits in shared memory stays small.
 _PIECE = 64
 _CHUNK = 256
+# How long a worker outlives SIGTERM: the time that a cluster commonly leaves before it kills a job's processes.
+_LAST_SECONDS = 30
 _MARGIN = 256 / 224
 _CPU = torch.device("cpu")
 
@@ -149,7 +151,7 @@ class ImageBatches:
         """
         with off_clock():
             if self._source is None:
-                groups = self._groups(self._epoch, self._position)
+                groups = _places(len(self._images), self._edges, self._seed, self._epoch, self._position)
                 self._source = self._images.read(groups, self._transform, self._seed)
             batch = next(self._source)
         self._position += 1
@@ -162,13 +164,6 @@ class ImageBatches:
         images, classes = selection
         return images, classes
 
-    def _groups(self, epoch: int, position: int) -> Iterator[list[Place]]:
-        for current in count(epoch):
-            order = np.random.default_rng(np.random.SeedSequence([self._seed, current])).permutation(len(self._images))
-            first = position if current == epoch else 0
-            for start, stop in pairwise(self._edges[first:]):
-                yield [Place(int(order[place]), current, place) for place in range(start, stop)]
-
     def state_dict(self) -> dict[str, Any]:
         """Return where the stream is."""
         return {"epoch": self._epoch, "position": self._position}
@@ -177,6 +172,16 @@ class ImageBatches:
         """Go on where another stream of the same images and settings was."""
         self._epoch, self._position = state["epoch"], state["position"]
         self._source = None
+
+
+# No method of the batches: they would be part of a cycle, and workers stay until it is found.
+def _places(rows: int, edges: Sequence[int], seed: int, epoch: int, position: int) -> Iterator[list[Place]]:
+    """Yield the places of each batch, without end, from some batch of some epoch on."""
+    for current in count(epoch):
+        order = np.random.default_rng(np.random.SeedSequence([seed, current])).permutation(rows)
+        first = position if current == epoch else 0
+        for start, stop in pairwise(edges[first:]):
+            yield [Place(int(order[place]), current, place) for place in range(start, stop)]
 
 
 class _Images(Dataset[Any]):
@@ -208,5 +213,7 @@ def _stack(samples: Sequence[tuple[Tensor, int] | UserError]) -> tuple[Tensor, T
 
 def _leave_signals_to_parent(worker: int) -> None:
     """Let a signal that reaches all processes of a job end the one that writes the checkpoint, and this one with it."""
-    for signum in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
+    for signum in (signal.SIGUSR2, signal.SIGINT):
         signal.signal(signum, signal.SIG_IGN)
+    # It is also how a parent that fails ends its workers, and it waits until they are gone.
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_LAST_SECONDS))

@@ -21,13 +21,16 @@ _OF_EACH_JOB = ("device", "git_revision", "slurm_job", "slurm_gpus", "runs_shari
 
 Array = NDArray[np.float64]
 
+_WORST = np.array([metric.worst for metric in METRICS.values()])
+
 
 def build_cube(runs: Sequence[xr.Dataset], grid_points: int) -> xr.Dataset:
     """Join run files into value(seed, time, metric) and value_by_step(seed, step, metric).
 
     Between records, and after a run's end, the last value is held. From its divergence on, a diverged run counts as the
-    worst there is (:class:`adamqlr.training.metrics.Metric`). The time grid is geometric, from the end of the earliest
-    first step to the latest record; the steps are all that any seed recorded.
+    worst there is (:class:`adamqlr.training.metrics.Metric`), and so does a loss that is no number at one record. The
+    time grid is geometric, from the end of the earliest first step to the latest record; the steps are all that any
+    seed recorded.
 
     Args:
         runs: Run files of the same configuration and different seeds.
@@ -43,20 +46,16 @@ def build_cube(runs: Sequence[xr.Dataset], grid_points: int) -> xr.Dataset:
     if len(set(numbers)) < len(numbers):
         twice = next(number for number in numbers if numbers.count(number) > 1)
         raise UserError(f"{attrs['dataset']}/{attrs['optimizer']}: seed {twice} appears in two run files")
+    defined = np.any([records.defined for records in seeds], axis=0)
     grid = _time_grid(seeds, grid_points)
     steps = np.unique(np.concatenate([records.steps for records in seeds]))
-    by_time = np.stack([records.held(records.times, grid) for records in seeds])
-    by_step = np.stack([records.held(records.steps, steps) for records in seeds])
+    by_time = np.stack([records.held(records.times, grid, defined) for records in seeds])
+    by_step = np.stack([records.held(records.steps, steps, defined) for records in seeds])
     step_at_time = np.stack([records.steps[records.index(records.times, grid)] for records in seeds])
     divergence_steps = [records.steps[-1] if records.diverged else -1 for records in seeds]
     ended = [
         ("diverged", np.array([r.diverged for r in seeds]), "1", "whether the run diverged"),
-        (
-            "diverged_step",
-            np.array(divergence_steps),
-            "1",
-            "step of divergence or −1",
-        ),
+        ("diverged_step", np.array(divergence_steps), "1", "step of divergence or −1"),
         ("diverged_time", np.array([r.times[-1] if r.diverged else np.nan for r in seeds]), "s", "time of divergence"),
         ("final_step", np.array([r.steps[-1] for r in seeds]), "1", "steps taken"),
         ("final_time", np.array([r.times[-1] for r in seeds]), "s", "training time of the run"),
@@ -93,21 +92,29 @@ class _SeedRecords:
         self.diverged = bool(run["diverged"].values[index])
         self.steps = run["step"].values[index, :count]
         self.times: Array = run["time"].values[index, :count]
-        self._values: Array = run["value"].values[index, :count]
+        values: Array = run["value"].values[index, :count]
+        self.defined = ~np.isnan(values).all(axis=0)
+        # A step may end in parameters of which a whole set's loss is no number; only the next step would say so.
+        broken = np.isnan(values) & self.defined
+        broken[0] = False
+        self._values = np.where(broken, _WORST, values)
         self._parameters = run["parameters"].values[index, :count] if "parameters" in run else None
 
     def index(self, recorded: NDArray[np.generic], wanted: NDArray[np.generic]) -> NDArray[np.intp]:
         """Return the last record at or before each wanted time or step; the first one where there is none."""
         return np.maximum(np.searchsorted(recorded, wanted, side="right") - 1, 0)
 
-    def held(self, recorded: NDArray[np.generic], wanted: NDArray[np.generic]) -> Array:
-        """Return the metrics at each wanted time or step, of shape (wanted, metric)."""
+    def held(self, recorded: NDArray[np.generic], wanted: NDArray[np.generic], defined: NDArray[np.bool_]) -> Array:
+        """Return the metrics at each wanted time or step, of shape (wanted, metric).
+
+        Args:
+            recorded: The times or steps of the records.
+            wanted: The wanted ones.
+            defined: Which metrics the pair has; the others stay NaN where a diverged run counts as the worst.
+        """
         values = self._values[self.index(recorded, wanted)]
         if self.diverged:
-            # A metric that the run never had stays undefined.
-            had = ~np.isnan(self._values).all(axis=0)
-            worst = np.array([metric.worst for metric in METRICS.values()])
-            values[wanted >= recorded[-1]] = np.where(had, worst, np.nan)
+            values[wanted >= recorded[-1]] = np.where(defined, _WORST, np.nan)
         return values
 
     def parameters_held(self, wanted: NDArray[np.generic]) -> Array:

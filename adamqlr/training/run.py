@@ -92,7 +92,7 @@ class Run:
             lambda *selection: optimizer.step(*gather(*selection)),
             self._problem.device,
             capturable,
-            lambda: self._clock.paused(),
+            self._clock.paused,
         )
 
     @property

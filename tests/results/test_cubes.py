@@ -19,6 +19,7 @@ from adamqlr.results.cube import build_cube, read_cube, write_cube
 from adamqlr.results.info import describe
 from adamqlr.results.provenance import provenance
 from adamqlr.results.runs import read_runs, runs_dataset, write_runs
+from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
 from adamqlr.results.study import load_study, open_study, write_study
 from adamqlr.stages.aggregate import aggregate
 from adamqlr.training.history import History
@@ -98,6 +99,56 @@ def test_a_diverged_run_is_the_worst_from_then_on(study: StudyConfig) -> None:
     assert cube["value_by_step"].sel(seed=0, metric="train_loss").values.tolist() == [3, 2, INF]
     assert cube["diverged_step"].values.tolist() == [2, -1]
     assert cube["diverged_time"].values[0] == 2
+
+
+def test_medians_of_ragged_and_diverged_runs_by_hand(study: StudyConfig) -> None:
+    """One run goes to the end, one ends early, one diverges at step 2; medians at each step can be read off."""
+    runs = dataset_of(
+        study,
+        history(0, [0, 1, 2, 3], [0, 1, 2, 3], [9, 5, 3, 1]),
+        history(1, [0, 1], [0, 1], [9, 4]),
+        history(2, [0, 1, 2], [0, 1, 2], [9, 1, 7], diverged=True),
+    )
+    cube = build_cube([runs], 50)
+    loss = cube["value_by_step"].sel(metric="train_loss")
+    assert loss.values.tolist() == [[9, 5, 3, 1], [9, 4, 4, 4], [9, 1, INF, INF]]
+    summary = median_over_seeds(loss, Resampling(500, 0))
+    assert summary["median"].values.tolist() == [9, 4, 4, 4]
+    assert summary["lower"].values.tolist() == [9, 1, 3, 1]
+    assert summary["upper"].values.tolist() == [9, 5, INF, INF]
+    at_end = cube["value"].sel(metric="train_loss").isel(time=-1)
+    assert at_end.values.tolist() == [1, 4, INF]
+    assert survived_fraction(cube) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("step", [1, 4, 9])
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_run_that_diverges_never_improves_a_median(study: StudyConfig, count: int, step: int) -> None:
+    """The same runs, but that one of them ends at some step as diverged: no loss is lower, no accuracy higher."""
+    for seed in range(0, 100, 10):
+        healthy = [random_history(seed + number, 10) for number in range(count)]
+        for made in healthy:
+            made.times = [0.01 * record for record in range(10)]
+        until, first = step + 1, healthy[0]
+        ended = History(seed, first.steps[:until], first.times[:until], first.values[:until], diverged=True)
+        cubes = [build_cube([dataset_of(study, run, *healthy[1:])], 40) for run in (first, ended)]
+        for variable in ("value", "value_by_step"):
+            before, after = (median_over_seeds(cube[variable], Resampling(2, 0))["median"] for cube in cubes)
+            for metric, sign in (("test_loss", 1), ("train_loss", 1), ("test_accuracy", -1)):
+                good, bad = (sign * medians.sel(metric=metric).values for medians in (before, after))
+                assert not (bad < good).any(), (variable, metric)
+
+
+def test_a_loss_that_is_no_number_is_infinite(study: StudyConfig) -> None:
+    """Whole-set losses of parameters that have just blown up, at a step that only the next one would call diverged."""
+    made = history(0, [0, 1, 2], [0, 1, 2], [3, 2, 1])
+    made.values[2][list(METRICS).index("test_loss")] = float("nan")
+    made.values[0][list(METRICS).index("train_loss")] = float("nan")
+    cube = build_cube([dataset_of(study, made, history(1, [0, 1, 2], [0, 1, 2], [5, 5, 5]))], 10)
+    assert cube["value_by_step"].sel(seed=0, metric="test_loss").values.tolist() == [4, 3, INF]
+    assert np.isnan(cube["value_by_step"].sel(seed=0, metric="train_loss").values[0]), "before the first minibatch"
+    assert np.isnan(cube["value_by_step"].sel(seed=0, metric="damping")).all(), "a metric that it never had"
+    assert not cube["diverged"].any()
 
 
 def test_cubes_refuse_what_does_not_belong_together(study: StudyConfig, tmp_path: Path) -> None:

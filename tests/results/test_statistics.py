@@ -1,5 +1,7 @@
 """Medians and their uncertainty, against scipy and by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -29,6 +31,36 @@ def test_agrees_with_scipys_bootstrap() -> None:
         assert float(ours["lower"][column]) == pytest.approx(low, abs=0.08)
         assert float(ours["upper"][column]) == pytest.approx(high, abs=0.08)
         assert float(ours["median"][column]) == np.median(values[:, column])
+
+
+def test_agrees_with_scipys_bootstrap_where_some_runs_diverged() -> None:
+    """A tenth of the runs at +inf, in which case the median's distribution is finite, but for one resample in 10^9."""
+    values = np.random.default_rng(1).normal(size=(50, 1))
+    values[::10] = INF
+    ours = median_over_seeds(over_seeds(values), Resampling(4000, 1))
+    reference = scipy.stats.bootstrap(
+        (values[:, 0],), np.median, n_resamples=4000, method="percentile", rng=np.random.default_rng(2)
+    )
+    assert float(ours["std"][0]) == pytest.approx(reference.standard_error, rel=0.08)
+    assert float(ours["lower"][0]) == pytest.approx(reference.confidence_interval.low, abs=0.08)
+    assert float(ours["upper"][0]) == pytest.approx(reference.confidence_interval.high, abs=0.08)
+    assert float(ours["median"][0]) == np.sort(values[:, 0])[24:26].mean()
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0, 9.0], [1.0, 2.0, INF], [1.0, INF, INF], [-INF, 0.5, 0.9]])
+def test_agrees_with_all_resamples_of_three_runs(values: list[float]) -> None:
+    """Three runs have 27 equally likely resamples, whose medians can be listed."""
+    medians = np.sort([np.median(resample) for resample in itertools.product(values, repeat=3)])
+    ours = median_over_seeds(over_seeds(np.array(values)[:, None]), Resampling(20_000, 0))
+    # Ranks 0 and 26 of 27 hold the 2.5 and 97.5 percentiles.
+    assert float(ours["lower"][0]) == medians[0]
+    assert float(ours["upper"][0]) == medians[26]
+    assert float(ours["median"][0]) == values[1]
+    assert float(ours["mean"][0]) == pytest.approx(medians.mean(), rel=0.02)
+    if np.isfinite(values).all():
+        # 7, 13 and 7 of the 27 are 1, 2 and 9.
+        assert float(ours["mean"][0]) == pytest.approx((7 * 1 + 13 * 2 + 7 * 9) / 27, rel=0.02)
+        assert float(ours["std"][0]) == pytest.approx(medians.std(), rel=0.02)
 
 
 def test_by_hand() -> None:

@@ -1,0 +1,130 @@
+"""The Penn Treebank's layout on a small, made-up text: words to rows, the network, and a user's mistakes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pooch
+import pytest
+import torch
+
+from adamqlr.config import StudyConfig, parse_config
+from adamqlr.errors import UserError
+from adamqlr.problems import penn_treebank
+from adamqlr.problems.fetch import fetch
+from adamqlr.problems.problem import initial_model, load_problem
+from adamqlr.results.runs import read_runs
+from adamqlr.stages.train import train
+
+CPU = torch.device("cpu")
+# "a b c d" over and over, one line each: what follows a word can be learnt.
+LINE = "a b c d"
+SMALL = {"transformer": {"layers": 1, "heads": 2, "width": 8, "length": 5}, "epochs": 2, "batch_size": 4}
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Write three made-up texts, each by default of 40 lines, as the Penn Treebank's files."""
+    monkeypatch.setenv("ADAMQLR_DATA_DIR", str(tmp_path))
+
+    def write_parts(**texts: str) -> Path:
+        folder = tmp_path / "penn_treebank"
+        folder.mkdir(exist_ok=True)
+        for part, file in penn_treebank.FILES.items():
+            (folder / file.name).write_text(texts.get(part, f"{LINE}\n" * 40))
+        return folder
+
+    return write_parts
+
+
+def study(**settings: Any) -> StudyConfig:
+    datasets = {"penn_treebank": {**SMALL, **settings}}
+    optimizers = ["adam_untuned", "adamqlr_untuned", "kfac_untuned"]
+    return parse_config({"name": "t", "device": "cpu", "datasets": datasets, "optimizers": optimizers}, "test")
+
+
+def load(**settings: Any) -> Any:
+    return load_problem("penn_treebank", study(**settings), CPU)
+
+
+def test_rows_are_words_in_order_and_targets_the_words_that_follow(write: Callable[..., Path]) -> None:
+    write(test="a b\nc a d\nb b b b")
+    problem = load()
+    # <eos> comes first; equally frequent words follow in the order of their first appearance.
+    numbers = {"<eos>": 0, "a": 1, "b": 2, "c": 3, "d": 4}
+    words = ["a", "b", "<eos>", "c", "a", "d", "<eos>", "b", "b", "b", "b", "<eos>"]
+    expected = [numbers[word] for word in words]
+    assert problem.test.inputs.tolist() == [expected[:5], expected[5:10]]
+    assert problem.test.targets.tolist() == [expected[1:6], expected[6:11]], "the twelfth word is left over"
+    assert [len(rows) for rows in (problem.train, problem.validation)] == [39, 39]
+    logits = initial_model(problem, 0)(problem.test.inputs)
+    assert logits.shape == (2, 5, 5)
+
+
+def test_frequent_words_come_first_and_others_are_unknown(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(penn_treebank.vocabulary(["b", "a", "<unk>", "a", "<eos>", "c"])) == ["<unk>", "<eos>", "a", "b", "c"]
+    monkeypatch.setattr(penn_treebank, "VOCABULARY", 4)
+    write(train="a a a b b c <unk>\n" * 3, validation="c q a\n" * 2, test="a b\n" * 2)
+    problem = load()
+    assert problem.validation.inputs[0].tolist() == [0, 0, 2, 1, 0], "c and q are unknown"
+
+
+@pytest.mark.parametrize(
+    ("texts", "settings", "problem"),
+    [
+        ({"test": "a e\n" * 9}, {}, r"ptb\.test\.txt: 'e' is none of the training text's 5 most frequent words"),
+        ({"validation": "a b c d"}, {}, r"ptb\.valid\.txt: 5 words are too few for a row of 5 and the word after it"),
+        ({"train": ""}, {}, r"ptb\.train\.txt: 0 words are too few"),
+        ({}, {"model": "mlp"}, "'penn_treebank': text needs model gpt2, loss cross_entropy"),
+        ({}, {"loss": "half_mse"}, "'penn_treebank': text needs model gpt2, loss cross_entropy"),
+    ],
+)
+def test_unusable_texts_and_settings_are_named(
+    write: Callable[..., Path], texts: dict[str, str], settings: dict[str, Any], problem: str
+) -> None:
+    write(**texts)
+    with pytest.raises(UserError, match=problem):
+        load(**settings)
+
+
+def test_missing_and_binary_files_are_named(write: Callable[..., Path]) -> None:
+    folder = write()
+    (folder / "ptb.valid.txt").write_bytes(bytes(range(128, 256)))
+    with pytest.raises(UserError, match=r"ptb\.valid\.txt: not a text file"):
+        load()
+    (folder / "ptb.valid.txt").unlink()
+    with pytest.raises(UserError, match=r"ptb\.valid\.txt: no such file; `adamqlr fetch` downloads"):
+        load()
+
+
+def test_only_what_is_missing_is_downloaded(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, asked = write(), []
+
+    def retrieve(url: str, checksum: str, fname: str, path: Path, **_: Any) -> None:
+        asked.append((url, checksum))
+        (path / fname).write_text(f"{LINE}\n")
+
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    (folder / "ptb.test.txt").unlink()
+    assert len(fetch("penn_treebank", study())) == 3
+    assert asked == [(f"{penn_treebank.URL}/ptb.test.txt", f"md5:{penn_treebank.FILES['test'].md5}")]
+
+
+def test_k_fac_is_left_out_as_it_cannot_train_embeddings() -> None:
+    assert [optimizer for _, optimizer in study().pairs("epochs")] == ["adam_untuned", "adamqlr_untuned"]
+
+
+@pytest.mark.parametrize("optimizer", ["adam_untuned", "adamqlr_untuned"])
+def test_training_learns_what_follows(write: Callable[..., Path], tmp_path: Path, optimizer: str) -> None:
+    write()
+    output = tmp_path / "runs.nc"
+    chosen = {"lr": 0.01} if optimizer == "adam_untuned" else {"lr_clipping": 0.1}
+    train(study(epochs=15), "epochs", "penn_treebank", optimizer, [0], chosen, output)
+    value = read_runs(output)["value"].isel(seed=0)
+    loss, accuracy = (value.sel(metric=f"test_{name}").values for name in ("loss", "accuracy"))
+    assert np.isfinite(loss).all()
+    assert loss[-1] < 0.3 * loss[0]
+    assert accuracy[-1] > 0.9
