@@ -8,9 +8,10 @@ from typing import Any, NoReturn
 import click
 
 from adamqlr import __version__
-from adamqlr.config import StudyConfig, load_config, parse_value
+from adamqlr.config import StudyConfig, load_config
 from adamqlr.errors import UserError
 from adamqlr.logs import configure_logging
+from adamqlr.overrides import parse_value
 from adamqlr.training.interrupts import Interrupted
 
 # PyTorch and the plotting libraries are imported by the commands that need them, so that --help answers at once.

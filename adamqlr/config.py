@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from adamqlr.errors import UserError
 from adamqlr.optim.registry import OPTIMIZERS
+from adamqlr.overrides import apply_override, names_to_mapping
 from adamqlr.problems.registry import DATASETS
 from adamqlr.settings import (
     AblationConfig,
@@ -46,17 +47,8 @@ SENSITIVITY, TUNING = "sensitivity", "tuning"
 _FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
-def _names_to_mapping(value: Any) -> Any:
-    """Let ``[adam, adamqlr]`` stand for ``{adam: {}, adamqlr: {}}``, and an empty value for no settings."""
-    if isinstance(value, list):
-        return {name: {} for name in value}
-    if isinstance(value, Mapping):
-        return {key: {} if settings is None else settings for key, settings in value.items()}
-    return value
-
-
 def _dataset_defaults(value: Any) -> Any:
-    named = _names_to_mapping(value)
+    named = names_to_mapping(value)
     if not isinstance(named, Mapping):
         return named
     return {
@@ -66,7 +58,7 @@ def _dataset_defaults(value: Any) -> Any:
 
 
 def _suite_defaults(value: Any) -> Any:
-    named = _names_to_mapping(value)
+    named = names_to_mapping(value)
     if not isinstance(named, Mapping):
         return named
     return {key: settings or PAPER_SUITES.get(key, settings) for key, settings in named.items()}
@@ -100,7 +92,7 @@ class StudyConfig(Section):
         default_factory=lambda: {"epochs": SuiteConfig(**PAPER_SUITES["epochs"])}  # type: ignore[arg-type]
     )
     datasets: Annotated[dict[str, DatasetConfig], BeforeValidator(_dataset_defaults)]
-    optimizers: Annotated[dict[str, OptimizerConfig], BeforeValidator(_names_to_mapping)]
+    optimizers: Annotated[dict[str, OptimizerConfig], BeforeValidator(names_to_mapping)]
     tuning: TuningConfig = TuningConfig()
     training: TrainingConfig = TrainingConfig()
     precision: PrecisionConfig = PrecisionConfig()
@@ -116,11 +108,11 @@ class StudyConfig(Section):
     def _check_names(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
-        optimizers = _names_to_mapping(data.get("optimizers")) or {}
+        optimizers = names_to_mapping(data.get("optimizers")) or {}
         for key in optimizers:
             if key not in OPTIMIZERS:
                 raise ValueError(f"unknown optimizer '{key}': known are {', '.join(OPTIMIZERS)}")
-        datasets = _names_to_mapping(data.get("datasets")) or {}
+        datasets = names_to_mapping(data.get("datasets")) or {}
         for key, settings in datasets.items():
             if key not in DATASETS and not (isinstance(settings, Mapping) and settings.get("path")):
                 raise ValueError(
@@ -255,7 +247,7 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> StudyConfig:
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping of settings")
     for override in overrides:
-        _set(data, override)
+        apply_override(data, override)
     return parse_config(data, str(path))
 
 
@@ -278,31 +270,6 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         message = "unknown key"
     return f"{where}: {message}" if where else message
-
-
-def _set(data: dict[str, Any], override: str) -> None:
-    path, separator, text = override.partition("=")
-    if not separator or not path:
-        raise UserError(f"--set {override}: expected section.key=value")
-    *parents, last = path.split(".")
-    section = data
-    for parent in parents:
-        if isinstance(section.get(parent), list):
-            section[parent] = _names_to_mapping(section[parent])
-        if section.get(parent) is None:
-            section[parent] = {}
-        section = section[parent]
-        if not isinstance(section, dict):
-            raise UserError(f"--set {override}: '{parent}' is not a section")
-    section[last] = parse_value(text)
-
-
-def parse_value(text: str) -> Any:
-    """Read a setting's value as YAML would, with ``1e-3`` a number as everywhere else in Python."""
-    try:
-        return float(text) if "e" in text.lower() else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
-        return text
 
 
 def fingerprint(value: Any) -> str:

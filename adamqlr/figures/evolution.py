@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from adamqlr.figures.cubes import Pair, pairs_of
 from adamqlr.figures.panels import Panel, draw_grid, loss_panel, performance_panel
-from adamqlr.optim.damping import GOOD_RATIO, POOR_RATIO
 from adamqlr.results.statistics import Resampling
 
 _PARTS = ("train", "test")
@@ -65,4 +64,7 @@ def _damping_panel(pair: Pair) -> Panel:
 
 
 def _reduction_ratio_panel(pair: Pair) -> Panel:
+    # Here, as other figures need not wait for PyTorch's import.
+    from adamqlr.optim.damping import GOOD_RATIO, POOR_RATIO
+
     return Panel("rho", "Reduction ratio ρ", "linear", limits=(-0.5, 2.5), guides=(POOR_RATIO, GOOD_RATIO))

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-import torchvision
 from torch import nn
 
 from adamqlr.settings import DatasetConfig
 
-RESNETS = {"resnet18": torchvision.models.resnet18, "resnet50": torchvision.models.resnet50}
+RESNETS = ("resnet18", "resnet50")
 
 
 def mlp(widths: Sequence[int]) -> nn.Sequential:
@@ -41,7 +40,10 @@ def new_model(settings: DatasetConfig, input_shape: torch.Size, outputs: int) ->
     """
     if settings.model == "mlp":
         return mlp([math.prod(input_shape), *settings.hidden, outputs])
-    model = RESNETS[settings.model](num_classes=outputs)
+    # Its import takes as long as PyTorch's, which most jobs need not wait for.
+    import torchvision
+
+    model = torchvision.models.get_model(settings.model, num_classes=outputs)
     channels = input_shape[0]
     if channels != 3:
         model.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)

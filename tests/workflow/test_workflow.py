@@ -12,6 +12,7 @@ import yaml
 
 from adamqlr.config import load_config
 from adamqlr.figures.catalog import figures_of, tables_of
+from adamqlr.optim.registry import OPTIMIZERS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,25 +64,41 @@ def test_a_typo_in_the_configuration_is_a_clear_error(tmp_path: Path) -> None:
     assert "configuration: trainin: unknown key" in done.stdout + done.stderr
 
 
-def test_every_figure_and_table_of_the_paper_is_made_by_a_rule(tmp_path: Path) -> None:
-    """The map in results/README.md: its files have rules, its commands name its files, and nothing is left out."""
+def test_every_figure_and_table_is_made_by_a_rule(tmp_path: Path) -> None:
+    """The maps in results/README.md: their files have rules, their commands name their files, nothing is left out."""
     text = (ROOT / "results" / "README.md").read_text()
-    rows = re.findall(r"^\| [^|]+ \| `((?:figures|tables)/[^`]+)` \| `([^`]+)` \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| [^|]+ \| `((?:figures|tables|claims)[^`]+)` \| `([^`]+)` \|$", text, re.MULTILINE)
     files = [file for file, _ in rows]
-    assert len(set(files)) == len(rows) == 28
+    assert len(set(files)) == len(rows) == 28 + 7
     for file, command in rows:
         assert command == f"snakemake --profile slurm --force results/paper/{file}"
     paper = ("--configfile", ROOT / "workflow/config/paper.yaml")
     snakemake(tmp_path, *(f"results/paper/{file}" for file in files), "-n", "--quiet", "all", *paper)
-    refused = snakemake(tmp_path, "results/paper/figures/epochs/nonsense.pdf", "-n", *paper, check=False)
-    assert refused.returncode != 0, "a file that no rule can make"
+    for nonsense in ("figures/epochs/nonsense.pdf", "figures/nonsense/loss.pdf", "tables/sensitivity/nonsense.md"):
+        refused = snakemake(tmp_path, f"results/paper/{nonsense}", "-n", *paper, check=False)
+        assert refused.returncode != 0, "a file that no rule can make"
     config = load_config(ROOT / "workflow/config/paper.yaml")
-    beyond = {"damping", "profiles", "tuning_budget", "provenance", "divergence", "time_to_target"}
     for suite in ("epochs", "sensitivity"):
         for kind, catalog in (("figures", figures_of), ("tables", tables_of)):
             mapped = {Path(file).stem for file in files if file.startswith(f"{kind}/{suite}/")}
-            assert mapped == set(catalog(config, suite)) - beyond
-    assert all(f"`{name}`" in text or f"/{name}`" in text for name in beyond)
+            assert mapped == set(catalog(config, suite))
+    for suite in ("runtime_train", "runtime_validation"):
+        mapped = {Path(file).stem for file in files if f"/{suite}/" in file}
+        assert mapped == {"performance", "loss", "learning_rate", "final_results", "best_hyperparameters"}
+
+
+def test_the_appendix_is_switched_on_by_taking_comments_away(tmp_path: Path) -> None:
+    text = (ROOT / "workflow/config/paper.yaml").read_text()
+    config = tmp_path / "paper.yaml"
+    config.write_text(re.sub(r"^  # (penn_treebank|imagenet):$", r"  \1:", text, flags=re.MULTILINE))
+    done = snakemake(tmp_path, "-n", "--quiet", "rules", "--configfile", config)
+    counts = job_counts(done.stdout + done.stderr)
+    assert counts["fetch_data"] == 5 + 2
+    pairs = load_config(config).pairs("epochs")
+    assert {optimizer for dataset, optimizer in pairs if dataset == "imagenet"} == set(OPTIMIZERS)
+    without_kfac = {key for key in OPTIMIZERS if not key.startswith("kfac")}
+    assert {optimizer for dataset, optimizer in pairs if dataset == "penn_treebank"} == without_kfac
+    assert not {"penn_treebank", "imagenet"} & {dataset for dataset, _ in load_config(config).pairs("runtime_train")}
 
 
 @pytest.fixture(scope="module")
