@@ -17,7 +17,16 @@ KIND = "cube"
 
 # Attributes in which the run files of one cube may differ: the first file's is kept, or all of them.
 _OF_FIRST_JOB = ("seeds", "created", "versions", "config")
-_OF_EACH_JOB = ("device", "git_revision", "slurm_job", "slurm_gpus", "runs_sharing_device")
+_OF_EACH_JOB = (
+    "device",
+    "git_revision",
+    "slurm_job",
+    "slurm_gpus",
+    "runs_sharing_device",
+    "time_source",
+    "step_seconds",
+    "packed_seeds",
+)
 
 Array = NDArray[np.float64]
 

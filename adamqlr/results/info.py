@@ -23,6 +23,7 @@ _SHOWN = (
     "hyperparameters",
     "seeds",
     "device",
+    "time_source",
     "git_revision",
     "created",
 )

@@ -12,6 +12,8 @@ import xarray as xr
 
 from adamqlr.config import StudyConfig, load_config, parse_config
 from adamqlr.problems.problem import load_problem
+from adamqlr.results.cube import build_cube
+from adamqlr.results.runs import read_runs
 from adamqlr.stages.train import train
 from adamqlr.training.job import SeedsJob
 from adamqlr.training.limit import Limit
@@ -88,10 +90,21 @@ def test_runs_that_diverge_end_and_the_others_go_on(study: StudyConfig) -> None:
     assert doomed.step < 10_000
 
 
+def config_of_mode(config_file: ConfigFile, mode: str) -> StudyConfig:
+    return load_config(config_file(training={"seeds": 5, "pack": mode}))
+
+
 def test_files_of_packed_seeds_say_where_their_time_is_from(config_file: ConfigFile, tmp_path: Path) -> None:
     for mode in ("always", "never"):
-        config = load_config(config_file(training={"seeds": 3, "pack": mode}))
-        train(config, "epochs", "digits", "adamqlr_untuned", [4, 0, 2], {}, tmp_path / f"{mode}.nc")
+        train(
+            config_of_mode(config_file, mode),
+            "epochs",
+            "digits",
+            "adamqlr_untuned",
+            [4, 0, 2],
+            {},
+            tmp_path / f"{mode}.nc",
+        )
     packed, alone = (xr.load_dataset(tmp_path / f"{mode}.nc") for mode in ("always", "never"))
     assert packed["seed"].values.tolist() == [4, 0, 2]
     assert (packed.attrs["packed_seeds"], alone.attrs["packed_seeds"]) == (3, 1)
@@ -100,6 +113,14 @@ def test_files_of_packed_seeds_say_where_their_time_is_from(config_file: ConfigF
     np.testing.assert_allclose(packed["time"], packed["step"] * packed.attrs["step_seconds"])
     np.testing.assert_allclose(packed["value"][..., 0], alone["value"][..., 0], rtol=1e-3)
     assert not list(tmp_path.glob(".*"))
+
+    # Each job measures its own step.
+    train(
+        config_of_mode(config_file, "always"), "epochs", "digits", "adamqlr_untuned", [6, 7], {}, tmp_path / "more.nc"
+    )
+    cube = build_cube([read_runs(tmp_path / name) for name in ("always.nc", "more.nc")], grid_points=10)
+    assert cube["seed"].values.tolist() == [0, 2, 4, 6, 7]
+    assert len(cube.attrs["step_seconds"].split(", ")) == 2
 
 
 def test_what_is_packed(settings: dict[str, Any]) -> None:
