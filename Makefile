@@ -21,9 +21,8 @@ test-slurm: $(VENV)/installed-dev  ## the executor on a real Slurm of one node, 
 		echo "There is no test cluster here: the tests say what they skip, or fail where ADAMQLR_NEEDS_SLURM is set"
 	$(BIN)/python -m pytest -m slurm -rs tests/slurm; status=$$?; tests/slurm/cluster.sh stop; exit $$status
 
-benchmark: $(VENV)/installed-dev  ## step times against PyTorch's fused Adam, in one run
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,iqr,rounds \
-		--benchmark-group-by=group --benchmark-sort=name
+benchmark: $(VENV)/installed-dev  ## training steps against PyTorch's fused Adam and the device's limits, in minutes
+	$(BIN)/python -m tests.benchmarks
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check
