@@ -110,9 +110,8 @@ class KFAC(WatchedOptimizer):
             "fisher": fisher,
             "ema_decay": ema_decay,
             "inverse_period": inverse_period,
-            "min_damping": min_damping,
         }
-        _check_options(damping=damping, **options)
+        _check_options(damping=damping, min_damping=min_damping, **options)
         self.model = model
         self.loss = resolve_loss(loss)
         self._output_fisher = output_fisher(self.loss)
@@ -130,6 +129,7 @@ class KFAC(WatchedOptimizer):
         self._step = 0
         self._weight = theta.new_zeros(())
         self._damping = theta.new_full((), damping)
+        self._rule = DampingRule(DAMPING_DECAY, 1 / DAMPING_DECAY, min_damping, self._damping, increase_on_nan=True)
         self._publish_state()
 
     @property
@@ -212,9 +212,7 @@ class KFAC(WatchedOptimizer):
                 true_change = self.loss(self.model(inputs), targets) - loss
             rho = true_change / model_change
             if group["adapt_damping"]:
-                decay, minimum = DAMPING_DECAY, group["min_damping"]
-                rule = DampingRule(decay, 1 / decay, minimum, like=rho, increase_on_nan=True)
-                self._damping.copy_(rule(self._damping, rho))
+                self._damping.copy_(self._rule(self._damping, rho))
         self._step += 1
         return KFACInfo(
             loss,
