@@ -192,6 +192,14 @@ def caption_of(catalog, wildcards):
     return {"title": entry.title, "caption": entry.caption}
 
 
+def labels_of(kind, catalog, wildcards):
+    """A title with its number in the catalog, as the report sorts what it shows by its labels."""
+    entries = catalog(STUDY, wildcards.suite)
+    digits = len(str(len(entries)))
+    number = list(entries).index(wildcards.name) + 1
+    return {kind: f"{number:0{digits}d}. {entries[wildcards.name].title}"}
+
+
 def drawing_fingerprint(entry):
     """What decides what is drawn, besides the study's file."""
     return fingerprint(

@@ -9,9 +9,9 @@ rule figure:
         report(
             f"{RESULTS}/figures/{{suite}}/{{name}}.png",
             caption="../report/entry.rst",
-            category="3. Figures",
+            category="2. Figures",
             subcategory="{suite}",
-            labels={"figure": "{name}"},
+            labels=lambda wildcards: labels_of("figure", figures_of, wildcards),
         ),
         f"{RESULTS}/figures/{{suite}}/{{name}}.csv",
     log:
@@ -46,10 +46,10 @@ rule table:
             f"{RESULTS}/tables/{{suite}}/{{name}}.html",
             caption="../report/entry.rst",
             category=lambda wildcards: (
-                "1. What was run" if wildcards.name == "provenance" else "4. Tables"
+                "1. What was run" if wildcards.name == "provenance" else "3. Tables"
             ),
             subcategory="{suite}",
-            labels={"table": "{name}"},
+            labels=lambda wildcards: labels_of("table", tables_of, wildcards),
         ),
     log:
         f"{RESULTS}/logs/table/{{suite}}/{{name}}.log",
@@ -79,8 +79,8 @@ rule claims:
         report(
             f"{RESULTS}/claims.html",
             caption="../report/claims.rst",
-            category="2. Claims",
-            labels={"claims": "all"},
+            category="4. Claims",
+            labels={"table": "The paper's claims, weighed"},
         ),
     log:
         f"{RESULTS}/logs/claims.log",
