@@ -1,5 +1,7 @@
 """AdamQLR: Adam's direction with K-FAC's learning-rate selection and damping."""
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +13,17 @@ from adamqlr.optim.flat import FlatParameters
 from adamqlr.optim.losses import Loss, resolve_loss
 from adamqlr.optim.minibatch import check_not_empty
 from adamqlr.optim.network import Curvature, LocalModel
-from adamqlr.optim.options import require
+from adamqlr.optim.options import MemberTensors, member_option, members_of, require, require_each
 from adamqlr.optim.watched import WatchedOptimizer
+
+# What may differ between networks side by side, and its range; ``lr_clipping`` may also be None.
+_MEMBER_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "damping": ("at least 0", lambda value: value >= 0),
+    "damping_decrease": ("in (0, 1]", lambda value: 0 < value <= 1),
+    "damping_increase": ("at least 1", lambda value: value >= 1),
+    "lr_clipping": ("positive or None", lambda value: value > 0),
+    "lr_rescaling": ("positive", lambda value: value > 0),
+}
 
 
 class AdamQLRInfo(NamedTuple):
@@ -52,6 +63,9 @@ class AdamQLR(WatchedOptimizer):
     The step runs the forward and backward passes itself. It never waits for the device. The model's buffers move once
     a step, as in an ordinary forward pass.
 
+    Networks side by side (:class:`adamqlr.optim.perceptron.PerceptronPack`) may each have their own ``damping``,
+    ``damping_decrease``, ``damping_increase``, ``lr_clipping`` and ``lr_rescaling``, of shape (members,).
+
     Args:
         model: Any module whose output is one tensor. Frozen parameters stay as they are.
         loss: ``"cross_entropy"``, ``"half_mse"``, the matching ``torch.nn`` module, or an object with the methods of
@@ -79,19 +93,20 @@ class AdamQLR(WatchedOptimizer):
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
-        damping: float = 1e-3,
-        damping_decrease: float = 0.5,
-        damping_increase: float = 2.0,
+        damping: float | Sequence[float] | Tensor = 1e-3,
+        damping_decrease: float | Sequence[float] | Tensor = 0.5,
+        damping_increase: float | Sequence[float] | Tensor = 2.0,
         min_damping: float = 1e-8,
         adapt_damping: bool = True,
         curvature: Curvature = "fisher",
-        lr_clipping: float | None = None,
-        lr_rescaling: float = 1.0,
+        lr_clipping: float | Sequence[float | None] | Tensor | None = None,
+        lr_rescaling: float | Sequence[float] | Tensor = 1.0,
         weight_decay: float = 0.0,
     ) -> None:
-        options = {
+        options: dict[str, Any] = {
             "betas": betas,
             "eps": eps,
+            "damping": damping,
             "damping_decrease": damping_decrease,
             "damping_increase": damping_increase,
             "min_damping": min_damping,
@@ -101,7 +116,8 @@ class AdamQLR(WatchedOptimizer):
             "lr_rescaling": lr_rescaling,
             "weight_decay": weight_decay,
         }
-        _check_options(damping=damping, **options)
+        options = _checked(options, members_of(model))
+        initial_damping = options.pop("damping")
         self.model = model
         self.loss = resolve_loss(loss)
         self._flat = FlatParameters(model)
@@ -111,9 +127,10 @@ class AdamQLR(WatchedOptimizer):
         self._descent = self._flat.zeros()
         self._descent_views = self._flat.views(self._descent)
         self._step = torch.zeros((), dtype=torch.float32, device=self._flat.buffer.device)
-        self._damping = self._flat.scalar(damping)
+        self._damping = self._flat.scalar(initial_damping)
+        self._operands = MemberTensors(self._damping)
         self._tiny = self._flat.buffer.new_tensor(torch.finfo(self._flat.buffer.dtype).tiny)
-        self._rule_options: tuple[float, ...] = ()
+        self._rule_options: tuple[Any, ...] = ()
         self._publish_state()
 
     @property
@@ -161,9 +178,10 @@ class AdamQLR(WatchedOptimizer):
         curvature = torch.addcmul(undamped + self._tiny, self._damping, torch.linalg.vecdot(descent, descent))
         lr = slope / curvature
         if group["lr_clipping"] is not None:
-            lr = lr.clamp(-group["lr_clipping"], group["lr_clipping"])
+            limit = self._operands(group["lr_clipping"])
+            lr = lr.clamp(-limit, limit)
         if group["lr_rescaling"] != 1:
-            lr = lr * group["lr_rescaling"]
+            lr = lr * self._operands(group["lr_rescaling"])
         before = theta.clone() if group["weight_decay"] else theta
         theta.addcmul_(descent, lr.unsqueeze(-1) if self._flat.members else lr)
         true_change = local.loss_after(lr) - local.loss
@@ -205,17 +223,18 @@ class AdamQLR(WatchedOptimizer):
         self._publish_state()
 
 
-def _check_options(**options: Any) -> None:
+def _checked(options: dict[str, Any], members: Sequence[int]) -> dict[str, Any]:
+    """Return the options, those that may differ between networks side by side in one form, all in their ranges."""
+    if isinstance(options["lr_clipping"], Sequence):
+        # The infinite limit is none.
+        limits = [math.inf if limit is None else limit for limit in options["lr_clipping"]]
+        options = {**options, "lr_clipping": limits}
+    options = options | {name: member_option(name, options[name], members) for name in _MEMBER_RANGES}
+    for name, (wanted, holds) in _MEMBER_RANGES.items():
+        if options[name] is not None:
+            require_each(holds, name, wanted, options[name])
     require(all(0 <= beta < 1 for beta in options["betas"]), "betas", "in [0, 1)", options["betas"])
-    for name in ("eps", "damping", "min_damping", "weight_decay"):
+    for name in ("eps", "min_damping", "weight_decay"):
         require(options[name] >= 0, name, "at least 0", options[name])
-    require(0 < options["damping_decrease"] <= 1, "damping_decrease", "in (0, 1]", options["damping_decrease"])
-    require(options["damping_increase"] >= 1, "damping_increase", "at least 1", options["damping_increase"])
-    require(options["lr_rescaling"] > 0, "lr_rescaling", "positive", options["lr_rescaling"])
-    require(
-        options["lr_clipping"] is None or options["lr_clipping"] > 0,
-        "lr_clipping",
-        "positive or None",
-        options["lr_clipping"],
-    )
     require(options["curvature"] in ("fisher", "hessian"), "curvature", "'fisher' or 'hessian'", options["curvature"])
+    return options

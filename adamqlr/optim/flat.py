@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from adamqlr.optim.options import members_of
+
 
 class FlatParameters:
     """Lays a module's trainable parameters out in one buffer of n elements, each parameter a view of it.
@@ -36,8 +38,7 @@ class FlatParameters:
                     f"parameters must share one dtype and device: {first_name} is {first.dtype} on {first.device}, "
                     f"{name} is {parameter.dtype} on {parameter.device}"
                 )
-        members = getattr(module, "members", None)
-        self.members = torch.Size([] if members is None else [int(members)])
+        self.members = members_of(module)
         self.shapes = [parameter.shape for parameter in self.parameters]
         self.sizes = [parameter.numel() // self.members.numel() for parameter in self.parameters]
         self.buffer = self.gather(self.parameters)
@@ -75,7 +76,7 @@ class FlatParameters:
         """Return a zero vector of shape (*members, n)."""
         return torch.zeros_like(self.buffer)
 
-    def scalar(self, value: float | Tensor) -> Tensor:
+    def scalar(self, value: float | Sequence[float] | Tensor) -> Tensor:
         """Return a number for each network, of shape ``members``, in the parameters' dtype and on their device."""
         return torch.as_tensor(value, dtype=self.buffer.dtype, device=self.buffer.device).expand(self.members).clone()
 

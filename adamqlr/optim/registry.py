@@ -4,7 +4,7 @@ A new optimizer is one module with a class ``(model, loss, **options)`` that has
 entry here. Importing this module does not import PyTorch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,8 +31,8 @@ class OptimizerSpec:
         batch_size: The batch size where it is not tuned; None for the dataset's own.
         required: Keyword arguments that must be given although the class has a default.
         layers_only: Whether it can only train parameters that belong to a layer that it knows.
-        packable: Whether it can train several networks side by side
-            (:class:`adamqlr.optim.perceptron.PerceptronPack`).
+        member_options: Keyword arguments that may differ between networks side by side
+            (:class:`adamqlr.optim.perceptron.PerceptronPack`). Empty: it trains no such networks.
     """
 
     label: str
@@ -42,7 +42,12 @@ class OptimizerSpec:
     batch_size: int | None = None
     required: tuple[str, ...] = ()
     layers_only: bool = False
-    packable: bool = True
+    member_options: tuple[str, ...] = ()
+
+    @property
+    def packable(self) -> bool:
+        """Whether it can train several networks side by side."""
+        return bool(self.member_options)
 
 
 class StudyOptimizer(Protocol):
@@ -62,6 +67,9 @@ class StudyOptimizer(Protocol):
 
 
 BATCH_SIZES = choice(50, 100, 200, 400, 800, 1600, 3200)
+_SGD_MEMBERS = ("lr", "momentum", "weight_decay")
+_ADAM_MEMBERS = ("lr", "eps")
+_ADAMQLR_MEMBERS = ("damping", "damping_decrease", "damping_increase", "lr_clipping", "lr_rescaling")
 _ADAMQLR_SPACE = {
     "batch_size": BATCH_SIZES,
     "damping": loguniform(1e-8, 1),
@@ -74,6 +82,7 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
         "SGD Minimal",
         "adamqlr.optim.sgd:SGD",
         space={"batch_size": BATCH_SIZES, "lr": loguniform(1e-6, 1e-1)},
+        member_options=_SGD_MEMBERS,
     ),
     "sgd_full": OptimizerSpec(
         "SGD Full",
@@ -84,41 +93,52 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
             "momentum": one_minus_loguniform(1e-4, 0.3),
             "weight_decay": loguniform(1e-10, 1),
         },
+        member_options=_SGD_MEMBERS,
     ),
     "adam": OptimizerSpec(
-        "Adam", "adamqlr.optim.adam:Adam", space={"batch_size": BATCH_SIZES, "lr": loguniform(1e-6, 1)}
+        "Adam",
+        "adamqlr.optim.adam:Adam",
+        space={"batch_size": BATCH_SIZES, "lr": loguniform(1e-6, 1)},
+        member_options=_ADAM_MEMBERS,
     ),
-    "adam_untuned": OptimizerSpec("Adam (Untuned)", "adamqlr.optim.adam:Adam", options={"lr": 1e-3}),
+    "adam_untuned": OptimizerSpec(
+        "Adam (Untuned)", "adamqlr.optim.adam:Adam", options={"lr": 1e-3}, member_options=_ADAM_MEMBERS
+    ),
     "adam_eps": OptimizerSpec(
         "Adam (Tuned ε)",
         "adamqlr.optim.adam:Adam",
         space={"batch_size": BATCH_SIZES, "lr": loguniform(1e-6, 1), "eps": loguniform(1e-8, 1)},
+        member_options=_ADAM_MEMBERS,
     ),
-    "adamqlr": OptimizerSpec("AdamQLR", "adamqlr.optim.adamqlr:AdamQLR", space=_ADAMQLR_SPACE),
+    "adamqlr": OptimizerSpec(
+        "AdamQLR", "adamqlr.optim.adamqlr:AdamQLR", space=_ADAMQLR_SPACE, member_options=_ADAMQLR_MEMBERS
+    ),
     "adamqlr_untuned": OptimizerSpec(
         "AdamQLR (Untuned)",
         "adamqlr.optim.adamqlr:AdamQLR",
         options={"damping": 1e-3, "damping_decrease": 0.5, "damping_increase": 2.0},
         batch_size=3200,
+        member_options=_ADAMQLR_MEMBERS,
     ),
     "adamqlr_undamped": OptimizerSpec(
         "AdamQLR (Undamped)",
         "adamqlr.optim.adamqlr:AdamQLR",
         options={"damping": 0.0, "adapt_damping": False},
         space={"batch_size": BATCH_SIZES},
+        member_options=_ADAMQLR_MEMBERS,
     ),
     "adamqlr_hessian": OptimizerSpec(
         "AdamQLR (Hessian)",
         "adamqlr.optim.adamqlr:AdamQLR",
         options={"curvature": "hessian"},
         space=_ADAMQLR_SPACE,
+        member_options=_ADAMQLR_MEMBERS,
     ),
     "kfac": OptimizerSpec(
         "K-FAC",
         "adamqlr.optim.kfac:KFAC",
         space={"batch_size": BATCH_SIZES, "damping": loguniform(1e-8, 1)},
         layers_only=True,
-        packable=False,
     ),
     "kfac_untuned": OptimizerSpec(
         "K-FAC (Untuned)",
@@ -126,7 +146,6 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
         options={"damping": 1.0},
         batch_size=3200,
         layers_only=True,
-        packable=False,
     ),
     "kfac_unadaptive": OptimizerSpec(
         "K-FAC (Unadaptive)",
@@ -140,7 +159,6 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
         },
         required=("lr", "momentum"),
         layers_only=True,
-        packable=False,
     ),
     "baydin_sgd": OptimizerSpec(
         "Baydin SGD",
@@ -150,6 +168,7 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
             "lr": loguniform(1e-6, 1),
             "hypergradient_lr": loguniform(1e-6, 1),
         },
+        member_options=("lr", "hypergradient_lr"),
     ),
 }
 
@@ -169,3 +188,25 @@ def make_optimizer(
         return factory(model, loss, **{**spec.options, **options})
     except (TypeError, ValueError) as error:
         raise UserError(f"optimizer '{key}': {error}") from error
+
+
+def stack_options(key: str, options: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return options for networks side by side from those of each: equal ones stay as they are, others become tuples.
+
+    Args:
+        key: The optimizer.
+        options: One mapping a network, all of the same names.
+
+    Raises:
+        UserError: One that differs must be the same for all.
+    """
+    stacked: dict[str, Any] = {}
+    for name in options[0]:
+        values = tuple(one[name] for one in options)
+        if all(value == values[0] for value in values):
+            stacked[name] = values[0]
+        elif name in OPTIMIZERS[key].member_options:
+            stacked[name] = values
+        else:
+            raise UserError(f"optimizer '{key}': networks side by side share their {name}, got {values!r}")
+    return stacked

@@ -12,6 +12,7 @@ from adamqlr.training.checkpoint import Checkpoint
 from adamqlr.training.device import device_name, keep_freed_memory, resolve_device
 from adamqlr.training.interrupts import StopRequest, stop_on_signals
 from adamqlr.training.sharing import process_count, run_together
+from adamqlr.tuning.packed_shard import PackedShard
 from adamqlr.tuning.search import JOURNAL, Search
 from adamqlr.tuning.shard import Shard
 from adamqlr.tuning.trials import trials_dataset, write_trials
@@ -36,7 +37,7 @@ def tune(
         shard: k and K: this is shard k of K.
         output: The file of trials; the checkpoint and the journal of all shards lie beside it.
         processes: How many processes share the device; the dataset's ``runs_per_gpu`` on a GPU, and 1 elsewhere, if
-            not given.
+            not given, and 1 where configurations are packed.
 
     Raises:
         UserError: A setting, the data or the checkpoint cannot be used, or there is nothing to tune.
@@ -46,18 +47,20 @@ def tune(
         raise UserError(f"optimizer '{optimizer}': nothing to tune on '{dataset}'")
     search = Search(config, suite, dataset, optimizer)
     index, count = shard
-    checkpoint = Checkpoint(output, f"{search.identity}-{index}-{count}")
     device = resolve_device(config.device)
+    is_packed = processes is None and search.is_packed(device.type)
+    identity = f"{search.identity}-{index}-{count}"
+    checkpoint = Checkpoint(output, f"{identity}-packed" if is_packed else identity)
     keep_freed_memory()
     journal = output.parent / JOURNAL
     owned = len(range(index, config.tuning.trials, count))
-    packed = process_count(processes, device, config.dataset(dataset).runs_per_gpu, owned)
-    whole = Shard(search, index, count, journal, device)
+    sharing = 1 if is_packed else process_count(processes, device, config.dataset(dataset).runs_per_gpu, owned)
+    whole = (PackedShard if is_packed else Shard)(search, index, count, journal, device)
     with stop_on_signals() as stop:
-        if packed == 1:
+        if sharing == 1:
             whole.run(checkpoint, stop)
         else:
-            run_together(partial(_tune_part, search, shard, packed, journal, device, checkpoint), packed, stop)
+            run_together(partial(_tune_part, search, shard, sharing, journal, device, checkpoint), sharing, stop)
     attrs = provenance(
         config,
         suite=suite,
@@ -66,13 +69,15 @@ def tune(
         seeds=[],
         hyperparameters={},
         device=device_name(device),
-        runs_sharing_device=packed,
+        runs_sharing_device=sharing,
+        time_source=whole.time_source,
+        packed_trials=whole.largest_pack,
         objective=search.objective,
         identity=search.identity,
         trials=config.tuning.trials,
     )
     write_trials(trials_dataset(whole.results(), search.resources, config.tuning.unit, attrs), output)
-    for kept in (checkpoint, *(checkpoint.part(part, packed) for part in range(packed))):
+    for kept in (checkpoint, *(checkpoint.part(part, sharing) for part in range(sharing))):
         kept.remove()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from adamqlr.config import StudyConfig, fingerprint
 from adamqlr.optim.registry import OPTIMIZERS
 from adamqlr.training.limit import Limit
+from adamqlr.training.packing import is_packed
 
 
 @dataclass(frozen=True)
@@ -52,22 +53,9 @@ class SeedsJob:
             }
         )
 
-    @property
-    def is_packable(self) -> bool:
-        """Whether the seeds can be trained side by side in one process: perceptrons, for a number of steps."""
-        settings = self.config.dataset(self.dataset)
-        return (
-            len(self.seeds) > 1
-            and self.config.suite(self.suite).budget == "epochs"
-            and settings.model == "mlp"
-            and settings.augmentation == "none"
-            and OPTIMIZERS[self.optimizer].packable
-        )
-
     def is_packed(self, device: str) -> bool:
         """Tell whether the seeds are to be trained side by side on a device (``cpu`` or ``cuda``)."""
-        wanted = self.config.training.pack
-        return self.is_packable and (wanted == "always" or (wanted == "auto" and device == "cuda"))
+        return len(self.seeds) > 1 and is_packed(self.config, self.suite, self.dataset, self.optimizer, device)
 
     def limit(self, steps_per_epoch: int) -> Limit:
         """Where each run ends."""

@@ -25,6 +25,11 @@ class Keeper:
         self._checkpoint, self._stop, self._interval, self._progress = checkpoint, stop, interval, progress
         self._saved = self._ticked = time.monotonic()
 
+    def save(self, state: dict[str, Any]) -> None:
+        """Save the job's state, due or not."""
+        self._checkpoint.save(state)
+        self._saved = time.monotonic()
+
     def between_steps(self, state: Callable[[], dict[str, Any]], status: Callable[[], tuple[float, str]]) -> None:
         """Save the job's state and show its status where either is due.
 
@@ -44,5 +49,4 @@ class Keeper:
         self._ticked = now
         self._progress.show(*status())
         if now - self._saved >= self._interval:
-            self._checkpoint.save(state())
-            self._saved = time.monotonic()
+            self.save(state())

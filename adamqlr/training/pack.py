@@ -1,4 +1,4 @@
-"""Runs of several seeds side by side in one network of networks, step by step together."""
+"""Runs side by side in one network of networks, step by step together."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from adamqlr.optim.losses import resolve_loss
 from adamqlr.optim.perceptron import PerceptronPack
-from adamqlr.optim.registry import make_optimizer
+from adamqlr.optim.registry import make_optimizer, stack_options
 from adamqlr.optim.row_losses import row_loss
 from adamqlr.problems.packed_batches import PackedBatches
 from adamqlr.problems.problem import Problem, Rows, initial_model
@@ -22,14 +22,14 @@ from adamqlr.training.schedule import RecordSchedule
 
 
 class RunPack:
-    """Runs that differ in their seeds alone, to the numbers of separate ones but for rounding.
+    """Runs of one optimizer and batch size, to the numbers of separate ones but for rounding.
 
     Every run has its own initial network, order of rows, damping and divergence. As they share the device, their time
     is not measured: it is the steps taken times what a step takes a run that has the device to itself.
 
     Args:
         problem: What is optimized, by a perceptron, with rows in memory and no augmentation.
-        specs: The runs; their optimizer and hyperparameters are the same.
+        specs: The runs; they may differ in their seeds, and in what the optimizer allows its networks to differ in.
         schedule: Which steps are recorded.
         step_seconds: Seconds a step takes a single run.
         evaluations: Which sets are evaluated at each record, where the problem has them.
@@ -37,6 +37,10 @@ class RunPack:
     Attributes:
         histories: What has been recorded, one a run.
         step: Optimizer steps taken.
+        step_seconds: As given.
+
+    Raises:
+        UserError: The runs differ in more.
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class RunPack:
         step_seconds: float,
         evaluations: tuple[str, ...] = ("validation", "test"),
     ) -> None:
-        self._problem, self._schedule, self._step_seconds = problem, schedule, step_seconds
+        self._problem, self._schedule, self.step_seconds = problem, schedule, step_seconds
         self._evaluated = {name: rows for name in evaluations if (rows := getattr(problem, name)) is not None}
         models = [initial_model(problem, spec.derived_seed(0), tuning=spec.tuning) for spec in specs]
         self._pack = PerceptronPack([model for model in models if isinstance(model, nn.Sequential)])
@@ -56,10 +60,13 @@ class RunPack:
         assert rows_loss is not None
         assert isinstance(problem.train, Rows)
         self._loss = rows_loss
-        options = dict(specs[0].hyperparameters)
-        seeds = [spec.derived_seed(1) for spec in specs]
-        self._batches = PackedBatches(problem.train, options.pop("batch_size"), seeds)
-        self._optimizer = make_optimizer(specs[0].optimizer, self._pack, loss, options)
+        options = [dict(spec.hyperparameters) for spec in specs]
+        # Batches of more rows than there are are all the same.
+        (batch_size,) = {min(one.pop("batch_size"), len(problem.train)) for one in options}
+        self._batches = PackedBatches(problem.train, batch_size, [spec.derived_seed(1) for spec in specs])
+        (optimizer,) = {spec.optimizer for spec in specs}
+        self._optimizer = make_optimizer(optimizer, self._pack, loss, stack_options(optimizer, options))
+        self._dropped: set[int] = set()
         self._prepare_steps()
         self.step = 0
         self.histories = [History(seed=spec.seed) for spec in specs]
@@ -79,8 +86,12 @@ class RunPack:
 
     @property
     def diverged(self) -> bool:
-        """Whether all runs have ended because their numbers are no longer finite."""
-        return all(history.diverged for history in self.histories)
+        """Whether all runs but dropped ones have ended because their numbers are no longer finite."""
+        return all(history.diverged or member in self._dropped for member, history in enumerate(self.histories))
+
+    def drop(self, member: int) -> None:
+        """Record a run no longer. It goes on unseen, as leaving it out would change how the others' sums round."""
+        self._dropped.add(member)
 
     def advance(self, limit: Limit, between_steps: Callable[[], None] = lambda: None) -> None:
         """Train up to the step ``limit``; the last step is recorded, whatever the schedule says.
@@ -120,12 +131,21 @@ class RunPack:
             found = evaluate_pack(self._pack, self._loss, rows, self._problem.has_accuracy)
             metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = found
         for member, history in enumerate(self.histories):
-            if history.diverged:
+            if history.diverged or member in self._dropped:
                 continue
             values = {name: numbers[member] for name, numbers in metrics.items()}
-            history.append(self.step, self.step * self._step_seconds, values)
+            history.append(self.step, self.step * self.step_seconds, values)
             if self.step > 0:
                 history.diverged = not (math.isfinite(values["train_loss"]) and math.isfinite(values["update_norm"]))
+
+    def objectives(self, name: str) -> list[float]:
+        """Return every run's whole-set loss ``train_loss`` or ``validation_loss`` now; +inf after divergence."""
+        rows = getattr(self._problem, name.removesuffix("_loss"))
+        losses, _ = evaluate_pack(self._pack, self._loss, rows, with_accuracy=False)
+        return [
+            loss if math.isfinite(loss) and not history.diverged else math.inf
+            for loss, history in zip(losses, self.histories, strict=True)
+        ]
 
     def _flatten(self) -> Tensor:
         return torch.cat([parameter.detach().flatten(1) for parameter in self._pack.parameters()], dim=1)

@@ -9,11 +9,14 @@ _WARM_UP_STEPS = 20
 
 
 def measure_step_seconds(problem: Problem, spec: RunSpec, seconds: float = 1.0) -> float:
-    """Train one run for about ``seconds``, after some steps of warm-up, and return the mean seconds of its steps."""
+    """Train one run for about ``seconds``, after some steps of warm-up, and return the mean seconds of its steps.
+
+    A step takes its time whatever its numbers: a run that diverges is measured like any other.
+    """
     run = Run(problem, spec, RecordSchedule(every=1, growth=1e9), evaluations=())
-    run.advance(Limit(steps=_WARM_UP_STEPS))
-    if run.diverged:
-        return run.seconds / run.step
+    while run.step < _WARM_UP_STEPS:
+        run.advance(Limit(steps=_WARM_UP_STEPS))
+        run.history.diverged = False
     step, started = run.step, run.seconds
     run.advance(Limit(seconds=started + seconds))
     return (run.seconds - started) / (run.step - step)

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from adamqlr.config import StudyConfig, fingerprint
+from adamqlr.optim.registry import OPTIMIZERS
 from adamqlr.space import Space
 from adamqlr.training.limit import Limit
+from adamqlr.training.packing import is_packed
 
 # The file beside shards' outputs through which they share what they found.
 JOURNAL = ".journal"
@@ -56,6 +58,15 @@ class Search:
                 "tuning": self.config.tuning.model_dump(mode="json", exclude={"shards"}),
                 "seed": self.config.seed,
             }
+        )
+
+    def is_packed(self, device: str) -> bool:
+        """Tell whether configurations are to be trained side by side on a device (``cpu`` or ``cuda``)."""
+        differing = set(self.config.space(self.optimizer, self.dataset)) - {"batch_size"}
+        return (
+            self.config.tuning.trials > 1
+            and differing <= set(OPTIMIZERS[self.optimizer].member_options)
+            and is_packed(self.config, self.suite, self.dataset, self.optimizer, device)
         )
 
     def configurations(self) -> list[dict[str, Any]]:

@@ -2,12 +2,9 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
-import optuna
 import torch
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
 
 from adamqlr.problems.problem import Problem, load_problem
 from adamqlr.training.checkpoint import Checkpoint
@@ -15,10 +12,11 @@ from adamqlr.training.device import set_precision
 from adamqlr.training.hyperparameters import resolve_hyperparameters
 from adamqlr.training.interrupts import StopRequest
 from adamqlr.training.keeper import Keeper
+from adamqlr.training.limit import Limit
 from adamqlr.training.progress import Progress
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
-from adamqlr.tuning.asha import AshaPruner
+from adamqlr.tuning.journal import Entry, Journal
 from adamqlr.tuning.search import Search, rung_limit
 from adamqlr.tuning.trials import Trial
 
@@ -34,21 +32,23 @@ class Shard:
         count: K.
         journal: The file through which shards share what they found.
         device: Where it trains.
+
+    Attributes:
+        time_source: Where trials' seconds are from.
+        largest_pack: The most configurations that were trained side by side in one process.
     """
+
+    time_source = "measured"
+    largest_pack = 1
 
     def __init__(self, search: Search, index: int, count: int, journal: Path, device: torch.device) -> None:
         self._search = search
         self._owned = range(index, search.config.tuning.trials, count)
         self._device = device
         self._configurations = search.configurations()
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(journal))),
-            study_name=search.identity,
-            pruner=AshaPruner(search.config.tuning.reduction_factor),
-            load_if_exists=True,
-        )
+        self._journal = Journal(journal, search)
+        training = search.config.training
+        self._schedule = RecordSchedule(training.record_every, training.record_growth)
 
     def run(self, checkpoint: Checkpoint, stop: StopRequest) -> None:
         """Bring every owned configuration to its end.
@@ -61,77 +61,54 @@ class Shard:
         problem = load_problem(search.dataset, search.config, self._device)
         progress = Progress(f"tune {search.dataset}/{search.optimizer}")
         keeper = Keeper(checkpoint, stop, search.config.training.checkpoint_seconds, progress)
-        saved = checkpoint.load()
-        for position, number in enumerate(self._owned):
-            if (trial := self._find(number)) is not None and trial.state.is_finished():
-                continue
-            resumed = saved["run"] if saved is not None and saved["number"] == number else None
-            run = self._make_run(number, problem)
-            if resumed is not None:
-                run.load_state_dict(resumed)
-                logger.info("trial %d goes on from step %d", number, run.step)
-            self._train(run, trial or self._register(number), keeper, position / len(self._owned))
+        self._train_all(problem, checkpoint.load(), keeper)
         progress.close()
 
     def results(self) -> list[Trial]:
         """Return the owned configurations, all of which have been brought to their ends."""
         return [self._result(number) for number in self._owned]
 
-    def _find(self, number: int) -> FrozenTrial | None:
-        for trial in self._study.get_trials(deepcopy=False):
-            if trial.user_attrs["number"] == number:
-                return trial
-        return None
+    def _train_all(self, problem: Problem, saved: dict[str, Any] | None, keeper: Keeper) -> None:
+        """Train configurations one after another, going on from a saved state."""
+        for position, number in enumerate(self._owned):
+            entry = self._journal.entry(number)
+            if entry.is_finished:
+                continue
+            run = Run(problem, self._spec(number), self._schedule, evaluations=())
+            if saved is not None and saved["number"] == number:
+                run.load_state_dict(saved["run"])
+                logger.info("trial %d goes on from step %d", number, run.step)
+            self._train(number, run, entry, keeper, position / len(self._owned))
 
-    def _register(self, number: int) -> FrozenTrial:
-        """Enter a configuration as running; one that is found running when its shard starts is the shard's own."""
-        trial = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={"number": number})
-        self._study.add_trial(trial)
-        registered = self._find(number)
-        assert registered is not None
-        return registered
-
-    def _train(self, run: Run, frozen: FrozenTrial, keeper: Keeper, done: float) -> None:
-        search, trial = self._search, optuna.trial.Trial(self._study, frozen._trial_id)
-        number = frozen.user_attrs["number"]
-
+    def _train(self, number: int, run: Run, entry: Entry, keeper: Keeper, done: float) -> None:
         def between_steps() -> None:
             keeper.between_steps(
                 lambda: {"number": number, "run": run.state_dict()},
                 lambda: (done, f"trial {number}, step {run.step}"),
             )
 
-        final = len(search.resources) - 1
-        for rung, resource in enumerate(search.resources):
-            run.advance(
-                rung_limit(search.config, search.suite, search.dataset, resource, run.steps_per_epoch),
-                between_steps,
-            )
-            if rung not in frozen.intermediate_values:
-                trial.report(run.objective(search.objective), rung)
-            if run.diverged or (rung < final and trial.should_prune()):
-                self._end(trial, run, TrialState.PRUNED)
+        objective, final = self._search.objective, len(self._search.resources) - 1
+        for rung in range(final + 1):
+            run.advance(self._limit(rung, run.steps_per_epoch), between_steps)
+            entry.report(rung, run.objective(objective))
+            if run.diverged or (rung < final and entry.is_beaten(rung)):
+                entry.end(run.seconds, run.diverged, None)
                 return
-        self._end(trial, run, TrialState.COMPLETE)
+        entry.end(run.seconds, run.diverged, run.objective(objective))
 
-    def _make_run(self, number: int, problem: Problem) -> Run:
+    def _spec(self, number: int) -> RunSpec:
         search = self._search
         hyperparameters = resolve_hyperparameters(
             search.config, search.dataset, search.optimizer, self._configurations[number]
         )
-        spec = RunSpec(search.optimizer, hyperparameters, number, search.config.seed, tuning=True)
-        training = search.config.training
-        return Run(problem, spec, RecordSchedule(training.record_every, training.record_growth), evaluations=())
+        return RunSpec(search.optimizer, hyperparameters, number, search.config.seed, tuning=True)
 
-    def _end(self, trial: optuna.trial.Trial, run: Run, state: TrialState) -> None:
-        # Attributes come first: a finished trial takes no more of them.
-        trial.set_user_attr("seconds", run.seconds)
-        trial.set_user_attr("diverged", run.diverged)
-        objective = run.objective(self._search.objective) if state is TrialState.COMPLETE else None
-        self._study.tell(trial, objective, state=state)
+    def _limit(self, rung: int, steps_per_epoch: int) -> Limit:
+        search = self._search
+        return rung_limit(search.config, search.suite, search.dataset, search.resources[rung], steps_per_epoch)
 
     def _result(self, number: int) -> Trial:
-        found = self._find(number)
+        found = self._journal.find(number)
         assert found is not None
         values = [value for _, value in sorted(found.intermediate_values.items())]
         state = "diverged" if found.user_attrs["diverged"] else found.state.name.lower()

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr import KFAC, AdamQLR
+from adamqlr.errors import UserError
 from adamqlr.optim.curvature import HessianLinearization, Linearization, fisher_quadratic_form
 from adamqlr.optim.dispatch import network_of
 from adamqlr.optim.flat import FlatParameters
 from adamqlr.optim.losses import CrossEntropy, Loss, SquaredError
 from adamqlr.optim.network import DifferentiatedNetwork
 from adamqlr.optim.perceptron import PerceptronNetwork, PerceptronPack, find_layers
-from adamqlr.optim.registry import OPTIMIZERS, make_optimizer
+from adamqlr.optim.registry import OPTIMIZERS, make_optimizer, stack_options
 from adamqlr.problems.models import mlp
 
 # Inputs wider and narrower than the layer that takes them, and networks of one to three layers.
@@ -97,8 +98,81 @@ def test_a_packs_members_move_as_if_alone(key: str, loss: str, shared: bool, wid
             torch.testing.assert_close(stacked[member], parameter, rtol=1e-8, atol=1e-12)
 
 
+# Options that members differ in, MEMBERS values each; the others are shared.
+DIFFERENT: dict[str, dict[str, tuple[float | None, ...]]] = {
+    "sgd_minimal": {"lr": (0.05, 0.01, 0.1)},
+    "sgd_full": {"lr": (0.05, 0.01, 0.1), "momentum": (0.9, 0.0, 0.5), "weight_decay": (1e-3, 0.0, 1e-2)},
+    "adam": {"lr": (0.01, 0.003, 0.03)},
+    "adam_untuned": {"eps": (1e-8, 1e-3, 1.0)},
+    "adam_eps": {"lr": (0.01, 0.003, 0.03), "eps": (1e-8, 1e-3, 1.0)},
+    "adamqlr": {"damping": (0.01, 1.0, 0.0), "damping_decrease": (0.7, 1.0, 0.5), "damping_increase": (1.5, 4.0, 1.0)},
+    "adamqlr_untuned": {"lr_clipping": (0.01, None, 0.001), "lr_rescaling": (1.0, 0.5, 2.0)},
+    "adamqlr_undamped": {"lr_clipping": (0.1, 0.02, 0.01)},
+    "adamqlr_hessian": {"damping": (0.5, 1.0, 2.0)},
+    "baydin_sgd": {"lr": (0.05, 0.01, 0.1), "hypergradient_lr": (1e-4, 0.0, 1e-3)},
+}
+
+
+@pytest.mark.parametrize("key", DIFFERENT)
+def test_members_with_options_of_their_own_move_as_if_alone(key: str) -> None:
+    torch.manual_seed(5)
+    widths = WIDTHS["narrow inputs"]
+    alone = [mlp(widths).double() for _ in range(MEMBERS)]
+    each: list[dict[str, Any]] = [
+        {**HYPERPARAMETERS[key], **{name: values[member] for name, values in DIFFERENT[key].items()}}
+        for member in range(MEMBERS)
+    ]
+    pack = PerceptronPack(alone)
+    optimizers = [make_optimizer(key, model, "half_mse", one) for model, one in zip(alone, each, strict=True)]
+    packed = make_optimizer(key, pack, "half_mse", stack_options(key, each))
+    for step in range(STEPS):
+        inputs, targets = minibatch(widths, "half_mse", MEMBERS)
+        if step == STEPS // 2:
+            packed = restarted(packed, make_optimizer(key, pack, "half_mse", stack_options(key, each)))
+        found = packed.step(inputs, targets)
+        for member, optimizer in enumerate(optimizers):
+            for name, value in optimizer.step(inputs[member], targets[member])._asdict().items():
+                torch.testing.assert_close(
+                    getattr(found, name)[member], value, rtol=1e-8, atol=1e-13, msg=f"{step} {name}"
+                )
+    for member, model in enumerate(alone):
+        for stacked, parameter in zip(pack.parameters(), model.parameters(), strict=True):
+            torch.testing.assert_close(stacked[member], parameter, rtol=1e-8, atol=1e-12)
+
+
+def restarted(optimizer: Any, again: Any) -> Any:
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    return again
+
+
+def test_options_are_stacked_where_they_differ() -> None:
+    each = [{"lr": 0.1, "momentum": 0.9}, {"lr": 0.2, "momentum": 0.9}]
+    assert stack_options("sgd_full", each) == {"lr": (0.1, 0.2), "momentum": 0.9}
+    with pytest.raises(UserError, match="'adamqlr': networks side by side share their weight_decay"):
+        stack_options("adamqlr", [{"weight_decay": 0.1}, {"weight_decay": 0.2}])
+
+
+@pytest.mark.parametrize(
+    ("key", "options", "culprit"),
+    [
+        ("sgd_full", {"lr": (0.1, 0.1), "momentum": (0.5, -0.5)}, "momentum of network 1 must be at least 0, got -0.5"),
+        ("adam", {"lr": (-0.1, 0.1)}, "lr of network 0 must be at least 0"),
+        ("adamqlr", {"damping_decrease": (0.5, 1.5)}, r"damping_decrease of network 1 must be in \(0, 1\], got 1.5"),
+        ("adamqlr", {"lr_clipping": (None, 0.0)}, "lr_clipping of network 1 must be positive or None"),
+        ("baydin_sgd", {"lr": 0.1, "hypergradient_lr": (0.1, -0.1)}, "hypergradient_lr of network 1"),
+        ("adam", {"lr": torch.tensor([0.1, 0.1, 0.1])}, "lr must be one number, or 2 for as many networks"),
+    ],
+)
+def test_bad_options_of_members_are_named(key: str, options: dict[str, Any], culprit: str) -> None:
+    pack = PerceptronPack([mlp([4, 3]) for _ in range(2)])
+    with pytest.raises(UserError, match=culprit):
+        make_optimizer(key, pack, "half_mse", options)
+    with pytest.raises(UserError, match="must be one number, got"):
+        make_optimizer(key, mlp([4, 3]), "half_mse", options)
+
+
 def test_every_packable_optimizer_is_tested() -> None:
-    assert set(HYPERPARAMETERS) == {key for key, spec in OPTIMIZERS.items() if spec.packable}
+    assert set(HYPERPARAMETERS) == set(DIFFERENT) == {key for key, spec in OPTIMIZERS.items() if spec.packable}
 
 
 def test_a_member_that_diverges_leaves_the_others_alone() -> None:
