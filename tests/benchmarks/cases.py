@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import resnet18
 
 from adamqlr.optim.registry import OPTIMIZERS, make_optimizer
-from adamqlr.problems.models import RESNETS, mlp
+from adamqlr.problems.models import mlp
 
 from .timing import Make
 
@@ -84,7 +85,7 @@ def perceptron(name: str, widths: Sequence[int], batch: int) -> Case:
 
 def resnet(batch: int) -> Case:
     """Return a case of ResNet-18 on images of the size of CIFAR-10's."""
-    return Case("ResNet-18 at 32x32", lambda: RESNETS["resnet18"](num_classes=10), (3, 32, 32), "cross_entropy", batch)
+    return Case("ResNet-18 at 32x32", lambda: resnet18(num_classes=10), (3, 32, 32), "cross_entropy", batch)
 
 
 ENERGY = perceptron("UCI Energy", [8, 50, 1], 588)

@@ -6,16 +6,13 @@ def processes(wildcards):
     """How many processes share a job's GPU; each is given a core."""
     if STUDY.device == "cpu":
         return 1
-    dataset, runs = dataset_of(wildcards), STUDY.tuning.trials
+    pair = suite_of(wildcards), dataset_of(wildcards), optimizer_of(wildcards)
     if "first" in wildcards.keys():
         seeds = seeds_of(wildcards)
-        job = SeedsJob(
-            STUDY, suite_of(wildcards), dataset, optimizer_of(wildcards), {}, seeds
-        )
-        if job.is_packed("cuda"):
-            return 1
-        runs = len(seeds)
-    return min(STUDY.dataset(dataset).runs_per_gpu, runs)
+        packed, runs = SeedsJob(STUDY, *pair, {}, seeds).is_packed("cuda"), len(seeds)
+    else:
+        packed, runs = Search(STUDY, *pair).is_packed("cuda"), STUDY.tuning.trials
+    return 1 if packed else min(STUDY.dataset(pair[1]).runs_per_gpu, runs)
 
 
 def memory(wildcards, attempt):
