@@ -30,10 +30,15 @@ def config(config_file: ConfigFile) -> Path:
 
 def command(stage: str, config: Path, output: Path, optimizer: str = "adamqlr", processes: int = 1) -> list[str]:
     setting = {"adamqlr": "optimizer.lr_clipping=0.1", "kfac": "optimizer.inverse_period=3"}[optimizer]
-    options = {"train": ["--seeds", "0-1", "--set", "dataset.epochs=700", "--set", setting], "tune": []}
-    pair = ["--dataset", "diabetes", "--optimizer", optimizer, "--processes", str(processes), *options[stage]]
+    count = ["--processes", str(processes)]
+    options = {
+        "train": [*count, "--seeds", "0-1", "--set", "dataset.epochs=700", "--set", setting],
+        "tune": count,
+        "tune packed": ["--set", "training.pack=always", "--set", "dataset.fixed_batch_size=true"],
+    }
+    pair = ["--dataset", "diabetes", "--optimizer", optimizer, *options[stage]]
     program = [sys.executable, "-c", "from adamqlr.cli import main; main()"]
-    return [*program, stage, "--config", str(config), *pair, "--output", str(output)]
+    return [*program, stage.split()[0], "--config", str(config), *pair, "--output", str(output)]
 
 
 def run(arguments: list[str]) -> None:
@@ -57,7 +62,12 @@ def assert_same_results(interrupted: Path, undisturbed: Path, timed: tuple[str, 
 
 @pytest.mark.parametrize(
     ("stage", "optimizer", "timed"),
-    [("train", "adamqlr", ("time",)), ("train", "kfac", ("time",)), ("tune", "adamqlr", ("seconds",))],
+    [
+        ("train", "adamqlr", ("time",)),
+        ("train", "kfac", ("time",)),
+        ("tune", "adamqlr", ("seconds",)),
+        ("tune packed", "adamqlr", ("seconds",)),
+    ],
 )
 def test_killed_at_random_moments_and_rerun(
     stage: str, optimizer: str, timed: tuple[str, ...], config: Path, tmp_path: Path

@@ -182,7 +182,7 @@ def disturb(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
     monkeypatch.setattr(optuna.Study, "tell", disturbed(optuna.Study.tell))
 
 
-@pytest.mark.parametrize("every", [1, 4, 5])
+@pytest.mark.parametrize("every", [1, 5])
 @pytest.mark.parametrize("checkpoint_seconds", [1e-6, 1e6])
 @pytest.mark.parametrize(
     "tuning", [{"unit": "epochs", "limit": 12}, {"unit": "seconds", "first_rung": 0.05, "limit": 0.4}]
@@ -208,6 +208,7 @@ def test_killed_and_rerun(
     attempts = 0
     while not output.exists():
         attempts += 1
+        assert attempts < 100, "no progress"
         try:
             tune(*arguments, output)
         except (Killed, Interrupted):
