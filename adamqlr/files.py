@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import netCDF4
 import xarray as xr
 
 from adamqlr.errors import UserError
@@ -45,10 +46,10 @@ def write_text(path: Path, text: str) -> None:
 def write_netcdf(dataset: xr.Dataset, path: Path, kind: str) -> None:
     """Write a zlib-compressed NetCDF-4 file of the given ``kind``, whole or not at all."""
     with replacing(path) as temporary:
-        dataset.assign_attrs({KIND: kind}).to_netcdf(temporary, engine="netcdf4", encoding=encoding_of(dataset))
+        dataset.assign_attrs({KIND: kind}).to_netcdf(temporary, engine="netcdf4", encoding=_encoding_of(dataset))
 
 
-def encoding_of(dataset: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
+def _encoding_of(dataset: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
     """Return the NetCDF encoding that compresses every array of numbers, each metric in chunks of its own."""
     return {
         name: {
@@ -67,11 +68,8 @@ def read_netcdf(path: Path, *kinds: str) -> xr.Dataset:
     Raises:
         UserError: The file is missing, is no NetCDF file, or is of none of ``kinds``.
     """
-    found = peek_kind(path)
-    if found not in kinds:
-        raise UserError(f"{path}: expected {' or '.join(kinds)}, found {found}")
-    with _open(path) as dataset:
-        return dataset.load()
+    with opened(path, *kinds) as file:
+        return xr.open_dataset(xr.backends.NetCDF4DataStore(file)).load()
 
 
 def peek_kind(path: Path) -> str:
@@ -80,17 +78,31 @@ def peek_kind(path: Path) -> str:
     Raises:
         UserError: The file is missing, is no NetCDF file, or no result of this project.
     """
-    with _open(path) as dataset:
-        kind = dataset.attrs.get(KIND)
-    if kind is None:
-        raise UserError(f"{path}: a NetCDF file, but no result of this project")
-    return str(kind)
+    with opened(path) as file:
+        return str(file.getncattr(KIND))
 
 
-def _open(path: Path) -> xr.Dataset:
+@contextmanager
+def opened(path: Path, *kinds: str) -> Iterator[netCDF4.Dataset]:
+    """Open a result file.
+
+    Args:
+        path: The file.
+        kinds: What it may be; any result if none is given.
+
+    Raises:
+        UserError: The file is missing, is no NetCDF file, or no such result.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        return xr.open_dataset(path, engine="netcdf4")
-    except (OSError, ValueError) as error:
+        file = netCDF4.Dataset(path)
+    except OSError as error:
         raise UserError(f"{path}: not a readable NetCDF file") from error
+    with file:
+        if KIND not in file.ncattrs():
+            raise UserError(f"{path}: a NetCDF file, but no result of this project")
+        found = str(file.getncattr(KIND))
+        if kinds and found not in kinds:
+            raise UserError(f"{path}: expected {' or '.join(kinds)}, found {found}")
+        yield file

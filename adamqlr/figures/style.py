@@ -99,6 +99,9 @@ def set_log_limits(axes: Axes, low: float, high: float) -> None:
 
 def save(figure: Figure, numbers: pd.DataFrame, stem: Path) -> None:
     """Write ``stem``.pdf, .png and, with what is drawn, .csv; equal input gives equal files."""
+    # Laid out once, for both formats: that takes as long as drawing.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {"Software": None})):
         with replacing(stem.with_name(stem.name + suffix)) as temporary:
             figure.savefig(temporary, format=suffix[1:], metadata=metadata)

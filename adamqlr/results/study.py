@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import netCDF4
 import xarray as xr
@@ -11,7 +12,7 @@ import yaml
 from adamqlr.config import TUNING, StudyConfig, parse_config
 from adamqlr.errors import UserError
 from adamqlr.files import KIND as KIND_ATTRIBUTE
-from adamqlr.files import encoding_of, peek_kind, read_netcdf, replacing
+from adamqlr.files import opened, replacing
 from adamqlr.results.cube import KIND as CUBE
 from adamqlr.results.provenance import group_of
 from adamqlr.tuning.trials import KIND as TRIALS
@@ -21,29 +22,50 @@ FILE_NAME = "study.nc"
 
 
 def write_study(parts: Sequence[Path], output: Path) -> None:
-    """Join cubes and trials into one NetCDF file with a group for each; one at a time is in memory.
+    """Join cubes and trials into one NetCDF file with a group for each; one variable at a time is in memory.
 
     Raises:
         UserError: A file is neither, belongs to another study, or is of a group that another file has too.
     """
-    study: str | None = None
-    groups: set[str] = set()
-    with replacing(output) as temporary:
+    groups: dict[str, Path] = {}
+    with replacing(output) as temporary, netCDF4.Dataset(temporary, "w") as file:
+        # All is defined before anything is written: in between, the library goes through all groups there are.
         for path in parts:
-            part = read_netcdf(path, CUBE, TRIALS)
-            group = group_of(part.attrs)
-            if part.attrs[KIND_ATTRIBUTE] == TRIALS:
-                group = f"{TUNING}/{group}"
-            if group in groups:
-                raise UserError(f"{path}: a second file of {group}")
-            if study is not None and part.attrs["study"] != study:
-                raise UserError(f"{path}: belongs to the study '{part.attrs['study']}', not '{study}'")
-            if study is None:
-                study = part.attrs["study"]
-                root = xr.Dataset(attrs={KIND_ATTRIBUTE: KIND, "study": study, "config": part.attrs["config"]})
-                root.to_netcdf(temporary, engine="netcdf4")
-            groups.add(group)
-            part.to_netcdf(temporary, engine="netcdf4", mode="a", group=group, encoding=encoding_of(part))
+            with opened(path, CUBE, TRIALS) as part:
+                attrs = vars(part)
+                group = f"{TUNING}/{group_of(attrs)}" if attrs[KIND_ATTRIBUTE] == TRIALS else group_of(attrs)
+                if group in groups:
+                    raise UserError(f"{path}: a second file of {group}")
+                if not groups:
+                    file.setncatts({KIND_ATTRIBUTE: KIND, "study": attrs["study"], "config": attrs["config"]})
+                if attrs["study"] != file.study:
+                    raise UserError(f"{path}: belongs to the study '{attrs['study']}', not '{file.study}'")
+                groups[group] = path
+                _define(part, file.createGroup(group))
+        for group, path in groups.items():
+            with opened(path) as part:
+                _fill(part, file[group])
+
+
+def _define(part: netCDF4.Dataset, group: netCDF4.Group) -> None:
+    """Give a group the attributes, dimensions and variables of a file."""
+    group.setncatts(vars(part))
+    for name, dimension in part.dimensions.items():
+        group.createDimension(name, len(dimension))
+    for name, variable in part.variables.items():
+        attributes, filters, chunks = vars(variable), variable.filters() or {}, variable.chunking()
+        options: dict[str, Any] = {name: filters[name] for name in ("zlib", "complevel") if name in filters}
+        options["chunksizes"] = None if chunks == "contiguous" else chunks
+        options["fill_value"] = attributes.pop("_FillValue", None)
+        group.createVariable(name, variable.dtype, variable.dimensions, **options).setncatts(attributes)
+
+
+def _fill(part: netCDF4.Dataset, group: netCDF4.Group) -> None:
+    """Write a file's values to a group that is defined like it."""
+    for dataset in (part, group):
+        dataset.set_auto_maskandscale(False)
+    for name, variable in part.variables.items():
+        group[name][...] = variable[...]
 
 
 @contextmanager
@@ -57,19 +79,22 @@ def open_study(path: Path, *parts: str) -> Iterator[xr.DataTree]:
     Raises:
         UserError: It is not such a file, or has no such part.
     """
-    _check_kind(path)
-    with netCDF4.Dataset(path) as file:
-        attrs = {name: file.getncattr(name) for name in file.ncattrs()}
-        present = list(file.groups)
-    for part in parts:
-        if part not in present:
-            raise UserError(f"{path}: no '{part}' in this study, which has {', '.join(present)}")
-    opened = {part: xr.open_datatree(path, engine="netcdf4", group=part) for part in parts or present}
-    try:
-        yield xr.DataTree(xr.Dataset(attrs=attrs), children=opened)
-    finally:
-        for tree in opened.values():
-            tree.close()
+    # Opened once: the library reads what is said of all groups, of which there are hundreds, each time.
+    with opened(path, KIND) as file:
+        present = file.groups
+        for part in parts:
+            if part not in present:
+                raise UserError(f"{path}: no '{part}' in this study, which has {', '.join(present)}")
+        leaves = {leaf.path: leaf for part in parts or present for leaf in _leaves(present[part])}
+        cubes = {name: xr.open_dataset(xr.backends.NetCDF4DataStore(leaf)) for name, leaf in leaves.items()}
+        yield xr.DataTree.from_dict({"/": xr.Dataset(attrs=vars(file)), **cubes})
+
+
+def _leaves(group: netCDF4.Group) -> Iterator[netCDF4.Group]:
+    if not group.groups:
+        yield group
+    for child in group.groups.values():
+        yield from _leaves(child)
 
 
 def load_study(path: Path) -> xr.DataTree:
@@ -88,8 +113,7 @@ def study_config(path: Path) -> StudyConfig:
     Raises:
         UserError: It is not such a file.
     """
-    _check_kind(path)
-    with netCDF4.Dataset(path) as file:
+    with opened(path, KIND) as file:
         return parse_config(yaml.safe_load(file.getncattr("config")), str(path))
 
 
@@ -103,9 +127,3 @@ def load_results(folder: str | Path) -> xr.DataTree:
         UserError: The folder holds no ``study.nc``.
     """
     return load_study(Path(folder) / FILE_NAME)
-
-
-def _check_kind(path: Path) -> None:
-    kind = peek_kind(path)
-    if kind != KIND:
-        raise UserError(f"{path}: expected {KIND}, found {kind}")

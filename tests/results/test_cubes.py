@@ -62,6 +62,7 @@ def test_everything_says_what_it_is_and_where_it_comes_from(study: StudyConfig, 
     aggregate([tmp_path / "cube.nc"], tmp_path / "study.nc", 10)
     tree = load_study(tmp_path / "study.nc")
     leaf = tree["epochs/digits/adam"].to_dataset()
+    xr.testing.assert_identical(leaf, read_cube(tmp_path / "cube.nc"))
     for dataset in (read_runs(tmp_path / "runs.nc"), read_cube(tmp_path / "cube.nc"), leaf):
         for name, variable in dataset.variables.items():
             assert {"units", "long_name"} <= set(variable.attrs), name
