@@ -19,7 +19,7 @@ rule figure:
     benchmark:
         f"{RESULTS}/benchmarks/figure/{{suite}}/{{name}}.tsv"
     wildcard_constraints:
-        suite="[^/]+",
+        suite="|".join(map(re.escape, (*STUDY.suites, SENSITIVITY))),
     conda:
         ENVIRONMENT
     resources:
