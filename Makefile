@@ -14,7 +14,8 @@ quickstart: $(VENV)/installed  ## the whole study in small, on embedded data
 	@echo "Figures, tables and report.html are in results/quickstart"
 
 test: $(VENV)/installed-dev  ## every test that needs neither a GPU nor Slurm nor a network
-	$(BIN)/python -m pytest -m "not gpu and not slurm and not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile \
+		-m "not gpu and not slurm and not network"
 
 test-slurm: $(VENV)/installed-dev  ## the executor on a real Slurm of one node, installed and started for it: needs root
 	@tests/slurm/cluster.sh install && tests/slurm/cluster.sh start || \

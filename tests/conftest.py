@@ -1,6 +1,7 @@
 """What tests share: small studies, and real data where there is any."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from adamqlr.config import StudyConfig, parse_config
 ROOT = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)
+# Where tests run in the background, a shell has them ignore Ctrl-C, and what they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
