@@ -1,5 +1,6 @@
 """Optimizers whose step is wrapped, as PyTorch wraps every optimizer's, only where somebody watches."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 from torch.optim import optimizer as _torch
 
 
-class WatchedOptimizer(torch.optim.Optimizer):
+class WatchedOptimizer(torch.optim.Optimizer, ABC):
     """An optimizer whose step sees the minibatch.
 
     PyTorch wraps ``step`` of every optimizer with a profiler's record and hooks, which takes a tenth of a small
@@ -39,8 +40,9 @@ class WatchedOptimizer(torch.optim.Optimizer):
     # PyTorch takes a step with this mark for one that it has wrapped.
     step.hooked = True  # type: ignore[attr-defined]
 
+    @abstractmethod
     def _take_step(self, inputs: Tensor, targets: Tensor) -> Any:
-        raise NotImplementedError
+        """Take the step itself."""
 
     @torch.optim.Optimizer.profile_hook_step
     def _watched_step(self, inputs: Tensor, targets: Tensor) -> Any:
