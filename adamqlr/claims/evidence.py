@@ -46,7 +46,7 @@ class Evidence(NamedTuple):
 
     Attributes:
         suite: The suite.
-        dataset: The dataset, or the sensitivity study.
+        dataset: The dataset.
         quantity: What was measured.
         judgment: Its value and what follows.
     """
@@ -107,8 +107,10 @@ def matters_little(study: Study, parameter: str) -> Iterator[Evidence]:
     settings = study.config.claims
     for name, cubes in study.sweeps(parameter):
         values = [performance(cube) for cube in cubes.values()]
-        quantity = f"{_measure(next(iter(cubes.values())))}, worst ÷ best of {len(values)} values"
-        yield Evidence(SENSITIVITY, name, quantity, judge_spread(values, settings.flatness, settings))
+        first = next(iter(cubes.values()))
+        quantity = f"{_measure(first)}, worst ÷ best of {len(values)} values ({name})"
+        judgment = judge_spread(values, settings.flatness, settings)
+        yield Evidence(SENSITIVITY, str(first.attrs["dataset"]), quantity, judgment)
 
 
 def value_is_best(study: Study, parameter: str, choose: Callable[[list[float]], float]) -> Iterator[Evidence]:
@@ -117,9 +119,9 @@ def value_is_best(study: Study, parameter: str, choose: Callable[[list[float]], 
     for name, cubes in study.sweeps(parameter):
         chosen = choose(list(cubes))
         others = [performance(cube) for value, cube in cubes.items() if value != chosen]
-        quantity = f"{_measure(cubes[chosen])} at {chosen:g} ÷ best of {len(others)} other values"
-        values = performance(cubes[chosen]), others
-        yield Evidence(SENSITIVITY, name, quantity, judge_ratio(*values, 1 + settings.margin, settings))
+        quantity = f"{_measure(cubes[chosen])} at {chosen:g} ÷ best of {len(others)} other values ({name})"
+        judgment = judge_ratio(performance(cubes[chosen]), others, 1 + settings.margin, settings)
+        yield Evidence(SENSITIVITY, str(cubes[chosen].attrs["dataset"]), quantity, judgment)
 
 
 def _minority(one: list[bool], other: list[bool]) -> float:

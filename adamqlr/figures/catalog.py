@@ -122,11 +122,21 @@ DIVERGENCE = Entry(
 )
 
 
+_PARAMETERS = {
+    "lr": "Learning rate",
+    "damping": "Initial damping",
+    "damping_increase": "Damping stepping factor",
+    "lr_clipping": "Learning-rate clipping",
+    "lr_rescaling": "Learning-rate rescaling",
+}
+
+
 def _sweep(config: StudyConfig, name: str) -> Entry:
     sweep = config.sweep(name)
     label, dataset = config.optimizer_label(sweep.optimizer), config.dataset_label(sweep.dataset)
-    title = f"{sweep.parameter.replace('_', ' ').capitalize()} of {label} on {dataset}"
-    return Entry(title, _ENDS, "adamqlr.figures.sensitivity:draw", {"sweep": name})
+    parameter = _PARAMETERS.get(sweep.parameter, sweep.parameter.replace("_", " ").capitalize())
+    options = {"sweep": name, "parameter": parameter}
+    return Entry(f"{parameter} of {label} on {dataset}", _ENDS, "adamqlr.figures.sensitivity:draw", options)
 
 
 def _ablations(config: StudyConfig, suite: str) -> list[str]:

@@ -56,11 +56,12 @@ def _has_damping(pair: Pair) -> bool:
 
 
 def _learning_rate_panel(pair: Pair) -> Panel:
-    return Panel("lr", "Learning rate |α|", "log")
+    return Panel("lr", "Learning rate |α|", "log", bounds=(1e-8, 1e4))
 
 
 def _damping_panel(pair: Pair) -> Panel:
-    return Panel("damping", "Damping λ", "log")
+    # Once a loss no longer changes in single precision, ρ reads 0 and damping grows for ever.
+    return Panel("damping", "Damping λ", "log", bounds=(1e-9, 1e4))
 
 
 def _reduction_ratio_panel(pair: Pair) -> Panel:

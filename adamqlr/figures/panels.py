@@ -1,7 +1,7 @@
 """Grids of panels: a dataset each column, medians over seeds as lines and their uncertainty as bands."""
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -11,13 +11,16 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from adamqlr.figures.cubes import Pair, by_dataset
-from adamqlr.figures.style import TEXT_WIDTH, line_style, set_log_limits
+from adamqlr.figures.style import TEXT_WIDTH, line_style, set_log_limits, space_log_ticks
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
 
 COLUMNS = 3
 ROW_HEIGHT = 1.75
+LEGEND_COLUMNS = 5
+_CROSS = "X"
 
 
 class Panel(NamedTuple):
@@ -28,6 +31,7 @@ class Panel(NamedTuple):
         label: The vertical axis' label.
         scale: The vertical axis' scale.
         limits: The vertical axis' limits, where they do not follow the curves.
+        bounds: What the vertical axis never goes beyond, where it follows the curves.
         guides: Heights of horizontal lines.
     """
 
@@ -35,6 +39,7 @@ class Panel(NamedTuple):
     label: str
     scale: str
     limits: tuple[float, float] | None = None
+    bounds: tuple[float, float] = (0.0, np.inf)
     guides: tuple[float, ...] = ()
 
 
@@ -56,26 +61,38 @@ _PART_NAMES = {"train": "Training", "test": "Test"}
 def draw_grid(
     pairs: Sequence[Pair], resampling: Resampling, axis: str, rows: Sequence[Callable[[Pair], Panel]]
 ) -> tuple[Figure, pd.DataFrame]:
-    """Draw every dataset's curves against ``time`` or ``step``, one row of panels for each of ``rows``."""
+    """Draw every dataset's curves against ``time`` or ``step``, one row of panels for each of ``rows``.
+
+    The panels of a single dataset stand side by side.
+    """
     groups = by_dataset([pair for pair in pairs if not pair.is_trajectory])
-    columns = min(COLUMNS, len(groups))
-    blocks = -(-len(groups) // columns)
-    height = ROW_HEIGHT * blocks * len(rows) + 0.9
-    figure, grid = plt.subplots(blocks * len(rows), columns, figsize=(TEXT_WIDTH, height), squeeze=False)
+    figure, grid = _panels(len(groups), len(rows))
     tables = []
-    for number, group in enumerate(groups.values()):
-        block, column = divmod(number, columns)
-        for row, panel_of in enumerate(rows):
-            axes, panel = grid[block * len(rows) + row, column], panel_of(group[0])
-            tables.append(_draw_panel(axes, group, panel, axis, resampling))
-            if row == 0:
-                title_with_divergence(axes, group)
-            axes.set_xlabel({"time": "Training time (s)", "step": "Step"}[axis] if row == len(rows) - 1 else "")
-    for unused in range(len(groups), blocks * columns):
-        for row in range(len(rows)):
-            grid[(unused // columns) * len(rows) + row, unused % columns].set_axis_off()
-    add_legend(figure, [pair for group in groups.values() for pair in group])
+    for column, group in zip(grid, groups.values(), strict=True):
+        for axes, panel_of in zip(column, rows, strict=True):
+            tables.append(_draw_panel(axes, group, panel_of(group[0]), axis, resampling))
+            space_log_ticks(axes.xaxis)
+        if len(groups) > 1:
+            title_with_divergence(column[0], group, 38 if len(groups) >= COLUMNS else 60)
+        else:
+            figure.suptitle("\n".join([group[0].dataset_label, *_diverged(group, 100)]), fontsize=8)
+        for axes in column if len(groups) == 1 else column[-1:]:
+            axes.set_xlabel({"time": "Training time (s)", "step": "Step"}[axis])
+    add_legend(figure, {pair.optimizer: pair.optimizer_label for group in groups.values() for pair in group})
     return figure, pd.concat(tables, ignore_index=True)
+
+
+def _panels(groups: int, rows: int) -> tuple[Figure, NDArray[np.object_]]:
+    """Return a figure and its panels, of shape (groups, rows)."""
+    columns = min(COLUMNS, groups)
+    blocks = -(-groups // columns)
+    shape = (1, rows) if groups == 1 else (blocks * rows, columns)
+    height = (2.1 if groups == 1 else ROW_HEIGHT * shape[0]) + 0.9
+    figure, grid = plt.subplots(*shape, figsize=(TEXT_WIDTH, height), squeeze=False)
+    panels = grid.reshape(blocks, rows, columns).swapaxes(1, 2).reshape(-1, rows)
+    for axes in panels[groups:].flat:
+        axes.set_axis_off()
+    return figure, panels[:groups]
 
 
 def _draw_panel(axes: Axes, pairs: Sequence[Pair], panel: Panel, axis: str, resampling: Resampling) -> pd.DataFrame:
@@ -100,6 +117,7 @@ def _draw_panel(axes: Axes, pairs: Sequence[Pair], panel: Panel, axis: str, resa
     if not tables:
         return pd.DataFrame()
     _limit(axes, pd.concat(tables), panel)
+    keep_crosses_inside(axes)
     return pd.concat(tables, ignore_index=True)
 
 
@@ -112,7 +130,14 @@ def draw_curve(axes: Axes, summary: xr.Dataset, axis: str, style: dict[str, Any]
     axes.fill_between(positions[drawn], lower[drawn], upper[drawn], color=style["color"], alpha=0.18, linewidth=0)
     if np.isinf(center).any() and drawn.any():
         last = np.flatnonzero(drawn)[-1]
-        axes.plot(positions[last], center[last], "X", color=style["color"], markersize=6, markeredgecolor="white")
+        axes.plot(positions[last], center[last], _CROSS, color=style["color"], markersize=6, markeredgecolor="white")
+
+
+def keep_crosses_inside(axes: Axes) -> None:
+    """Move crosses beyond the vertical axis' limits to its ends."""
+    for line in axes.lines:
+        if line.get_marker() == _CROSS:
+            line.set(ydata=np.clip(line.get_ydata(), *axes.get_ylim()), clip_on=False)
 
 
 def _limit(axes: Axes, table: pd.DataFrame, panel: Panel) -> None:
@@ -123,7 +148,7 @@ def _limit(axes: Axes, table: pd.DataFrame, panel: Panel) -> None:
     finite = table[np.isfinite(table["median"]) & ((table["median"] > 0) | (panel.scale != "log"))]
     if finite.empty:
         return
-    low, high = finite["median"].min(), finite["median"].max()
+    low, high = finite["median"].clip(*panel.bounds).agg(["min", "max"])
     if panel.metric.endswith("_loss"):
         first = finite.groupby("optimizer")["median"].first().median()
         high = min(high, 3 * first)
@@ -134,29 +159,37 @@ def _limit(axes: Axes, table: pd.DataFrame, panel: Panel) -> None:
         axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
 
 
-def title_with_divergence(axes: Axes, pairs: Sequence[Pair]) -> None:
+def title_with_divergence(axes: Axes, pairs: Sequence[Pair], width: int) -> None:
     """Set a dataset's name as title, with how many of which optimizer's runs diverged below it."""
-    title = pairs[0].dataset_label
+    lines = _diverged(pairs, width)
+    axes.set_title(pairs[0].dataset_label, pad=6 + 7 * len(lines))
+    place: dict[str, Any] = {"xycoords": "axes fraction", "ha": "center", "va": "bottom"}
+    axes.annotate("\n".join(lines), (0.5, 1.01), fontsize=6, color="#555555", **place)
+
+
+def _diverged(pairs: Sequence[Pair], width: int) -> list[str]:
+    """Say how many of which optimizer's runs diverged, in lines of so many characters; none if none did."""
     failed = [
-        f"{pair.optimizer_label} {int(pair.cube['diverged'].sum())}/{pair.cube.sizes['seed']}"
+        f"{pair.optimizer_label} {int(pair.cube['diverged'].sum())}/{pair.cube.sizes['seed']}".replace(" ", "\u00a0")
         for pair in pairs
         if bool(pair.cube["diverged"].any())
     ]
-    axes.set_title(title)
-    if failed:
-        note = "\n".join(textwrap.wrap("diverged: " + ", ".join(failed), 38))
-        place: dict[str, Any] = {"xycoords": "axes fraction", "ha": "center", "va": "bottom"}
-        axes.annotate(note, (0.5, 1.01), fontsize=6, color="#555555", **place)
-        axes.set_title(title, pad=6 + 7 * (note.count("\n") + 1))
+    lines = textwrap.wrap("diverged: " + ", ".join(failed), width) if failed else []
+    return [line.replace("\u00a0", " ") for line in lines]
 
 
-def add_legend(figure: Figure, pairs: Sequence[Pair], with_divergence: bool = True) -> None:
-    """Put one entry for each optimizer below the panels, and one for crosses where there may be some."""
-    labels = {pair.optimizer: pair.optimizer_label for pair in pairs}
+def add_legend(figure: Figure, labels: Mapping[str, str]) -> None:
+    """Put an entry for each optimizer below the panels, in rows of like length, and one for crosses if there are any.
+
+    Args:
+        figure: The figure, drawn.
+        labels: Optimizers' names by key.
+    """
     handles = [Line2D([], [], label=label, **line_style(key)) for key, label in labels.items()]
-    if with_divergence and any(bool(pair.cube["diverged"].any()) for pair in pairs):
-        handles.append(Line2D([], [], marker="X", linestyle="", color="#555555", label="median diverges"))
-    columns = min(5, len(handles))
+    if any(line.get_marker() == _CROSS for axes in figure.axes for line in axes.lines):
+        handles.append(Line2D([], [], marker=_CROSS, linestyle="", color="#555555", label="median diverges"))
+    rows = -(-len(handles) // LEGEND_COLUMNS)
+    columns = -(-len(handles) // rows)
     figure.legend(
         handles=handles, loc="outside lower center", ncols=columns, handlelength=2.2, columnspacing=1.0, fontsize=7
     )

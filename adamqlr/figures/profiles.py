@@ -32,7 +32,7 @@ def draw(study: xr.DataTree, suite: str, resampling: Resampling, target_gap: flo
         tables.append(_draw_profiles(axes, ratios).assign(measure=measure))
         axes.set(xscale="log", xlabel=_AXIS_LABELS[measure], xlim=(1, _WIDEST_RATIO), ylim=(-0.02, 1.02))
     grid.flat[0].set_ylabel("Fraction of cases at target")
-    add_legend(figure, pairs, with_divergence=False)
+    add_legend(figure, {pair.optimizer: pair.optimizer_label for pair in pairs})
     return figure, pd.concat(tables, ignore_index=True)
 
 

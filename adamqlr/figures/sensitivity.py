@@ -12,15 +12,25 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from adamqlr.figures.cubes import Pair
-from adamqlr.figures.panels import Panel, draw_curve, performance_panel
-from adamqlr.figures.style import TEXT_WIDTH, set_log_limits
+from adamqlr.figures.panels import Panel, draw_curve, keep_crosses_inside, performance_panel
+from adamqlr.figures.style import TEXT_WIDTH, set_log_limits, space_log_ticks
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
 
 _COLORS = plt.get_cmap("viridis")
 
 
-def draw(study: xr.DataTree, suite: str, resampling: Resampling, sweep: str) -> tuple[Figure, pd.DataFrame]:
-    """Draw training and test performance of every value: on the left against time, on the right at the end."""
+def draw(
+    study: xr.DataTree, suite: str, resampling: Resampling, sweep: str, parameter: str
+) -> tuple[Figure, pd.DataFrame]:
+    """Draw training and test performance of every value: on the left against time, on the right at the end.
+
+    Args:
+        study: The study's file.
+        suite: ``sensitivity``.
+        resampling: How seeds are resampled.
+        sweep: The sensitivity study's name.
+        parameter: The name of what it varies, for labels.
+    """
     cubes = dict(sorted(((float(name), leaf.to_dataset()) for name, leaf in study[suite][sweep].children.items())))
     first = next(iter(cubes.values()))
     norm = _norm(list(cubes))
@@ -36,11 +46,15 @@ def draw(study: xr.DataTree, suite: str, resampling: Resampling, sweep: str) -> 
         _draw_final(row[1], final, norm)
         row[0].set(xscale="log", yscale=panel.scale, ylabel=panel.label)
         _limit(row[0], curves, panel)
+        keep_crosses_inside(row[0])
         tables.append(final.assign(sweep=sweep, optimizer=first.attrs["optimizer"], metric=panel.metric))
-    parameter = first.attrs["sweep_parameter"].replace("_", " ")
     grid[1, 0].set_xlabel("Training time (s)")
-    grid[1, 1].set(xlabel=parameter.capitalize(), xscale="log" if isinstance(norm, LogNorm) else "linear")
-    figure.colorbar(ScalarMappable(norm, _COLORS), ax=grid, label=parameter.capitalize(), aspect=40, pad=0.01)
+    grid[1, 1].set(xlabel=parameter, xscale="log" if isinstance(norm, LogNorm) else "linear")
+    bar = figure.colorbar(ScalarMappable(norm, _COLORS), ax=grid, label=parameter, aspect=40, pad=0.01)
+    space_log_ticks(grid[1, 0].xaxis)
+    if isinstance(norm, LogNorm):
+        space_log_ticks(grid[1, 1].xaxis)
+        space_log_ticks(bar.ax.yaxis)
     figure.suptitle(f"{first.attrs['optimizer_label']} on {first.attrs['dataset_label']}", fontsize=8.5)
     return figure, pd.concat(tables, ignore_index=True)
 

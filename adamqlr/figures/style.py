@@ -13,8 +13,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from adamqlr.files import replacing
 
@@ -95,6 +96,22 @@ def set_log_limits(axes: Axes, low: float, high: float) -> None:
     if low > 1e-3 and high < 1e4 and high / low < 100:
         axes.yaxis.set_major_formatter(_Decimals())
         axes.yaxis.set_minor_formatter(_Decimals())
+
+
+def space_log_ticks(axis: Axis) -> None:
+    """Label a logarithmic axis of less than two decades at few round values, as plain numbers.
+
+    Matplotlib labels most minor ticks of such an axis, as 2 × 10⁻³, which collide at a panel's width.
+    """
+    low, high = sorted(axis.get_view_interval())
+    axis.set_minor_formatter(NullFormatter())
+    if high >= 100 * low:
+        return
+    if high < 5 * low:
+        axis.set_major_locator(MaxNLocator(4))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1, 3)))
+    axis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
 
 
 def save(figure: Figure, numbers: pd.DataFrame, stem: Path) -> None:

@@ -5,12 +5,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from adamqlr.config import TUNING
-from adamqlr.figures.panels import COLUMNS
-from adamqlr.figures.style import TEXT_WIDTH, line_style, order, set_log_limits
+from adamqlr.figures.panels import COLUMNS, add_legend
+from adamqlr.figures.style import TEXT_WIDTH, line_style, order, set_log_limits, space_log_ticks
 from adamqlr.results.statistics import Resampling
 
 Array = NDArray[np.float64]
@@ -39,11 +38,11 @@ def draw(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure
             axes.set_title(trials.attrs["dataset_label"])
             axes.set_ylabel(_LABELS[trials.attrs["objective"]])
         axes.set(xlabel="Trials", xscale="log", yscale="log")
+        space_log_ticks(axes.xaxis)
         _limit_to_progress(axes, pd.concat([table for table in tables if table["dataset"].iloc[0] == dataset]))
     for axes in grid.flat[len(datasets) :]:
         axes.set_axis_off()
-    handles = [Line2D([], [], label=labels[key], **line_style(key)) for key in sorted(labels, key=order)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), fontsize=7)
+    add_legend(figure, {key: labels[key] for key in sorted(labels, key=order)})
     return figure, pd.concat(tables, ignore_index=True)
 
 

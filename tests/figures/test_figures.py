@@ -17,7 +17,7 @@ from adamqlr.figures import sensitivity
 from adamqlr.figures.catalog import figures_of, tables_of
 from adamqlr.figures.cubes import pairs_of
 from adamqlr.figures.endings import divergence
-from adamqlr.figures.evolution import ablation, performance
+from adamqlr.figures.evolution import ablation, damping, loss, performance
 from adamqlr.figures.profiles import cost_ratios
 from adamqlr.figures.render import render, render_table
 from adamqlr.figures.style import line_style
@@ -157,6 +157,27 @@ def test_performance_is_accuracy_for_classes_and_loss_for_real_targets(study_tre
     np.testing.assert_allclose(drawn["median"], cube["value"].sel(metric="test_loss").median("seed"))
 
 
+def test_crosses_of_infinite_medians_are_seen_and_explained(study_tree: xr.DataTree) -> None:
+    figure, _ = loss(study_tree, "epochs", RESAMPLING)
+    crosses = [(axes, line) for axes in figure.axes for line in axes.lines if line.get_marker() == "X"]
+    assert len(crosses) == 4, "one for Baydin SGD in each panel"
+    for axes, line in crosses:
+        low, high = axes.get_ylim()
+        assert low <= line.get_ydata()[0] <= high
+    assert "median diverges" in [text.get_text() for text in figure.legends[0].get_texts()]
+    figure, _ = ablation(study_tree, "epochs", RESAMPLING, ["adam", "adamqlr"])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Adam", "AdamQLR"]
+
+
+def test_damping_that_runs_away_leaves_the_others_visible(study_tree: xr.DataTree) -> None:
+    tree = study_tree.copy(deep=True)
+    values = tree["epochs/digits/kfac"]["value_by_step"]
+    values.loc[{"metric": "damping", "step": values["step"][-3:]}] = 1e30
+    figure, numbers = damping(tree, "epochs", RESAMPLING)
+    assert figure.axes[0].get_ylim()[1] < 1e5
+    assert numbers["median"].max() == 1e30, "the numbers are whole"
+
+
 def test_every_optimizer_has_a_color_of_its_own() -> None:
     colors = [line_style(key)["color"] for key in OPTIMIZERS]
     assert len(set(colors)) == len(OPTIMIZERS)
@@ -198,12 +219,13 @@ def test_hyperparameters_that_were_not_tuned_are_in_parentheses(study_tree: xr.D
     shown = table.shown.set_index(["Dataset", "Optimizer"])
     assert shown.loc[("Digits", "Adam"), "lr"] == "0.01235"
     assert shown.loc[("Digits", "Adam (Untuned)"), "lr"] == "(0.01235)"
-    assert shown.loc[("Rosenbrock", "Adam"), "batch_size"] == "(100)"
+    assert shown.loc[("Rosenbrock", "Adam"), "batch_size"] == "–"
+    assert shown.loc[("Digits", "Adam (Untuned)"), "batch_size"] == "(100)"
     assert shown.loc[("Digits", "Adam"), "momentum"] == "–"
 
 
 def test_a_sensitivity_study_shows_where_every_value_ends(study_tree: xr.DataTree) -> None:
-    _, numbers = sensitivity.draw(study_tree, "sensitivity", RESAMPLING, sweep="damping")
+    _, numbers = sensitivity.draw(study_tree, "sensitivity", RESAMPLING, sweep="damping", parameter="Initial damping")
     test = numbers[numbers["metric"] == "test_accuracy"].set_index("value")
     assert test.index.tolist() == [1e-4, 0.01, 1]
     for value, point in ((1e-4, "0.0001"), (1.0, "1")):

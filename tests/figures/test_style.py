@@ -1,0 +1,30 @@
+"""How figures look."""
+
+from itertools import pairwise
+
+import matplotlib.pyplot as plt
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adamqlr.figures.style import paper_style, space_log_ticks
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.floats(-4, 3), st.floats(0.05, 4))
+def test_labels_of_logarithmic_axes_are_two_at_least_and_do_not_collide(start: float, decades: float) -> None:
+    with paper_style():
+        # Inches: a panel of three in a paper's text width.
+        figure, axes = plt.subplots(figsize=(2.2, 1.8))
+        axes.set(xscale="log", xlim=(10**start, 10 ** (start + decades)))
+        space_log_ticks(axes.xaxis)
+        figure.draw_without_rendering()
+        low, high = axes.get_xlim()
+        labels = [
+            label
+            for label in axes.get_xticklabels(which="both")
+            if label.get_text() and low <= label.get_position()[0] <= high
+        ]
+        boxes = sorted((label.get_window_extent() for label in labels), key=lambda box: box.x0)
+    plt.close(figure)
+    assert len(boxes) >= (1 if decades > 2 else 2)
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
