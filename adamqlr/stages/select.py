@@ -1,10 +1,13 @@
 """Selection: from shards to the trials of a search and its best hyperparameters."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from adamqlr.tuning.search import JOURNAL
-from adamqlr.tuning.trials import merge_shards, write_best, write_trials
+from adamqlr.tuning.trials import merge_shards, summary, write_best, write_trials
+
+logger = logging.getLogger(__name__)
 
 
 def select(shards: Sequence[Path], output: Path, best: Path) -> None:
@@ -16,5 +19,6 @@ def select(shards: Sequence[Path], output: Path, best: Path) -> None:
     trials = merge_shards(shards)
     write_trials(trials, output)
     write_best(trials, best)
+    logger.info(summary(trials))
     for folder in {shard.parent for shard in shards}:
         (folder / JOURNAL).unlink(missing_ok=True)

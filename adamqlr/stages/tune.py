@@ -1,5 +1,6 @@
 """Tuning: from a search space to a shard's trials."""
 
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from adamqlr.training.sharing import process_count, run_together
 from adamqlr.tuning.packed_shard import PackedShard
 from adamqlr.tuning.search import JOURNAL, Search
 from adamqlr.tuning.shard import Shard
-from adamqlr.tuning.trials import trials_dataset, write_trials
+from adamqlr.tuning.trials import summary, trials_dataset, write_trials
+
+logger = logging.getLogger(__name__)
 
 
 def tune(
@@ -76,7 +79,9 @@ def tune(
         identity=search.identity,
         trials=config.tuning.trials,
     )
-    write_trials(trials_dataset(whole.results(), search.resources, config.tuning.unit, attrs), output)
+    trials = trials_dataset(whole.results(), search.resources, config.tuning.unit, attrs)
+    write_trials(trials, output)
+    logger.info(summary(trials))
     for kept in (checkpoint, *(checkpoint.part(part, sharing) for part in range(sharing))):
         kept.remove()
 

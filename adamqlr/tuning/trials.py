@@ -136,6 +136,17 @@ def best_trial(trials: xr.Dataset) -> xr.Dataset:
     return trials.isel(trial=int(finite.isel(rung=rung).argmin("trial")), rung=rung)
 
 
+def summary(trials: xr.Dataset) -> str:
+    """Say in a line what became of trials and what the best one reached."""
+    states = trials["state"].values.tolist()
+    counts = ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
+    if not np.isfinite(trials["value"]).any():
+        return f"trials: {counts}"
+    best = best_trial(trials)
+    objective = str(trials.attrs["objective"]).replace("_", " ")
+    return f"trials: {counts}; best {objective} {float(best['value']):.6g} in trial {int(best['trial'])}"
+
+
 def write_best(trials: xr.Dataset, path: Path) -> None:
     """Write ``best.yaml``: the hyperparameters that final training reads, and where they come from."""
     best = best_trial(trials)

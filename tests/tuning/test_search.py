@@ -17,7 +17,7 @@ from adamqlr.stages.select import select
 from adamqlr.stages.tune import tune
 from adamqlr.tuning.asha import AshaPruner
 from adamqlr.tuning.search import Search, draw_configurations, rung_limit, rung_resources
-from adamqlr.tuning.trials import Trial, best_trial, read_best, read_trials, trials_dataset
+from adamqlr.tuning.trials import Trial, best_trial, read_best, read_trials, summary, trials_dataset
 
 SPACE = {"lr": loguniform(1e-6, 1e-1), "momentum": one_minus_loguniform(1e-4, 0.3), "batch_size": choice(50, 100)}
 
@@ -139,6 +139,14 @@ def test_the_best_is_the_lowest_at_the_last_rung_that_anyone_reached() -> None:
     assert int(best_trial(trials)["trial"]) == 0
     with pytest.raises(UserError, match="d/o: all 1 configurations diverged"):
         best_trial(trials_dataset([trial(0, inf)], [1], "seconds", ATTRS))
+
+
+def test_a_search_is_summed_up_in_a_line() -> None:
+    inf = float("inf")
+    found = [trial(0, 0.1), trial(1, 0.5, 0.25), Trial(2, {"lr": 1.0}, [inf], "diverged", 1.0)]
+    said = summary(trials_dataset(found, [1, 4], "seconds", ATTRS))
+    assert said == "trials: 2 complete, 1 diverged; best validation loss 0.25 in trial 1"
+    assert summary(trials_dataset(found[2:], [1, 4], "seconds", ATTRS)) == "trials: 1 diverged"
 
 
 def test_shards_that_do_not_belong_together_are_named(study: StudyConfig, tmp_path: Path) -> None:
