@@ -18,6 +18,7 @@ import yaml
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
+EPOCHS = 4000
 TRIVIAL = """
 rule all:
     input: expand("out/{i}.txt", i=range(int(config["jobs"])))
@@ -127,20 +128,22 @@ class Training:
     def job_id(self) -> str:
         return subprocess.run(["squeue", "--noheader", "--format=%A"], capture_output=True, text=True).stdout.split()[0]
 
-    def assert_undisturbed_numbers(self) -> None:
-        """The run file holds what one process computes that nobody disturbs, and a GPU was allocated."""
-        expected = self.folder / "undisturbed.nc"
-        program = [sys.executable, "-m", "adamqlr", "train", "--config", self.config, "--dataset", "digits"]
-        options = ["--optimizer", "adamqlr_untuned", "--seeds", "0", "--output", expected]
-        subprocess.run(
-            [*program, *options], check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
-        found, wanted = xr.load_dataset(self.output), xr.load_dataset(expected)
+    def assert_numbers_of(self, undisturbed: Path) -> None:
+        """The run file holds what another process computed that nobody disturbed, and a GPU was allocated."""
+        found, wanted = xr.load_dataset(self.output), xr.load_dataset(undisturbed)
         for name in ("value", "step", "diverged"):
             np.testing.assert_array_equal(found[name].values, wanted[name].values, err_msg=name)
         assert found.attrs["slurm_job"]
         assert found.attrs["slurm_gpus"] in ("0", "1")
         assert not self.checkpoint.exists()
+
+    def start_undisturbed(self, output: Path) -> subprocess.Popen[bytes]:
+        """Start the same training in a process of its own."""
+        program = [sys.executable, "-m", "adamqlr", "train", "--config", self.config, "--dataset", "digits"]
+        options = ["--optimizer", "adamqlr_untuned", "--seeds", "0", "--output", output]
+        return subprocess.Popen(
+            [*program, *options], stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
 
 
 def test_many_jobs_are_one_array_with_the_gpus_asked_for(folder: Path) -> None:
@@ -151,9 +154,19 @@ def test_many_jobs_are_one_array_with_the_gpus_asked_for(folder: Path) -> None:
     assert not list((folder / "results/trivial/logs/slurm").iterdir())
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the training that is to be disturbed gives undisturbed."""
+    output = tmp_path_factory.mktemp("undisturbed") / "out.nc"
+    assert Training(output.parent, epochs=EPOCHS).start_undisturbed(output).wait() == 0
+    return output
+
+
 @pytest.mark.parametrize("disturbance", ["killed", "requeued", "cancelled"])
-def test_a_disturbed_training_job_ends_with_the_numbers_of_an_undisturbed_one(disturbance: str, folder: Path) -> None:
-    training = Training(folder, epochs=4000)
+def test_a_disturbed_training_job_ends_with_the_numbers_of_an_undisturbed_one(
+    disturbance: str, undisturbed: Path, folder: Path
+) -> None:
+    training = Training(folder, epochs=EPOCHS)
     process = training.start()
     wait_until(training.checkpoint.exists)
     job = training.job_id()
@@ -174,16 +187,18 @@ def test_a_disturbed_training_job_ends_with_the_numbers_of_an_undisturbed_one(di
         assert "Error in rule train" in messages(folder)
         assert f"slurm job {job} ended as " in messages(folder) or f"slurm job {job} is gone" in messages(folder)
     assert "goes on from step" in training.log.read_text()
-    training.assert_undisturbed_numbers()
+    training.assert_numbers_of(undisturbed)
 
 
 def test_a_time_limit_in_the_middle_of_training(folder: Path) -> None:
     training = Training(folder, epochs=30000)
     process = training.start("--set-resources", "train:runtime=1")
+    undisturbed = training.start_undisturbed(folder / "undisturbed.nc")
     assert process.wait(timeout=400) == 0, messages(folder)
     assert sbatch_calls(folder) == 1, "it was submitted anew instead of requeued"
     assert "goes on from step" in training.log.read_text(), "the time limit was not reached"
-    training.assert_undisturbed_numbers()
+    assert undisturbed.wait(timeout=200) == 0
+    training.assert_numbers_of(folder / "undisturbed.nc")
 
 
 def test_ctrl_c_empties_the_queue(folder: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +46,20 @@ def run(arguments: list[str]) -> None:
     subprocess.run(arguments, check=True, capture_output=True, timeout=300)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Give the output of a command that nobody disturbs, which several tests compare with."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+
+    def output_of(stage: str, config: Path, **options: Any) -> Path:
+        output = folder / "_".join([stage, *map(str, options.values())]).replace(" ", "_") / "out.nc"
+        if not output.exists():
+            run(command(stage, config, output, **options))
+        return output
+
+    return output_of
+
+
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> bool:
     while process.poll() is None:
         if path.exists():
@@ -53,9 +68,9 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-def assert_same_results(interrupted: Path, undisturbed: Path, timed: tuple[str, ...]) -> None:
+def assert_same_results(interrupted: Path, expected: Path, timed: tuple[str, ...]) -> None:
     """Compare everything but the seconds that it took."""
-    first, second = (xr.load_dataset(path).drop_vars(timed) for path in (interrupted, undisturbed))
+    first, second = (xr.load_dataset(path).drop_vars(timed) for path in (interrupted, expected))
     for name, variable in second.variables.items():
         np.testing.assert_array_equal(first[name].values, variable.values, err_msg=str(name))
 
@@ -70,10 +85,14 @@ def assert_same_results(interrupted: Path, undisturbed: Path, timed: tuple[str, 
     ],
 )
 def test_killed_at_random_moments_and_rerun(
-    stage: str, optimizer: str, timed: tuple[str, ...], config: Path, tmp_path: Path
+    stage: str,
+    optimizer: str,
+    timed: tuple[str, ...],
+    config: Path,
+    tmp_path: Path,
+    undisturbed: Callable[..., Path],
 ) -> None:
-    undisturbed, output = tmp_path / "undisturbed" / "out.nc", tmp_path / "killed" / "out.nc"
-    run(command(stage, config, undisturbed, optimizer))
+    expected, output = undisturbed(stage, config, optimizer=optimizer), tmp_path / "killed" / "out.nc"
     checkpoint = output.with_name(f".{output.name}.checkpoint")
     kills = 0
     for attempt in range(3):
@@ -91,17 +110,21 @@ def test_killed_at_random_moments_and_rerun(
         process.wait()
     assert kills > 0, "the job was over before it could be killed"
     run(command(stage, config, output, optimizer))
-    assert_same_results(output, undisturbed, timed)
+    assert_same_results(output, expected, timed)
     assert not checkpoint.exists()
 
 
 @pytest.mark.parametrize(("stage", "timed"), [("train", ("time",)), ("tune", ("seconds",))])
 @pytest.mark.parametrize("signum", [signal.SIGUSR2, signal.SIGTERM])
 def test_asked_to_stop_writes_a_checkpoint_and_goes_on(
-    stage: str, timed: tuple[str, ...], signum: signal.Signals, config: Path, tmp_path: Path
+    stage: str,
+    timed: tuple[str, ...],
+    signum: signal.Signals,
+    config: Path,
+    tmp_path: Path,
+    undisturbed: Callable[..., Path],
 ) -> None:
-    undisturbed, output = tmp_path / "undisturbed" / "out.nc", tmp_path / "stopped" / "out.nc"
-    run(command(stage, config, undisturbed))
+    expected, output = undisturbed(stage, config, optimizer="adamqlr"), tmp_path / "stopped" / "out.nc"
     checkpoint = output.with_name(f".{output.name}.checkpoint")
     process = subprocess.Popen(command(stage, config, output), stderr=subprocess.PIPE)
     assert wait_for(checkpoint, process)
@@ -111,7 +134,7 @@ def test_asked_to_stop_writes_a_checkpoint_and_goes_on(
     assert f"stopped by {signum.name}; the checkpoint is written" in log.decode()
     assert not output.exists()
     run(command(stage, config, output))
-    assert_same_results(output, undisturbed, timed)
+    assert_same_results(output, expected, timed)
 
 
 @pytest.mark.parametrize(
@@ -119,10 +142,14 @@ def test_asked_to_stop_writes_a_checkpoint_and_goes_on(
     [("train", signal.SIGUSR2, ("time",)), ("train", signal.SIGKILL, ("time",)), ("tune", signal.SIGTERM, SHARED)],
 )
 def test_processes_that_share_a_device_stop_and_go_on(
-    stage: str, signum: signal.Signals, different: tuple[str, ...], config: Path, tmp_path: Path
+    stage: str,
+    signum: signal.Signals,
+    different: tuple[str, ...],
+    config: Path,
+    tmp_path: Path,
+    undisturbed: Callable[..., Path],
 ) -> None:
-    undisturbed, output = tmp_path / "undisturbed" / "out.nc", tmp_path / "stopped" / "out.nc"
-    run(command(stage, config, undisturbed, processes=2))
+    expected, output = undisturbed(stage, config, processes=2), tmp_path / "stopped" / "out.nc"
     process = subprocess.Popen(command(stage, config, output, processes=2), stderr=subprocess.PIPE)
     while not list(output.parent.glob(f".{output.name}.?-of-2.checkpoint")):
         assert process.poll() is None, "the job was over before it could be stopped"
@@ -133,5 +160,5 @@ def test_processes_that_share_a_device_stop_and_go_on(
     assert process.returncode == (-9 if signum == signal.SIGKILL else 128 + signum), log.decode()
     assert not output.exists()
     run(command(stage, config, output, processes=2))
-    assert_same_results(output, undisturbed, different)
+    assert_same_results(output, expected, different)
     assert not list(output.parent.glob(".*checkpoint"))
