@@ -32,6 +32,7 @@ _BANDS = (
     "seeds. Training metrics are those of the minibatch, test metrics of the whole test set. Above a panel stands how "
     "many runs of which optimizer diverged; a cross marks where a median becomes infinite."
 )
+_BOUNDED = "What runs away leaves the panel; the CSV file has it whole. "
 _ENDS = (
     "On the left every value's course: lines are medians over seeds, bands the 95 % percentile interval of the median "
     "under bootstrap resampling. On the right where runs end; a number is the fraction of runs that did not diverge, "
@@ -50,12 +51,14 @@ PERFORMANCE = Entry(
 )
 LOSS = Entry("Loss against training time", _BANDS, "adamqlr.figures.evolution:loss")
 LEARNING_RATE = Entry(
-    "Learning rates", "The magnitude of the learning rate taken. " + _BANDS, "adamqlr.figures.evolution:learning_rate"
+    "Learning rates",
+    "The magnitude of the learning rate taken. " + _BOUNDED + _BANDS,
+    "adamqlr.figures.evolution:learning_rate",
 )
 DAMPING = Entry(
     "Damping and reduction ratio",
     "Damping λ and reduction ratio ρ, for the optimizers that have them: λ falls where ρ is above the upper dashed "
-    "line, and grows where it is below the lower one. " + _BANDS,
+    "line, and grows where it is below the lower one. " + _BOUNDED + _BANDS,
     "adamqlr.figures.evolution:damping",
 )
 TUNING_BUDGET = Entry(

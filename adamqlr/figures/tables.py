@@ -91,7 +91,13 @@ def _with_uncertainty(median: float, std: float) -> str:
         return "–"
     if np.isinf(median):
         return "diverged"
-    return f"{median:.4g}" if not std > 0 else f"{median:.4g} ± {std:.2g}"
+    return _number(median, 4) if not std > 0 else f"{_number(median, 4)} ± {_number(std, 2)}"
+
+
+def _number(value: float, digits: int) -> str:
+    """Write a number with so many digits, and up to seven before the point without an exponent: 24000 steps."""
+    text = f"{value:.{digits}g}"
+    return f"{float(text):.0f}" if "e+" in text and abs(value) < 1e7 else text
 
 
 def best_hyperparameters(study: xr.DataTree, suite: str, resampling: Resampling) -> Table:

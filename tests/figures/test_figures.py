@@ -214,6 +214,15 @@ def test_final_results_mark_the_best_and_show_divergence(study_tree: xr.DataTree
     assert digits.index[best].tolist() == [digits["test_loss"].idxmin()]
 
 
+def test_large_numbers_are_written_out(study_tree: xr.DataTree) -> None:
+    tree = study_tree.copy(deep=True)
+    tree["epochs/digits/adam"]["final_step"].values[:] = 24_000
+    tree["epochs/digits/adam"]["final_time"].values[:] = [9_000, 10_000, 14_321, 20_000]
+    row = final_results(tree, "epochs", RESAMPLING).shown.set_index(["Dataset", "Optimizer"]).loc[("Digits", "Adam")]
+    assert row["Steps"] == "24000"
+    assert "e+" not in row["Time (s)"]
+
+
 def test_hyperparameters_that_were_not_tuned_are_in_parentheses(study_tree: xr.DataTree) -> None:
     table = best_hyperparameters(study_tree, "epochs", RESAMPLING)
     shown = table.shown.set_index(["Dataset", "Optimizer"])
