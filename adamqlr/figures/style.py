@@ -107,10 +107,9 @@ def space_log_ticks(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
     if high >= 100 * low:
         return
-    if high < 5 * low:
-        axis.set_major_locator(MaxNLocator(4))
-    else:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1, 3)))
+    decimal = LogLocator(subs=(1, 2, 5) if high < 30 * low else (1, 3))
+    is_enough = sum(low <= tick <= high for tick in decimal.tick_values(low, high)) > 1
+    axis.set_major_locator(decimal if is_enough else MaxNLocator(4, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
 
 

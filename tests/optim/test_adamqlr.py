@@ -40,8 +40,8 @@ def test_info_describes_the_step_that_was_taken() -> None:
         info = optimizer.step(inputs.double(), targets)
         loss = nn.functional.cross_entropy(before(inputs.double()), targets)
         moved = nn.functional.cross_entropy(copy.deepcopy(model)(inputs.double()), targets)
-        assert float(info.loss) == pytest.approx(float(loss), rel=1e-12)
-        assert float(info.true_change) == pytest.approx(float(moved - loss), rel=1e-6)
+        assert float(info.loss) == pytest.approx(loss.item(), rel=1e-12)
+        assert float(info.true_change) == pytest.approx((moved - loss).item(), rel=1e-6)
         assert all(value.ndim == 0 and not value.requires_grad for value in info)
 
 
