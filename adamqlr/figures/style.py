@@ -10,12 +10,13 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatter, MaxNLocator, NullFormatter
 
 from adamqlr.files import replacing
 
@@ -107,9 +108,11 @@ def space_log_ticks(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
     if high >= 100 * low:
         return
-    decimal = LogLocator(subs=(1, 2, 5) if high < 30 * low else (1, 3))
-    is_enough = sum(low <= tick <= high for tick in decimal.tick_values(low, high)) > 1
-    axis.set_major_locator(decimal if is_enough else MaxNLocator(4, steps=[1, 2, 5, 10]))
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.log10(high))
+    ticks = np.outer(decades, (1, 2, 5) if high < 30 * low else (1, 3)).ravel()
+    # With room for rounding: a color bar ends at its first and last values.
+    ticks = ticks[(ticks > low * (1 - 1e-9)) & (ticks < high * (1 + 1e-9))]
+    axis.set_major_locator(FixedLocator(ticks.tolist()) if len(ticks) > 1 else MaxNLocator(3, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
 
 

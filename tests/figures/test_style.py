@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from adamqlr.figures.style import paper_style, space_log_ticks
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.floats(-4, 3), st.floats(0.05, 4))
+@settings(deadline=None, max_examples=60)
+@given(st.floats(-4, 3), st.floats(0.2, 4))
 def test_labels_of_logarithmic_axes_are_two_at_least_and_do_not_collide(start: float, decades: float) -> None:
     with paper_style():
         # Inches: a panel of three in a paper's text width.
