@@ -19,7 +19,7 @@ from adamqlr.results.statistics import Resampling, median_over_seeds, survived_f
 
 COLUMNS = 3
 ROW_HEIGHT = 1.75
-LEGEND_COLUMNS = 5
+_LEGEND_COLUMNS = 5
 _CROSS = "X"
 
 
@@ -66,17 +66,18 @@ def draw_grid(
     The panels of a single dataset stand side by side.
     """
     groups = by_dataset([pair for pair in pairs if not pair.is_trajectory])
+    is_single = len(groups) == 1
     figure, grid = _panels(len(groups), len(rows))
     tables = []
     for column, group in zip(grid, groups.values(), strict=True):
         for axes, panel_of in zip(column, rows, strict=True):
             tables.append(_draw_panel(axes, group, panel_of(group[0]), axis, resampling))
             space_log_ticks(axes.xaxis)
-        if len(groups) > 1:
-            title_with_divergence(column[0], group, 38 if len(groups) >= COLUMNS else 60)
-        else:
+        if is_single:
             figure.suptitle("\n".join([group[0].dataset_label, *_diverged(group, 100)]), fontsize=8)
-        for axes in column if len(groups) == 1 else column[-1:]:
+        else:
+            _title_with_divergence(column[0], group, 38 if len(groups) >= COLUMNS else 60)
+        for axes in column if is_single else column[-1:]:
             axes.set_xlabel({"time": "Training time (s)", "step": "Step"}[axis])
     add_legend(figure, {pair.optimizer: pair.optimizer_label for group in groups.values() for pair in group})
     return figure, pd.concat(tables, ignore_index=True)
@@ -159,7 +160,7 @@ def _limit(axes: Axes, table: pd.DataFrame, panel: Panel) -> None:
         axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
 
 
-def title_with_divergence(axes: Axes, pairs: Sequence[Pair], width: int) -> None:
+def _title_with_divergence(axes: Axes, pairs: Sequence[Pair], width: int) -> None:
     """Set a dataset's name as title, with how many of which optimizer's runs diverged below it."""
     lines = _diverged(pairs, width)
     axes.set_title(pairs[0].dataset_label, pad=6 + 7 * len(lines))
@@ -188,7 +189,7 @@ def add_legend(figure: Figure, labels: Mapping[str, str]) -> None:
     handles = [Line2D([], [], label=label, **line_style(key)) for key, label in labels.items()]
     if any(line.get_marker() == _CROSS for axes in figure.axes for line in axes.lines):
         handles.append(Line2D([], [], marker=_CROSS, linestyle="", color="#555555", label="median diverges"))
-    rows = -(-len(handles) // LEGEND_COLUMNS)
+    rows = -(-len(handles) // _LEGEND_COLUMNS)
     columns = -(-len(handles) // rows)
     figure.legend(
         handles=handles, loc="outside lower center", ncols=columns, handlelength=2.2, columnspacing=1.0, fontsize=7

@@ -110,9 +110,6 @@ def best_hyperparameters(study: xr.DataTree, suite: str, resampling: Resampling)
     numbers: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
     for pair, chosen in zip(pairs, used, strict=True):
-        if pair.is_trajectory:
-            # Without data there are no batches.
-            chosen.pop("batch_size", None)
         numbers.append({"dataset": pair.dataset, "optimizer": pair.optimizer} | {n: chosen.get(n) for n in names})
         labels = {"Dataset": pair.dataset_label, "Optimizer": pair.optimizer_label}
         space = config.space(pair.optimizer, pair.dataset)

@@ -191,14 +191,14 @@ def test_a_disturbed_training_job_ends_with_the_numbers_of_an_undisturbed_one(
 
 
 def test_a_time_limit_in_the_middle_of_training(folder: Path) -> None:
-    training = Training(folder, epochs=30000)
+    training, expected = Training(folder, epochs=30000), folder / "undisturbed.nc"
     process = training.start("--set-resources", "train:runtime=1")
-    undisturbed = training.start_undisturbed(folder / "undisturbed.nc")
+    alone = training.start_undisturbed(expected)
     assert process.wait(timeout=400) == 0, messages(folder)
     assert sbatch_calls(folder) == 1, "it was submitted anew instead of requeued"
     assert "goes on from step" in training.log.read_text(), "the time limit was not reached"
-    assert undisturbed.wait(timeout=200) == 0
-    training.assert_numbers_of(folder / "undisturbed.nc")
+    assert alone.wait(timeout=200) == 0
+    training.assert_numbers_of(expected)
 
 
 def test_ctrl_c_empties_the_queue(folder: Path) -> None:

@@ -52,7 +52,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
     folder = tmp_path_factory.mktemp("undisturbed")
 
     def output_of(stage: str, config: Path, **options: Any) -> Path:
-        output = folder / "_".join([stage, *map(str, options.values())]).replace(" ", "_") / "out.nc"
+        output = folder / "_".join([stage, *map(str, options.values())]) / "out.nc"
         if not output.exists():
             run(command(stage, config, output, **options))
         return output
