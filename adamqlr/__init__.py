@@ -6,9 +6,29 @@ from typing import Any
 __version__ = metadata.version("adamqlr")
 
 # Resolved on first use: the workflow's head process reads the configuration without loading PyTorch.
-_EXPORTS = {"AdamQLR": "adamqlr.optim.adamqlr", "KFAC": "adamqlr.optim.kfac", "load_results": "adamqlr.results.study"}
+_EXPORTS = {
+    "QLR": "adamqlr.optim.qlr",
+    "AdamQLR": "adamqlr.optim.adamqlr",
+    "KFAC": "adamqlr.optim.kfac",
+    "Direction": "adamqlr.optim.directions",
+    "Loss": "adamqlr.optim.passes.losses",
+    "CrossEntropy": "adamqlr.optim.passes.losses",
+    "NegativeLogLikelihood": "adamqlr.optim.passes.losses",
+    "SquaredError": "adamqlr.optim.passes.losses",
+    "load_results": "adamqlr.results.study",
+}
 
-__all__ = ["KFAC", "AdamQLR", "load_results"]
+__all__ = [
+    "KFAC",
+    "QLR",
+    "AdamQLR",
+    "CrossEntropy",
+    "Direction",
+    "Loss",
+    "NegativeLogLikelihood",
+    "SquaredError",
+    "load_results",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,6 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from adamqlr.errors import UserError
-from adamqlr.optim.registry import OPTIMIZERS
 from adamqlr.overrides import apply_override, names_to_mapping
 from adamqlr.problems.registry import DATASETS
 from adamqlr.settings import (
@@ -29,6 +28,7 @@ from adamqlr.settings import (
     TuningConfig,
 )
 from adamqlr.space import Space
+from adamqlr.study.optimizers import OPTIMIZERS
 
 PAPER_SUITES = {
     "epochs": {"budget": "epochs", "objective": "validation_loss"},
@@ -135,8 +135,6 @@ class StudyConfig(Section):
             ):
                 if key not in known:
                     raise ValueError(f"sensitivity.{name}: unknown {kind} '{key}': this study has {', '.join(known)}")
-            if not self.can_train(sweep.optimizer, sweep.dataset):
-                raise ValueError(f"sensitivity.{name}: '{sweep.optimizer}' cannot train '{sweep.dataset}'")
         for name, ablation in self.ablations.items():
             for key in ablation.optimizers:
                 if key not in OPTIMIZERS:
@@ -211,13 +209,9 @@ class StudyConfig(Section):
         return range(self.dataset(dataset).seeds or self.training.seeds)
 
     def pairs(self, suite: str) -> list[tuple[str, str]]:
-        """Return the (dataset, optimizer) pairs of a suite; what cannot train a dataset's model is left out."""
+        """Return the (dataset, optimizer) pairs of a suite."""
         names = [key for key, settings in self.datasets.items() if settings.suites is None or suite in settings.suites]
-        return [(dataset, key) for dataset in names for key in self.optimizers if self.can_train(key, dataset)]
-
-    def can_train(self, optimizer: str, dataset: str) -> bool:
-        """Tell whether an optimizer can train a dataset's model."""
-        return not OPTIMIZERS[optimizer].layers_only or self.dataset(dataset).is_layered
+        return [(dataset, key) for dataset in names for key in self.optimizers]
 
     def optimizer_label(self, key: str) -> str:
         """Return the optimizer's name for figures and tables."""

@@ -84,11 +84,6 @@ class DatasetConfig(Section):
     runs_per_gpu: PositiveInt = 1
     suites: tuple[str, ...] | None = None
 
-    @property
-    def is_layered(self) -> bool:
-        """Whether all parameters belong to linear layers, convolutions or normalizations, not to embeddings or none."""
-        return self.model in ("mlp", "resnet18", "resnet50")
-
 
 class OptimizerConfig(Section):
     """Changes to one registered optimizer.

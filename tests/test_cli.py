@@ -88,10 +88,6 @@ def arguments(config_path: Path, output: Path, **changes: str) -> list[object]:
             {"optimizer": "adamqlr_untuned", "set": "optimizer.damping=-1"},
             "optimizer 'adamqlr_untuned': damping must be",
         ),
-        (
-            {"dataset": "rosenbrock", "optimizer": "kfac_untuned"},
-            "optimizer 'kfac_untuned': K-FAC cannot train position",
-        ),
         ({"optimizer": "kfac_unadaptive"}, "optimizer 'kfac_unadaptive': no value for lr, momentum"),
         ({"set": "dataset.epoch=1"}, "datasets.digits.epoch: unknown key"),
         ({"set": "optimizer.lr"}, "--set optimizer.lr: expected optimizer.NAME=VALUE"),

@@ -66,6 +66,6 @@ def _damping_panel(pair: Pair) -> Panel:
 
 def _reduction_ratio_panel(pair: Pair) -> Panel:
     # Here, as other figures need not wait for PyTorch's import.
-    from adamqlr.optim.damping import GOOD_RATIO, POOR_RATIO
+    from adamqlr.optim.heuristics import GOOD_RATIO, POOR_RATIO
 
     return Panel("rho", "Reduction ratio ρ", "linear", limits=(-0.5, 2.5), guides=(POOR_RATIO, GOOD_RATIO))

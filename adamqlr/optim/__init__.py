@@ -1,1 +1,1 @@
-"""Optimizers: one module each, beside the curvature and damping mathematics that they share."""
+"""The library: QLR, AdamQLR, K-FAC and the study's baselines; it imports nothing else of the package."""

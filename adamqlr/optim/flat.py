@@ -1,76 +1,71 @@
-"""All trainable parameters of a network as one flat vector θ."""
+"""The parameters that are trained as one flat vector θ."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from adamqlr.optim.options import members_of
+Named = Sequence[tuple[str, nn.Parameter]]
 
 
 class FlatParameters:
-    """Lays a module's trainable parameters out in one buffer of n elements, each parameter a view of it.
+    """Lays parameters out in one buffer of n elements, each parameter a view of it, its memory format kept.
 
-    Dot products, moments and the step are then single kernels whatever the number of layers. Frozen parameters stay
-    where they are; a tied parameter appears once. A module that holds several networks side by side says how many in
-    an attribute ``members``, which is the first dimension of its parameters; then there is a vector for each.
+    Dot products, moments and the step are then single kernels whatever the number of layers. Networks side by side
+    (:class:`adamqlr.optim.passes.perceptron.PerceptronPack`) have a vector each.
+
+    Args:
+        named: The parameters and their names.
+        members: () for one network, (members,) for several, the first dimension of each parameter.
 
     Attributes:
-        names: Names of the trainable parameters.
+        names: The names.
         parameters: The parameters themselves, their data views of ``buffer``.
-        members: () for one network, (members,) for several.
+        members: As given.
         buffer: θ, of shape (*members, n).
 
     Raises:
-        ValueError: Nothing is trainable, or the parameters differ in dtype or device.
+        ValueError: The parameters differ in dtype or device, or are of a kind that cannot be trained.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-        if not trainable:
-            raise ValueError("the model has no trainable parameters")
-        self.names = [name for name, _ in trainable]
-        self.parameters: list[nn.Parameter] = [parameter for _, parameter in trainable]
-        first_name, first = trainable[0]
-        for name, parameter in trainable:
-            if (parameter.dtype, parameter.device) != (first.dtype, first.device):
-                raise ValueError(
-                    f"parameters must share one dtype and device: {first_name} is {first.dtype} on {first.device}, "
-                    f"{name} is {parameter.dtype} on {parameter.device}"
-                )
-        self.members = members_of(module)
+    def __init__(self, named: Named, members: Sequence[int] = ()) -> None:
+        self.names = [name for name, _ in named]
+        self.parameters: list[nn.Parameter] = [parameter for _, parameter in named]
+        self.members = torch.Size(members)
+        _check_alike(named)
         self.shapes = [parameter.shape for parameter in self.parameters]
         self.sizes = [parameter.numel() // self.members.numel() for parameter in self.parameters]
-        self.buffer = self.gather(self.parameters)
-        self._bind()
+        # None where the order in memory is that of the dimensions.
+        self._strides = [
+            None if self.members or p.is_contiguous() or not _is_dense(p) else p.stride() for p in self.parameters
+        ]
+        first = self.parameters[0]
+        self.buffer = torch.empty(*self.members, sum(self.sizes), dtype=first.dtype, device=first.device)
+        self.adopt()
 
-    def _bind(self) -> None:
+    def adopt(self) -> None:
+        """Copy the parameters' values into the buffer and make them views of it."""
         for parameter, view in zip(self.parameters, self.views(self.buffer), strict=True):
+            view.copy_(parameter.detach())
             parameter.data = view
         self._addresses = [parameter.data_ptr() for parameter in self.parameters]
 
-    def check_bound(self) -> None:
-        """Take the parameters up again where something (``module.to``, say) has given them new storage.
-
-        Raises:
-            ValueError: They have moved to another dtype or device since the optimizer was made.
-        """
-        if [parameter.data_ptr() for parameter in self.parameters] == self._addresses:
-            return
-        for name, parameter in zip(self.names, self.parameters, strict=True):
-            if (parameter.dtype, parameter.device) != (self.buffer.dtype, self.buffer.device):
-                raise ValueError(f"{name} moved to {parameter.dtype} on {parameter.device}: make the optimizer anew")
-        self.gather(self.parameters, out=self.buffer)
-        self._bind()
+    def is_bound(self) -> bool:
+        """Tell whether the parameters still are views of the buffer, and none has been given other storage."""
+        return [parameter.data_ptr() for parameter in self.parameters] == self._addresses
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """Return views of ``flat``, of shape (*members, n), shaped as the parameters."""
-        pieces = flat.split(self.sizes, dim=-1)
-        return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        pieces = zip(flat.split(self.sizes, dim=-1), self.shapes, self._strides, strict=True)
+        return [
+            piece.view(shape) if strides is None else piece.as_strided(shape, strides, piece.storage_offset())
+            for piece, shape, strides in pieces
+        ]
 
-    def gather(self, tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+    def gather(self, tensors: Sequence[Tensor], out: Tensor) -> Tensor:
         """Copy tensors shaped as the parameters into one vector of shape (*members, n)."""
-        return torch.cat([tensor.detach().reshape(*self.members, -1) for tensor in tensors], dim=-1, out=out)
+        torch._foreach_copy_(self.views(out), [tensor.detach() for tensor in tensors])
+        return out
 
     def zeros(self) -> Tensor:
         """Return a zero vector of shape (*members, n)."""
@@ -99,7 +94,7 @@ class FlatGradient:
 
     def assign(self, gradients: Sequence[Tensor]) -> None:
         """Copy the gradients in, and leave them where PyTorch's users look for them."""
-        self._flat.gather(gradients, out=self.buffer)
+        torch._foreach_copy_(self.views, [gradient.detach() for gradient in gradients])
         self.publish()
 
     def publish(self) -> None:
@@ -108,3 +103,36 @@ class FlatGradient:
             return
         for parameter, view in zip(self._flat.parameters, self.views, strict=True):
             parameter.grad = view
+
+
+def _check_alike(named: Named) -> None:
+    first_name, first = named[0]
+    for name, parameter in named:
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ValueError(f"{name} has no shape yet: call the model once before making the optimizer")
+        if hasattr(parameter, "device_mesh") or hasattr(parameter, "_is_flat_param"):
+            raise ValueError(f"{name} is sharded (FSDP or tensor parallel): use DistributedDataParallel instead")
+        if parameter.layout != torch.strided:
+            raise ValueError(f"{name} is sparse: parameters must be dense")
+        if parameter.is_complex():
+            raise ValueError(f"{name} is complex: train its real view (torch.view_as_real) instead")
+        if parameter.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"{name} is {parameter.dtype}: parameters must be float32 or float64; for mixed precision keep them so "
+                "and step within torch.autocast(…, dtype=torch.bfloat16)"
+            )
+        if (parameter.dtype, parameter.device) != (first.dtype, first.device):
+            raise ValueError(
+                f"parameters must share one dtype and device: {first_name} is {first.dtype} on {first.device}, "
+                f"{name} is {parameter.dtype} on {parameter.device}"
+            )
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Tell whether a tensor's elements fill a stretch of memory, in whatever order of the dimensions."""
+    expected = 1
+    for stride, size in sorted((s, n) for s, n in zip(tensor.stride(), tensor.shape, strict=True) if n > 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True

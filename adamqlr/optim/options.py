@@ -82,11 +82,6 @@ class MemberTensors:
         return operand.unsqueeze(-1) if isinstance(operand, Tensor) else operand
 
 
-def first_of(value: MemberOption) -> float:
-    """Return a number as it is, and the first of several."""
-    return value[0] if isinstance(value, tuple) else value
-
-
 def differ(*values: Any) -> bool:
     """Tell whether networks side by side have options of their own."""
     return any(isinstance(value, tuple) for value in values)

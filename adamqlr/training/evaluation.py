@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from adamqlr.optim.losses import Loss
-from adamqlr.optim.perceptron import PerceptronPack
-from adamqlr.optim.row_losses import RowLoss
+from adamqlr.optim.passes.losses import Loss
+from adamqlr.optim.passes.perceptron import PerceptronPack
+from adamqlr.optim.passes.row_losses import RowLoss
 from adamqlr.problems.examples import Examples
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from adamqlr.config import StudyConfig
 from adamqlr.errors import UserError
-from adamqlr.optim.registry import OPTIMIZERS
+from adamqlr.study.optimizers import OPTIMIZERS
 
 
 def resolve_hyperparameters(

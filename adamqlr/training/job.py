@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adamqlr.config import StudyConfig, fingerprint
-from adamqlr.optim.registry import OPTIMIZERS
+from adamqlr.study.optimizers import OPTIMIZERS
 from adamqlr.training.limit import Limit
 from adamqlr.training.packing import is_packed
 

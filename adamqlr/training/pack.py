@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adamqlr.optim.losses import resolve_loss
-from adamqlr.optim.perceptron import PerceptronPack
-from adamqlr.optim.registry import make_optimizer, stack_options
-from adamqlr.optim.row_losses import row_loss
+from adamqlr.optim.passes.losses import resolve_loss
+from adamqlr.optim.passes.perceptron import PerceptronPack
+from adamqlr.optim.passes.row_losses import row_loss
 from adamqlr.problems.packed_batches import PackedBatches
 from adamqlr.problems.problem import Problem, Rows, initial_model
+from adamqlr.study.optimizers import make_optimizer, stack_options
 from adamqlr.training.capture import fastest_step
 from adamqlr.training.evaluation import evaluate_pack
 from adamqlr.training.history import History

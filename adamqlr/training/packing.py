@@ -4,7 +4,7 @@ Importing this module does not import PyTorch: the workflow asks it what a job n
 """
 
 from adamqlr.config import StudyConfig
-from adamqlr.optim.registry import OPTIMIZERS
+from adamqlr.study.optimizers import OPTIMIZERS
 
 
 def is_packed(config: StudyConfig, suite: str, dataset: str, optimizer: str, device: str) -> bool:

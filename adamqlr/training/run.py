@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adamqlr.optim.curvature import preserved_buffers
-from adamqlr.optim.losses import resolve_loss
-from adamqlr.optim.registry import make_optimizer
+from adamqlr.optim.passes.losses import resolve_loss
+from adamqlr.optim.passes.replay import preserved_buffers
 from adamqlr.problems.problem import Problem, initial_model
+from adamqlr.study.optimizers import make_optimizer
 from adamqlr.training.capture import fastest_step
 from adamqlr.training.clock import TrainingClock
 from adamqlr.training.evaluation import count_correct, evaluate
@@ -176,7 +176,7 @@ class Run:
         self.history.append(self.step, self._clock.read(), metrics, trajectory)
 
     def _flatten(self) -> Tensor:
-        return torch.nn.utils.parameters_to_vector(self._model.parameters()).detach().clone()
+        return torch.cat([parameter.detach().flatten() for parameter in self._model.parameters()])
 
     @torch.no_grad()
     def _minibatch_accuracy(self, inputs: Tensor, targets: Tensor) -> float:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from adamqlr.config import StudyConfig, fingerprint
-from adamqlr.optim.registry import OPTIMIZERS
 from adamqlr.space import Space
+from adamqlr.study.optimizers import OPTIMIZERS
 from adamqlr.training.limit import Limit
 from adamqlr.training.packing import is_packed
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from adamqlr.optim.registry import OPTIMIZERS, make_optimizer
 from adamqlr.problems.models import mlp
+from adamqlr.study.optimizers import OPTIMIZERS, make_optimizer
 
 from .timing import Make
 

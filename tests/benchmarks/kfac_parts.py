@@ -1,19 +1,18 @@
 """Where a step of K-FAC spends its time."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from adamqlr import KFAC
-from adamqlr.optim.curvature import Linearization
-from adamqlr.optim.layer_record import recorded_layers
+from adamqlr.optim.directions.kronecker import KroneckerDirection
+from adamqlr.optim.passes.perceptron import PerceptronModel
 
 from .cases import EAGER, Batch, Case, perceptron
 from .rows import KFAC_PARTS, Row, row_of
 from .timing import Effort, Make, interleave
 
-WHOLE, PASSES, FACTORS = "whole step", "forward and backward", "factors and inversion"
+WHOLE, PASSES, FACTORS = "whole step", "forward and backward", "factors and direction"
 
 
 def measure_kfac_parts(device: torch.device, effort: Effort, quick: bool) -> list[Row]:
@@ -30,18 +29,24 @@ def _part(case: Case, batch: Batch, part: str) -> Make:
         model = case.build().to(batch[0].device)
         optimizer = KFAC(model, case.loss)
 
-        def passes() -> Any:
-            with recorded_layers(model, optimizer._layers) as record:
-                Linearization(model, optimizer.loss, optimizer._flat.parameters, *batch)
-            return record
+        network, direction = optimizer._network, optimizer._direction
+        assert isinstance(direction, KroneckerDirection)
+
+        @torch.no_grad()
+        def passes() -> PerceptronModel:
+            local = network.linearize(*batch, "fisher")
+            assert isinstance(local, PerceptronModel)
+            return local
 
         optimizer.step(*batch)
-        record = passes()
+        record, out = passes(), optimizer._flat.zeros()
 
+        @torch.no_grad()
         def factors() -> None:
-            optimizer._update_factors(record, case.batch)
-            for block in optimizer._blocks:
-                block.invert(optimizer._weight, optimizer._damping)
+            direction.begin(case.batch)
+            direction.observe(record)
+            direction.end(None)
+            direction.propose(network.gradient, optimizer._damping, out)
 
         return {WHOLE: lambda: optimizer.step(*batch), PASSES: passes, FACTORS: factors}[part]
 

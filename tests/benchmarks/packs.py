@@ -2,7 +2,7 @@
 
 import torch
 
-from adamqlr.optim.perceptron import PerceptronPack
+from adamqlr.optim.passes.perceptron import PerceptronPack
 
 from .cases import ENERGY, SMALL_BATCH, Case, modes, study_step
 from .rows import PACKS, Row, row_of

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from adamqlr.optim.registry import OPTIMIZERS
+from adamqlr.study.optimizers import OPTIMIZERS
 from tests.benchmarks import step_times
 from tests.benchmarks.cases import BASELINE, ENERGY, MEASURED, baseline
 from tests.benchmarks.limits import count

@@ -23,12 +23,12 @@ from adamqlr.figures.render import render, render_table
 from adamqlr.figures.style import line_style
 from adamqlr.figures.tables import best_hyperparameters, final_results
 from adamqlr.figures.tuning_budget import best_so_far
-from adamqlr.optim.registry import OPTIMIZERS
 from adamqlr.results.cube import build_cube, write_cube
 from adamqlr.results.provenance import provenance
 from adamqlr.results.runs import runs_dataset
 from adamqlr.results.statistics import Resampling
 from adamqlr.results.study import load_study, write_study
+from adamqlr.study.optimizers import OPTIMIZERS
 from adamqlr.training.history import History
 from adamqlr.tuning.trials import Trial, trials_dataset, write_trials
 
@@ -135,7 +135,6 @@ def test_figures_come_with_their_numbers_and_are_reproducible(
         assert first.stat().st_size > 1000 or suffix == "csv"
         assert first.read_bytes() == second.read_bytes()
     shown = {
-        "trajectories": {key for key, spec in OPTIMIZERS.items() if not spec.layers_only},
         "tuning_budget": {key for key, spec in OPTIMIZERS.items() if spec.space},
         "ablation_damping": {"adam", "adamqlr_undamped", "adamqlr"},
         "ablation_curvature": {"adamqlr", "adamqlr_hessian"},

@@ -4,11 +4,13 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from adamqlr.optim.curvature import HessianLinearization, Linearization, fisher_quadratic_form, preserved_buffers
-from adamqlr.optim.losses import CrossEntropy, SquaredError
+from adamqlr.optim.passes.differentiated import HessianLinearization, Linearization
+from adamqlr.optim.passes.losses import CrossEntropy, Loss, SquaredError
+from adamqlr.optim.passes.replay import preserved_buffers
+from adamqlr.optim.passes.tangents import cheap_tangents
 
 CASES = {
     "linear": (nn.Sequential(nn.Linear(6, 4), nn.GELU(), nn.Linear(4, 3)), (6,)),
@@ -31,6 +33,12 @@ CASES = {
 }
 
 
+def linearization(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Linearization:
+    with cheap_tangents(model):
+        outputs = model(inputs)
+    return Linearization(outputs, loss, list(model.parameters()), targets)
+
+
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("case", CASES)
 def test_products_equal_forward_mode(case: str, training: bool) -> None:
@@ -49,7 +57,7 @@ def test_products_equal_forward_mode(case: str, training: bool) -> None:
     expected = [jvp(outputs, (detached,), (dict(zip(parameters, d, strict=True)),))[1] for d in directions]
     loss = CrossEntropy()
     with preserved_buffers(model):
-        local = Linearization(model, loss, list(parameters.values()), inputs, targets)
+        local = linearization(model, loss, inputs, targets)
     for last, (direction, wanted) in enumerate(zip(directions, expected, strict=True)):
         product = local.jacobian_vector_product(direction, last=bool(last))
         torch.testing.assert_close(product, wanted, rtol=1e-10, atol=1e-12)
@@ -64,10 +72,9 @@ def test_quadratic_forms_of_several_directions_form_a_matrix() -> None:
     inputs, targets = torch.randn(9, 3).double(), torch.randn(9, 2).double()
     loss = SquaredError(0.5)
     directions = [[torch.randn_like(p) for p in parameters] for _ in range(3)]
-    together = fisher_quadratic_form(Linearization(model, loss, parameters, inputs, targets), loss, targets, directions)
-    tangents = [
-        Linearization(model, loss, parameters, inputs, targets).jacobian_vector_product(d).flatten() for d in directions
-    ]
+    forms = linearization(model, loss, inputs, targets).curvature(directions)
+    together = torch.stack([torch.stack(row) for row in forms])
+    tangents = [linearization(model, loss, inputs, targets).jacobian_vector_product(d).flatten() for d in directions]
     expected = torch.stack([torch.stack([a @ b for b in tangents]) for a in tangents]) / targets.numel()
     torch.testing.assert_close(together, expected, rtol=1e-12, atol=1e-12)
 
@@ -79,12 +86,12 @@ def test_hessian_of_a_linear_model_is_its_fisher() -> None:
     inputs, targets = torch.randn(9, 4).double(), torch.randn(9, 2).double()
     loss = SquaredError(0.5)
     direction = [torch.randn_like(p) for p in parameters]
-    fisher = fisher_quadratic_form(Linearization(model, loss, parameters, inputs, targets), loss, targets, [direction])
-    hessian = HessianLinearization(model, loss, parameters, inputs, targets).quadratic_form(direction)
+    fisher = linearization(model, loss, inputs, targets).curvature([direction])[0][0]
+    hessian = HessianLinearization(model(inputs), loss, parameters, targets).curvature([direction])[0][0]
     assert float(hessian) == pytest.approx(float(fisher), rel=1e-12)
 
 
 def test_batch_normalization_needs_more_than_one_value_a_channel() -> None:
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4))
     with pytest.raises(ValueError, match="more than one value per channel"):
-        Linearization(model, SquaredError(0.5), list(model.parameters()), torch.zeros(1, 4), torch.zeros(1, 4))
+        linearization(model, SquaredError(0.5), torch.zeros(1, 4), torch.zeros(1, 4))

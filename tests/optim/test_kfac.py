@@ -206,20 +206,65 @@ def tied() -> nn.Module:
     return nn.Sequential(first, second)
 
 
-@pytest.mark.parametrize(
-    ("model", "culprit"),
-    [
-        (nn.Sequential(nn.Linear(2, 4), nn.PReLU()), r"1\.weight.*PReLU"),
-        (nn.Sequential(nn.Embedding(4, 2)), r"0\.weight.*Embedding"),
-        (nn.Sequential(nn.Conv2d(4, 4, 3, groups=2)), r"0\.weight.*2 groups"),
-        (Own(), "temperature"),
-        (tied(), r"1\.weight.*same parameter as 0\.weight"),
-        (nn.Linear(2, 2).requires_grad_(False), "no trainable parameters"),
-    ],
-)
-def test_parameters_that_it_cannot_train_are_named(model: nn.Module, culprit: str) -> None:
-    with pytest.raises(ValueError, match=culprit):
-        KFAC(model, "half_mse")
+class Embedded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.recurrent, self.readout = nn.Embedding(4, 2), nn.LSTM(2, 3), nn.Linear(3, 2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.readout(self.recurrent(self.embedding(inputs.argsort(dim=1)))[0]).flatten(1)[:, :2]
+
+
+ELSEWHERE = {
+    "PReLU": (lambda: nn.Sequential(nn.Linear(2, 4), nn.PReLU(), nn.Linear(4, 2)), (2,)),
+    "grouped convolution": (
+        lambda: nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(4, 2)),
+        (4, 3, 3),
+    ),
+    "plain parameter": (Own, (2,)),
+    "shared weight": (tied, (2,)),
+    "embedding and recurrence": (Embedded, (4,)),
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_parameters_in_no_layer_that_it_knows_have_kfac_jaxs_diagonal(kind: str) -> None:
+    """v₁ = ∇ / (EMA of sampled gradients² / B + λ), the samples redrawn here from the same generator."""
+    build, shape = ELSEWHERE[kind]
+    model = build().double()
+    known = (nn.Linear, nn.Conv2d)
+    uses = [id(p) for module in model.modules() for p in module.parameters(recurse=False)]
+    layers = [m for m in model.modules() if isinstance(m, known) and getattr(m, "groups", 1) == 1]
+    kronecker = {id(p) for m in layers for p in m.parameters() if all(uses.count(id(q)) == 1 for q in m.parameters())}
+    elsewhere = [p for p in model.parameters() if id(p) not in kronecker]
+    assert elsewhere
+    optimizer = KFAC(model, "half_mse", lr=0.1, momentum=0.0, adapt_damping=False, damping=0.3)
+    raw, weight = [torch.zeros_like(p) for p in elsewhere], 0.0
+    for _ in range(3):
+        inputs, targets = torch.randn(6, *shape).double(), torch.randn(6, 2).double()
+        before = [p.detach().clone() for p in elsewhere]
+        generator = torch.get_rng_state()
+        outputs = model(inputs)
+        cotangent = torch.randn_like(outputs) / 2**0.5
+        drawn = torch.autograd.grad(outputs, elsewhere, cotangent)
+        gradients = torch.autograd.grad(0.5 * nn.functional.mse_loss(model(inputs), targets), elsewhere)
+        torch.set_rng_state(generator)
+        optimizer.step(inputs, targets)
+        weight = 0.95 * weight + 1
+        raw = [0.95 * average + g**2 / 6 for average, g in zip(raw, drawn, strict=True)]
+        for p, start, g, average in zip(elsewhere, before, gradients, raw, strict=True):
+            torch.testing.assert_close(p.detach(), start - 0.1 * g / (average / weight + 0.3), rtol=1e-9, atol=1e-12)
+
+
+def test_the_exact_fisher_of_such_parameters_is_not_known() -> None:
+    optimizer = KFAC(Own(), "half_mse", fisher="exact")
+    with pytest.raises(ValueError, match=r"fisher='exact' is not known for temperature.*use fisher='sampled'"):
+        optimizer.step(torch.randn(4, 2), torch.randn(4, 2))
+
+
+def test_models_without_trainable_parameters_are_refused() -> None:
+    with pytest.raises(ValueError, match="no trainable parameters"):
+        KFAC(nn.Linear(2, 2).requires_grad_(False), "half_mse")
 
 
 def test_layers_called_twice_or_never_are_refused() -> None:
@@ -234,15 +279,8 @@ def test_layers_called_twice_or_never_are_refused() -> None:
 
 
 def test_bad_losses_and_minibatches_are_refused() -> None:
-    class Huberless:
-        def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-            return nn.functional.mse_loss(outputs, targets)
-
-        def hessian_vector_product(self, outputs: Tensor, targets: Tensor, vector: Tensor) -> Tensor:
-            return 2 * vector / outputs.numel()
-
-    with pytest.raises(TypeError, match="sample_cotangent"):
-        KFAC(nn.Linear(2, 1), Huberless())
+    with pytest.raises(ValueError, match="no curvature"):
+        KFAC(nn.Linear(2, 1), nn.L1Loss())
     with pytest.raises(ValueError, match="empty"):
         KFAC(nn.Linear(2, 1), "half_mse").step(torch.zeros(0, 2), torch.zeros(0, 1))
 

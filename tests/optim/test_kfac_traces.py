@@ -10,7 +10,7 @@ import xarray as xr
 from torch import nn
 
 from adamqlr import KFAC
-from adamqlr.optim.kfac import KFACInfo
+from adamqlr.optim.qlr import QLRInfo
 
 TRACES = Path(__file__).parents[1] / "fixtures" / "kfac_traces.nc"
 TOLERANCE = 1e-6
@@ -72,7 +72,7 @@ def test_every_step_is_that_of_kfac_jax(case: str, variant: str) -> None:
     given = {name: float(value) for name, value in trace.attrs.items()}
     optimizer = KFAC(model, problem.attrs["loss"], fisher="exact", **given, **OPTIONS[variant])
     inputs, targets = (torch.from_numpy(problem[name].values) for name in ("inputs", "targets"))
-    compared = [name for name in KFACInfo._fields if name in trace and not np.isnan(trace[name]).all()]
+    compared = [name for name in QLRInfo._fields if name in trace and not np.isnan(trace[name]).all()]
     # kfac-jax evaluates no quadratic model, and so no ρ, where everything is fixed.
     assert set(compared) == {"loss", "lr", "momentum", "damping"} | ({"rho"} if variant == "adaptive" else set())
     assert len(problem["batches"]) >= 50

@@ -1,4 +1,4 @@
-"""Kronecker-factored inverses and the two-dimensional model, against dense matrices."""
+"""Kronecker-factored inverses, against dense matrices."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adamqlr.optim.kronecker import add_second_moment, damped_inverse, symmetric
-from adamqlr.optim.quadratic import minimize_quadratic
+from adamqlr.optim.directions.kronecker_factors import add_second_moment, damped_inverse, symmetric
 
 SIZES = st.integers(1, 6)
 SEEDS = st.integers(0, 2**31)
@@ -68,23 +67,3 @@ def test_second_moments_accumulate_in_the_lower_triangle(size: int) -> None:
     samples = torch.randn(size, 20, generator=generator, dtype=torch.float64)
     add_second_moment(total, samples, 0.3)
     torch.testing.assert_close(symmetric(total), 1 + 0.3 * samples @ samples.T)
-
-
-@given(SEEDS, st.booleans(), st.booleans())
-@settings(max_examples=60, deadline=None)
-def test_quadratic_model_is_at_its_minimum_over_what_is_free(seed: int, fix_lr: bool, fix_momentum: bool) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    matrix, slopes = second_moment(2, generator), torch.randn(2, generator=generator, dtype=torch.float64)
-    lr, momentum = (scalar(0.3) if fix_lr else None), (scalar(0.7) if fix_momentum else None)
-    weights = minimize_quadratic(matrix, slopes, lr, momentum)
-    residual = matrix @ weights + slopes
-    for index, fixed in enumerate((None if lr is None else -lr, momentum)):
-        if fixed is None:
-            assert abs(float(residual[index])) < 1e-8 * (1 + float(slopes.abs().max()))
-        else:
-            assert float(weights[index]) == float(fixed)
-
-
-def test_direction_that_has_vanished_gets_no_weight() -> None:
-    matrix, slopes = torch.diag(torch.tensor([4.0, 0.0])), torch.tensor([2.0, 0.0])
-    torch.testing.assert_close(minimize_quadratic(matrix, slopes, None, None), torch.tensor([-0.5, 0.0]))

@@ -9,14 +9,13 @@ from torch import Tensor, nn
 
 from adamqlr import KFAC, AdamQLR
 from adamqlr.errors import UserError
-from adamqlr.optim.curvature import HessianLinearization, Linearization, fisher_quadratic_form
-from adamqlr.optim.dispatch import network_of
 from adamqlr.optim.flat import FlatParameters
-from adamqlr.optim.losses import CrossEntropy, Loss, SquaredError
-from adamqlr.optim.network import DifferentiatedNetwork
-from adamqlr.optim.perceptron import PerceptronNetwork, PerceptronPack, find_layers
-from adamqlr.optim.registry import OPTIMIZERS, make_optimizer, stack_options
+from adamqlr.optim.passes import network_of
+from adamqlr.optim.passes.differentiated import DifferentiatedNetwork, HessianLinearization, Linearization
+from adamqlr.optim.passes.losses import CrossEntropy, Loss, SquaredError
+from adamqlr.optim.passes.perceptron import PerceptronNetwork, PerceptronPack, find_layers
 from adamqlr.problems.models import mlp
+from adamqlr.study.optimizers import OPTIMIZERS, make_optimizer, stack_options
 
 # Inputs wider and narrower than the layer that takes them, and networks of one to three layers.
 WIDTHS = {"wide inputs": [7, 4, 3], "narrow inputs": [2, 6, 5, 3], "linear": [4, 3]}
@@ -44,35 +43,38 @@ def minibatch(widths: list[int], loss: str, *members: int) -> tuple[Tensor, Tens
     return inputs, torch.randn(*members, ROWS, widths[-1], dtype=torch.float64)
 
 
+def flattened(model: nn.Module) -> FlatParameters:
+    return FlatParameters(list(model.named_parameters()))
+
+
+@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("curvature", ["fisher", "hessian"])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("widths", WIDTHS.values(), ids=WIDTHS)
-def test_passes_equal_pytorchs_differentiation(widths: list[int], loss: str, curvature: Any) -> None:
+def test_passes_equal_pytorchs_differentiation(widths: list[int], loss: str, curvature: Any, count: int) -> None:
     torch.manual_seed(0)
     model = mlp(widths).double()
     inputs, targets = minibatch(widths, loss)
     reference = copy.deepcopy(model)
-    flat = FlatParameters(model)
+    flat = flattened(model)
     network = network_of(model, LOSSES[loss], flat)
     assert isinstance(network, PerceptronNetwork)
     local = network.linearize(inputs, targets, curvature)
     kind = Linearization if curvature == "fisher" else HessianLinearization
-    expected = kind(reference, LOSSES[loss], list(reference.parameters()), inputs, targets)
+    expected = kind(reference(inputs), LOSSES[loss], list(reference.parameters()), targets)
     torch.testing.assert_close(local.loss, expected.loss, rtol=1e-12, atol=0)
     torch.testing.assert_close(network.gradient.views, list(expected.gradients), rtol=1e-11, atol=1e-14)
     assert all(p.grad is view for p, view in zip(model.parameters(), network.gradient.views, strict=True))
 
-    direction = [torch.randn_like(p.detach()) for p in model.parameters()]
-    if isinstance(expected, Linearization):
-        wanted = fisher_quadratic_form(expected, LOSSES[loss], targets, [direction])[0, 0]
-    else:
-        wanted = expected.quadratic_form(direction)
-    torch.testing.assert_close(local.quadratic_form(direction), wanted, rtol=1e-11, atol=1e-14)
+    directions = [[torch.randn_like(p.detach()) for p in model.parameters()] for _ in range(count)]
+    found, wanted = local.curvature(directions), expected.curvature(directions)
+    torch.testing.assert_close(found, [[form.detach() for form in row] for row in wanted], rtol=1e-11, atol=1e-14)
 
-    lr = torch.tensor(0.3, dtype=torch.float64)
-    flat.buffer.addcmul_(flat.gather(direction), lr)
+    weights = torch.tensor([0.3, -0.2], dtype=torch.float64)[:count]
+    for weight, direction in zip(weights, directions, strict=True):
+        flat.buffer.addcmul_(flat.gather(direction, flat.zeros()), weight)
     moved = LOSSES[loss](model(inputs), targets).detach()
-    torch.testing.assert_close(local.loss_after(lr), moved, rtol=1e-12, atol=0)
+    torch.testing.assert_close(local.loss_after(list(weights)), moved, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("key", HYPERPARAMETERS)
@@ -209,7 +211,7 @@ def test_k_fac_and_other_losses_take_no_packs() -> None:
     pack = PerceptronPack([mlp([4, 3]) for _ in range(2)])
     with pytest.raises(ValueError, match="side by side"):
         AdamQLR(pack, nn.CrossEntropyLoss(label_smoothing=0.1))
-    with pytest.raises(ValueError, match="K-FAC cannot train weight_0"):
+    with pytest.raises(ValueError, match="K-FAC cannot train networks side by side"):
         KFAC(pack, "cross_entropy")
 
 
@@ -246,7 +248,7 @@ def with_an_extra_parameter() -> nn.Module:
 )
 def test_what_is_no_plain_perceptron_is_left_to_pytorch(model: nn.Module) -> None:
     assert find_layers(model) is None
-    assert isinstance(network_of(model, CrossEntropy(), FlatParameters(model)), DifferentiatedNetwork)
+    assert isinstance(network_of(model, CrossEntropy(), flattened(model)), DifferentiatedNetwork)
 
 
 def test_hooks_are_called() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from adamqlr.optim.registry import OPTIMIZERS, make_optimizer
+from adamqlr.study.optimizers import OPTIMIZERS, make_optimizer
 from adamqlr.training.hyperparameters import resolve_hyperparameters
 
 

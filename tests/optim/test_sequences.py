@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from adamqlr import AdamQLR
 from adamqlr.optim.adam import Adam
-from adamqlr.optim.losses import CrossEntropy
-from adamqlr.optim.output_fisher import CategoricalFisher
+from adamqlr.optim.passes.losses import CrossEntropy
+from adamqlr.optim.passes.output_fisher import CategoricalFisher
 from adamqlr.problems.gpt2 import Gpt2
 from adamqlr.settings import TransformerConfig
 
@@ -36,7 +36,7 @@ def test_the_output_hessian_is_the_dense_one(positions: tuple[int, ...], smoothi
     torch.manual_seed(0)
     outputs = torch.randn(ROWS, CLASSES, *positions, dtype=torch.float64)
     targets = torch.randint(CLASSES, (ROWS, *positions))
-    loss = CrossEntropy(smoothing)
+    loss = CrossEntropy(label_smoothing=smoothing)
     units = torch.eye(outputs.numel(), dtype=torch.float64)
     ours = torch.stack(
         [loss.hessian_vector_product(outputs, targets, unit.view_as(outputs)).flatten() for unit in units]
@@ -50,16 +50,19 @@ def test_the_output_hessian_is_the_dense_one(positions: tuple[int, ...], smoothi
 def test_exact_cotangents_are_a_square_root_of_each_cases_hessian() -> None:
     torch.manual_seed(0)
     outputs = torch.randn(ROWS, CLASSES, LENGTH, dtype=torch.float64)
-    columns = [column[0].flatten() for column in CategoricalFisher().exact_cotangents(outputs)]
+    targets = torch.zeros(ROWS, LENGTH, dtype=torch.int64)
+    fisher = CategoricalFisher(CrossEntropy())
+    columns = [column[0].flatten() for column in fisher.exact_cotangents(outputs, targets)]
     assert len(columns) == CLASSES * LENGTH
-    first = dense_output_hessian(outputs[:1], torch.zeros(1, LENGTH, dtype=torch.int64))
+    first = dense_output_hessian(outputs[:1], targets[:1])
     torch.testing.assert_close(sum(torch.outer(c, c) for c in columns), first, rtol=1e-9, atol=1e-14)
 
 
 def test_sampled_cotangents_have_the_exact_ones_second_moment() -> None:
     torch.manual_seed(0)
     case = torch.randn(1, 3, 2, dtype=torch.float64)
-    drawn = CategoricalFisher().sample_cotangent(case.expand(40_000, 3, 2)).flatten(1)
+    targets = torch.zeros(40_000, 2, dtype=torch.int64)
+    drawn = CategoricalFisher(CrossEntropy()).sample_cotangent(case.expand(40_000, 3, 2), targets).flatten(1)
     expected = dense_output_hessian(case, torch.zeros(1, 2, dtype=torch.int64))
     torch.testing.assert_close(drawn.T @ drawn / len(drawn), expected, rtol=0, atol=5e-3)
 

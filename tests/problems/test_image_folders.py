@@ -19,12 +19,12 @@ from torchvision.transforms import functional as transforms
 
 from adamqlr.config import StudyConfig, parse_config
 from adamqlr.errors import UserError
-from adamqlr.optim.registry import make_optimizer
 from adamqlr.problems.examples import BatchStream
 from adamqlr.problems.fetch import fetch
 from adamqlr.problems.image_stream import ImageStream
 from adamqlr.problems.problem import Problem, initial_model, load_problem
 from adamqlr.results.runs import read_runs
+from adamqlr.study.optimizers import make_optimizer
 
 CPU = torch.device("cpu")
 CLASSES = ("dark", "light")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr.config import StudyConfig
-from adamqlr.optim.registry import OPTIMIZERS, make_optimizer
 from adamqlr.problems.problem import load_problem
+from adamqlr.study.optimizers import OPTIMIZERS, make_optimizer
 from adamqlr.training.capture import CapturedStep
 from adamqlr.training.limit import Limit
 from adamqlr.training.pack import RunPack
@@ -71,8 +71,6 @@ def test_tensors_of_each_shape_are_recorded_once_and_copied_in() -> None:
 def test_recorded_runs_have_the_numbers_of_eager_ones(
     study: StudyConfig, monkeypatch: pytest.MonkeyPatch, dataset: str, optimizer: str
 ) -> None:
-    if dataset == "rosenbrock" and OPTIMIZERS[optimizer].layers_only:
-        pytest.skip("K-FAC trains layers")
     problem = load_problem(dataset, study, CPU)
     spec = RunSpec(optimizer, {"batch_size": 200, **HYPERPARAMETERS.get(optimizer, {})}, seed=1)
     eager = Run(problem, spec, SCHEDULE)

@@ -115,7 +115,7 @@ def test_seconds_limit_a_run(study: StudyConfig) -> None:
 def test_evaluation_is_in_chunks_and_leaves_the_mode_alone() -> None:
     model = nn.Sequential(nn.Linear(2000, 3), nn.Dropout(0.5)).train()
     rows = Rows(torch.randn(4500, 2000), torch.randint(3, (4500,)))
-    from adamqlr.optim.losses import CrossEntropy
+    from adamqlr.optim.passes.losses import CrossEntropy
 
     loss, accuracy = evaluate(model, CrossEntropy(), rows, with_accuracy=True)
     outputs = model.eval()(rows.inputs)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from adamqlr.optim.losses import Loss
+    from adamqlr.optim.passes.losses import Loss
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,8 @@ class OptimizerSpec:
         space: What is tuned: ``batch_size`` and keyword arguments of the class. Empty: nothing.
         batch_size: The batch size where it is not tuned; None for the dataset's own.
         required: Keyword arguments that must be given although the class has a default.
-        layers_only: Whether it can only train parameters that belong to a layer that it knows.
         member_options: Keyword arguments that may differ between networks side by side
-            (:class:`adamqlr.optim.perceptron.PerceptronPack`). Empty: it trains no such networks.
+            (:class:`adamqlr.optim.passes.perceptron.PerceptronPack`). Empty: it trains no such networks.
     """
 
     label: str
@@ -41,7 +40,6 @@ class OptimizerSpec:
     space: Mapping[str, Distribution] = field(default_factory=dict)
     batch_size: int | None = None
     required: tuple[str, ...] = ()
-    layers_only: bool = False
     member_options: tuple[str, ...] = ()
 
     @property
@@ -138,14 +136,12 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
         "K-FAC",
         "adamqlr.optim.kfac:KFAC",
         space={"batch_size": BATCH_SIZES, "damping": loguniform(1e-8, 1)},
-        layers_only=True,
     ),
     "kfac_untuned": OptimizerSpec(
         "K-FAC (Untuned)",
         "adamqlr.optim.kfac:KFAC",
         options={"damping": 1.0},
         batch_size=3200,
-        layers_only=True,
     ),
     "kfac_unadaptive": OptimizerSpec(
         "K-FAC (Unadaptive)",
@@ -158,7 +154,6 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
             "momentum": one_minus_loguniform(1e-4, 0.3),
         },
         required=("lr", "momentum"),
-        layers_only=True,
     ),
     "baydin_sgd": OptimizerSpec(
         "Baydin SGD",

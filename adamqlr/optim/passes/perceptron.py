@@ -8,15 +8,17 @@ For networks this small the cost of a step is the number of its kernels and what
 - several networks side by side (:class:`PerceptronPack`) take the same kernels as one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from adamqlr.optim.flat import FlatParameters
-from adamqlr.optim.network import Curvature, DifferentiatedNetwork, LocalModel
-from adamqlr.optim.row_losses import RowLoss
+from adamqlr.optim.passes.differentiated import DifferentiatedNetwork
+from adamqlr.optim.passes.network import Curvature, LocalModel, Observer
+from adamqlr.optim.passes.row_losses import RowLoss, inner_product
 
 _threshold_backward = torch.ops.aten.threshold_backward
 
@@ -95,31 +97,44 @@ class PerceptronNetwork:
         self, modules: Sequence[nn.Module], loss: RowLoss, flat: FlatParameters, otherwise: DifferentiatedNetwork
     ) -> None:
         self.flat, self.loss, self.gradient = flat, loss, otherwise.gradient
-        self._modules, self._otherwise = modules, otherwise
+        self._otherwise = otherwise
+        self._hooks = [h for m in modules for h in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks)]
+        self._attributes = [module.__dict__ for module in modules]
         parameters = flat.views(flat.buffer)
         self.weights, self.biases = parameters[0::2], parameters[1::2]
         self.affine: Callable[[Tensor, Tensor, Tensor], Tensor] = affine if flat.members else linear
 
-    def differentiate(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def differentiate(self, inputs: Any, targets: Any) -> Tensor:
         """Set g and return L(θ; B)."""
         if not self._applies_to(inputs, targets):
             return self._otherwise.differentiate(inputs, targets)
         return PerceptronModel(self, inputs, targets).loss
 
-    def linearize(self, inputs: Tensor, targets: Tensor, curvature: Curvature) -> LocalModel:
+    def linearize(
+        self, inputs: Any, targets: Any, curvature: Curvature, observer: Observer | None = None
+    ) -> LocalModel:
         """Set g and return a model of the loss."""
         if not self._applies_to(inputs, targets):
-            return self._otherwise.linearize(inputs, targets, curvature)
-        return PerceptronModel(self, inputs, targets, curvature)
+            return self._otherwise.linearize(inputs, targets, curvature, observer)
+        local = PerceptronModel(self, inputs, targets, curvature)
+        if observer is not None:
+            observer.begin(len(inputs))
+            observer.observe(local)
+            observer.end(None)
+        return local
 
-    def _applies_to(self, inputs: Tensor, targets: Tensor) -> bool:
+    def _applies_to(self, inputs: Any, targets: Any) -> bool:
         return self.flat.members != () or (
-            inputs.dim() == 2
+            isinstance(inputs, Tensor)
+            and inputs.dim() == 2
             and inputs.dtype == self.flat.buffer.dtype
             and not inputs.requires_grad
+            and isinstance(targets, Tensor)
+            and not targets.requires_grad
             and self.loss.takes(targets)
             and not torch.is_autocast_enabled(inputs.device.type)
-            and not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in self._modules)
+            and not any(self._hooks)
+            and not any("forward" in attributes for attributes in self._attributes)
         )
 
 
@@ -134,8 +149,9 @@ class PerceptronModel:
 
     Attributes:
         loss: L(θ; B).
-        features: Every layer's inputs.
+        inputs: Every layer's inputs.
         outputs: The network's outputs.
+        targets: As given.
     """
 
     def __init__(
@@ -145,65 +161,89 @@ class PerceptronModel:
         targets: Tensor,
         curvature: Curvature = "fisher",
     ) -> None:
-        self._network, self._targets, self._curvature = network, targets, curvature
+        self._network, self.targets, self._curvature = network, targets, curvature
         weights, biases, last = network.weights, network.biases, len(network.weights) - 1
-        self.features = features = [inputs]
+        features = [inputs]
+        self.inputs: Sequence[Tensor] = features
         self._first = current = network.affine(inputs, weights[0], biases[0])
         for layer in range(1, last + 1):
             features.append(torch.relu(current))
             current = network.affine(features[layer], weights[layer], biases[layer])
         self.outputs = current
-        self.loss, self._cotangent = network.loss.value_and_gradient(current, targets)
-        delta, gradients = self._cotangent, network.gradient.views
-        for layer in range(last, -1, -1):
-            if layer < last:
-                delta = _threshold_backward(torch.matmul(delta, weights[layer + 1]), features[layer + 1], 0)
+        self.loss, self._cotangent, self._output_hessian = network.loss.differentiate(current, targets)
+        gradients = network.gradient.views
+        for layer, delta in self._deltas(self._cotangent):
             _matmul_into(gradients[2 * layer], delta, features[layer])
             torch.sum(delta, dim=-2, out=gradients[2 * layer + 1])
         network.gradient.publish()
 
-    def quadratic_form(self, direction: Sequence[Tensor]) -> Tensor:
-        """Return dᵀ C d, for a direction of one tensor a parameter."""
-        tangents = self._tangents(direction)
-        self._first_tangent, tangent = tangents[0], tangents[-1]
-        form = self._network.loss.hessian_quadratic_form(self.outputs, tangent)
-        if self._curvature == "hessian" and len(tangents) > 1:
-            form = form + torch.linalg.vecdot(
-                self._cotangent.flatten(-2), self._second_tangent(direction, tangents).flatten(-2)
-            )
-        return form
+    def _deltas(self, cotangent: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield every layer's number and the δ of its outputs, from the last layer to the first."""
+        last = len(self.inputs) - 1
+        delta = cotangent
+        for layer in range(last, -1, -1):
+            if layer < last:
+                delta = self._through_relu(torch.matmul(delta, self._network.weights[layer + 1]), layer + 1)
+            yield layer, delta
+
+    def back_propagate(self, cotangent: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Return δ of each layer's outputs for a δ of the network's."""
+        return [delta for _, delta in self._deltas(cotangent)][::-1], ()
+
+    def curvature(self, directions: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        """Return vᵢᵀ C vⱼ, for directions of one tensor a parameter each."""
+        tangents = [self._tangents(direction) for direction in directions]
+        self._first_tangents = [found[0] for found in tangents]
+        forms = self._output_hessian([found[-1] for found in tangents])
+        if self._curvature == "fisher" or len(self.inputs) == 1:
+            return forms
+        cotangent, along = self._cotangent, list(zip(directions, tangents, strict=True))
+        return [
+            [
+                form + inner_product(cotangent, self._second_tangent(*one, *other))
+                for form, other in zip(row, along, strict=True)
+            ]
+            for row, one in zip(forms, along, strict=True)
+        ]
 
     def _tangents(self, direction: Sequence[Tensor]) -> list[Tensor]:
-        """Return the derivatives of every layer's outputs along d; those of the last layer are J d."""
+        """Return the derivatives of every layer's outputs along v; those of the last layer are J v."""
         tangents: list[Tensor] = []
-        for layer, features in enumerate(self.features):
+        for layer, features in enumerate(self.inputs):
             tangent = self._network.affine(features, direction[2 * layer], direction[2 * layer + 1])
             if layer:
                 tangent = _add_product(tangent, self._through_relu(tangents[-1], layer), self._network.weights[layer])
             tangents.append(tangent)
         return tangents
 
-    def _second_tangent(self, direction: Sequence[Tensor], tangents: Sequence[Tensor]) -> Tensor:
-        """Return the second derivatives of the outputs along d, which ReLU, being linear in pieces, adds nothing to."""
+    def _second_tangent(
+        self, first: Sequence[Tensor], tangents: Sequence[Tensor], other: Sequence[Tensor], others: Sequence[Tensor]
+    ) -> Tensor:
+        """Return the outputs' second derivatives along two directions; ReLU, linear in pieces, adds nothing to them."""
         second: Tensor | None = None
-        for layer in range(1, len(self.features)):
-            inner = torch.matmul(self._through_relu(tangents[layer - 1], layer), direction[2 * layer].mT).mul_(2.0)
+        for layer in range(1, len(self.inputs)):
+            mixed = torch.matmul(self._through_relu(tangents[layer - 1], layer), other[2 * layer].mT)
+            if first is other:
+                mixed.mul_(2.0)
+            else:
+                mixed = _add_product(mixed, self._through_relu(others[layer - 1], layer), first[2 * layer])
             if second is not None:
-                inner = _add_product(inner, self._through_relu(second, layer), self._network.weights[layer])
-            second = inner
+                mixed = _add_product(mixed, self._through_relu(second, layer), self._network.weights[layer])
+            second = mixed
         assert second is not None
         return second
 
     def _through_relu(self, tangent: Tensor, layer: int) -> Tensor:
-        return _threshold_backward(tangent, self.features[layer], 0)
+        return _threshold_backward(tangent, self.inputs[layer], 0)
 
-    def loss_after(self, lr: Tensor) -> Tensor:
-        """Return the loss where the parameters have moved by lr · d."""
-        network = self._network
-        current = torch.addcmul(self._first, self._first_tangent, lr[:, None, None] if lr.dim() else lr)
+    def loss_after(self, weights: Sequence[Tensor]) -> Tensor:
+        """Return the loss where the parameters have moved by V w."""
+        network, current = self._network, self._first
+        for tangent, weight in zip(self._first_tangents, weights, strict=True):
+            current = torch.addcmul(current, tangent, weight[:, None, None] if weight.dim() else weight)
         for weight, bias in zip(network.weights[1:], network.biases[1:], strict=True):
             current = network.affine(current.relu_(), weight, bias)
-        return network.loss.value(current, self._targets)
+        return network.loss.value(current, self.targets)
 
 
 def _add_product(total: Tensor, features: Tensor, weight: Tensor) -> Tensor:

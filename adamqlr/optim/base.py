@@ -1,0 +1,267 @@
+"""What all optimizers have in common: a step that sees the minibatch, and one flat vector of parameters."""
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import increment_version
+
+from adamqlr.optim.flat import FlatParameters
+from adamqlr.optim.options import members_of, require
+from adamqlr.optim.passes import Network, PassOptions, network_of
+from adamqlr.optim.passes.losses import Loss, resolve_loss
+from adamqlr.optim.passes.network import Forward, call_model, count_rows
+from adamqlr.optim.passes.union import Processes
+from adamqlr.optim.state import State
+from adamqlr.optim.structure import Structure, check_trainable, named_parameters_of, unwrapped, world_size
+from adamqlr.optim.torch_private import step_is_watched
+
+Params = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
+AnyLoss = str | nn.Module | Loss | Callable[[Tensor, Any], Tensor]
+# What may differ between parameter groups; "initial_lr" and its like are learning-rate schedulers'.
+_OF_A_GROUP = {"params", "param_names", "lr", "weight_decay"}
+
+
+class GradientInfo(NamedTuple):
+    """What one step found, as 0-d tensors on the parameters' device; of shape (members,) for networks side by side.
+
+    Attributes:
+        loss: L(θ; B) before the step.
+        lr: α, the learning rate taken.
+    """
+
+    loss: Tensor
+    lr: Tensor
+
+
+class MinibatchOptimizer(torch.optim.Optimizer, ABC):
+    """An optimizer whose step sees the minibatch and runs the passes itself.
+
+    PyTorch wraps ``step`` of every optimizer with a profiler's record and hooks, which takes a tenth of a small
+    network's step; here that is left out unless a profiler runs or a hook is registered.
+
+    Args:
+        model: The module to train, or a ``DistributedDataParallel`` around it.
+        loss: A name, a ``torch.nn`` loss, a function, or a :class:`~adamqlr.optim.passes.losses.Loss`.
+        defaults: Options of the parameter groups.
+        params: What to train, as for any optimizer of PyTorch's; None for all that is trainable.
+        forward: How the model is called with the inputs; returns what the loss takes.
+        microbatch: Rows that go through the model at a time; None for all.
+        process_group: Processes with other parts of every minibatch; ``"local"`` for none although there are several.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: AnyLoss,
+        defaults: dict[str, Any],
+        *,
+        params: Params | None = None,
+        forward: Forward | None = None,
+        microbatch: int | None = None,
+        process_group: Any = None,
+    ) -> None:
+        require(microbatch is None or microbatch >= 1, "microbatch", "at least 1, or None", microbatch)
+        self.model, self.loss = model, resolve_loss(loss)
+        self._module, group = unwrapped(model)
+        check_trainable(self._module)
+        self._local = process_group == "local"
+        self._process_group = None if self._local else process_group or group
+        self._align_buffers = getattr(model, "broadcast_buffers", False)
+        self._forward, self._microbatch = forward or call_model, microbatch
+        self._takes_all = params is None
+        self._made = self._started = False
+        trained = [p for p in self._module.parameters() if p.requires_grad] if params is None else params
+        if params is None and not trained:
+            raise ValueError("the model has no trainable parameters")
+        super().__init__(trained, defaults)
+        self._align_parameters()
+        self._made = True
+        self._lay_out()
+
+    # Laying out: once in the beginning, and again where the model or the state has become another.
+
+    def _lay_out(self, strict: bool = False) -> None:
+        wanted = [parameter for group in self.param_groups for parameter in group["params"]]
+        self._named = named_parameters_of(self._module, wanted)
+        trained = [(name, parameter) for name, parameter in self._named.items() if parameter.requires_grad]
+        if not trained:
+            raise ValueError("the model has no trainable parameters")
+        for parameter in self._named.values():
+            if not parameter.requires_grad:
+                parameter.grad = None
+        members = members_of(self._module)
+        self._flat = FlatParameters(trained, members)
+        self._structure = Structure(self._module)
+        processes = None if self._process_group is None else Processes(self._process_group)
+        options = PassOptions(self._forward, self._microbatch, processes, self._align_buffers)
+        self._network: Network = network_of(self._module, self.loss, self._flat, options)
+        self._indices_by_group = [
+            [index for index, known in enumerate(self._flat.parameters) if any(known is p for p in group["params"])]
+            for group in self.param_groups
+        ]
+        self._state = State(self, self._flat, strict)
+        self._bind(self._state)
+
+    @abstractmethod
+    def _bind(self, state: State) -> None:
+        """Take up what outlives a step."""
+
+    def _align_parameters(self) -> None:
+        if self._process_group is not None:
+            Processes(self._process_group).align([p.data for g in self.param_groups for p in g["params"]])
+
+    def _follow_model(self) -> None:
+        """Notice what has become of the model since the last step."""
+        if self._structure.is_unchanged() and self._flat.is_bound():
+            return
+        check_trainable(self._module)
+        named = dict(self._module.named_parameters())
+        replaced: dict[nn.Parameter, nn.Parameter] = {}
+        for name, old in self._named.items():
+            new = named.get(name)
+            if new is None or new.shape != old.shape:
+                raise ValueError(f"{name} is no longer what it was: make the optimizer anew for the changed model")
+            if (new.dtype, new.device) != (self._flat.buffer.dtype, self._flat.buffer.device):
+                raise ValueError(f"{name} moved to {new.dtype} on {new.device}: make the optimizer anew")
+            if new is not old:
+                replaced[old] = new
+        known = {id(parameter) for parameter in named.values() if parameter.requires_grad}
+        added = known - {id(named[name]) for name in self._named}
+        if self._takes_all and added:
+            name = next(name for name, parameter in named.items() if id(parameter) in added)
+            raise ValueError(f"{name} has become trainable: make the optimizer anew, or give it its params=…")
+        self._replace(replaced)
+        self._lay_out()
+
+    def _replace(self, replaced: Mapping[nn.Parameter, nn.Parameter]) -> None:
+        """Let new parameters stand for old ones, state included."""
+        for group in self.param_groups:
+            group["params"] = [replaced.get(parameter, parameter) for parameter in group["params"]]
+        for old, new in replaced.items():
+            self.state[new] = self.state.pop(old)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Train further parameters of the model, with options of their own.
+
+        Raises:
+            ValueError: Steps have been taken, and state that is common to all parameters would be wrong for new ones.
+        """
+        if self._started:
+            raise ValueError("parameters cannot join after the first step: make the optimizer anew with params=…")
+        super().add_param_group(param_group)
+        if self._made:
+            self._lay_out()
+
+    # Steps.
+
+    def step(self, inputs: Any = None, targets: Any = None, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take one step on a minibatch: forward and backward passes, and the update.
+
+        Args:
+            inputs: What the model is called with: a tensor, a tuple for several, a dict for keywords, or anything that
+                ``forward`` takes. The first dimension is the batch.
+            targets: What the loss compares the outputs with.
+            closure: Called first, for trainers that wrap one around every step; it computes no gradients.
+
+        Returns:
+            What the step found, as 0-d tensors on the parameters' device.
+
+        Raises:
+            TypeError: It is called like an optimizer that sees gradients only.
+            ValueError: The minibatch is empty, or the model has become another.
+        """
+        if targets is None:
+            raise TypeError(
+                f"{type(self).__name__} computes the loss and its gradient itself: call "
+                "optimizer.step(inputs, targets) instead of loss.backward() and optimizer.step()"
+            )
+        if closure is not None:
+            closure()
+        if step_is_watched(self):
+            return self._watched_step(inputs, targets)
+        return self._checked_step(inputs, targets)
+
+    # PyTorch takes a step with this mark for one that it has wrapped.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    @torch.optim.Optimizer.profile_hook_step
+    def _watched_step(self, inputs: Any, targets: Any) -> Any:
+        return self._checked_step(inputs, targets)
+
+    def _checked_step(self, inputs: Any, targets: Any) -> Any:
+        count_rows(inputs)
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError("a step needs gradients, which torch.inference_mode forbids: take it outside")
+        if self._process_group is None and not self._local and world_size() > 1:
+            raise ValueError(
+                f"torch.distributed runs {world_size()} processes: give the optimizer the DistributedDataParallel "
+                "module or a process_group, or process_group='local' where each trains on its own"
+            )
+        self._follow_model()
+        if len(self.param_groups) > 1:
+            self._check_groups()
+        self._started = True
+        info = self._take_step(inputs, targets)
+        # Graphs that somebody still holds must not be differentiated at other parameters than they were made with.
+        increment_version(self._flat.parameters)
+        return info
+
+    @abstractmethod
+    def _take_step(self, inputs: Any, targets: Any) -> Any:
+        """Take the step itself."""
+
+    def _check_groups(self) -> None:
+        first, *others = self.param_groups
+        for number, group in enumerate(others, start=1):
+            for name in self.defaults:
+                if name in _OF_A_GROUP or group[name] is first[name]:
+                    continue
+                if isinstance(group[name], Tensor) or group[name] != first[name]:
+                    raise ValueError(
+                        f"{name} is one for all parameters: param_groups[{number}] has {group[name]!r}, "
+                        f"param_groups[0] has {first[name]!r}"
+                    )
+
+    def _decay(self, theta: Tensor) -> None:
+        """Move θ by −weight_decay · ``theta``, each group by its own."""
+        if len(self.param_groups) == 1:
+            self._flat.buffer.sub_(theta, alpha=self.param_groups[0]["weight_decay"])
+            return
+        views, before = self._flat.views(self._flat.buffer), self._flat.views(theta)
+        for group, indices in zip(self.param_groups, self._indices_by_group, strict=True):
+            if group["weight_decay"] != 0:
+                for index in indices:
+                    views[index].sub_(before[index], alpha=group["weight_decay"])
+
+    # State.
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state that ``state_dict`` returned; the run then continues to the same numbers.
+
+        Raises:
+            ValueError: It is of another optimizer, or of other parameters.
+        """
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
+        self._started = True
+        self._lay_out(strict=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickling and copying keep: everything but the layout, which is made anew."""
+        derived = {"_flat", "_structure", "_network", "_state", "_named", "_indices_by_group", "step"}
+        kept = {k: v for k, v in self.__dict__.items() if k not in derived and not k.startswith("_optimizer_")}
+        # Views would be written with all of the buffer that they are views of, once each.
+        state = {p: {k: v.clone() if isinstance(v, Tensor) else v for k, v in s.items()} for p, s in self.state.items()}
+        return {**kept, "state": defaultdict(dict, state)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up such a state; PyTorch also calls this to load groups and state alone."""
+        super().__setstate__(state)
+        if "model" in state:
+            self._lay_out()

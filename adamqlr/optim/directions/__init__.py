@@ -1,0 +1,91 @@
+"""What proposes a direction: any object with the methods of :class:`Direction`, one of PyTorch's optimizers, a name."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from adamqlr.optim.flat import FlatGradient, FlatParameters
+from adamqlr.optim.passes.losses import Loss
+from adamqlr.optim.passes.network import Observer
+from adamqlr.optim.state import State
+
+
+@runtime_checkable
+class Direction(Protocol):
+    """Proposes at every step a direction d, along which the heuristics then choose how far to go: θ ← θ − α d.
+
+    Its length does not matter: s · d gets the learning rate α / s. A direction of one's own::
+
+        class Signs:
+            defaults = {"beta": 0.9}  # options, read at every step from param_groups
+
+            def bind(self, flat, state):
+                self.group, self.mean = state.group, state.vector("mean")
+
+            def propose(self, gradient, damping, out):
+                self.mean.lerp_(gradient.buffer, 1 - self.group["beta"])
+                torch.sign(self.mean, out=out)
+
+        optimizer = QLR(model, "cross_entropy", Signs())
+
+    Attributes:
+        defaults: Options, with their defaults; they stand in ``param_groups`` and are read from there.
+    """
+
+    defaults: Mapping[str, Any]
+
+    def bind(self, flat: FlatParameters, state: State) -> None:
+        """Get ready for the parameters θ, of shape (*members, n).
+
+        Called when the optimizer is made, and again whenever its state is loaded or the model has been given other
+        storage. Every tensor that outlives a step comes from ``state``, which saves it, loads it and takes it back.
+        """
+        ...
+
+    def propose(self, gradient: FlatGradient, damping: Tensor, out: Tensor) -> None:
+        """Write d into ``out``, a vector of the shape of θ, once a step.
+
+        Args:
+            gradient: g, flat as ``gradient.buffer`` and for each parameter in ``gradient.views``; not to be changed.
+            damping: λ, a 0-d tensor (of shape members for networks side by side).
+            out: d; what it holds before is of no meaning.
+        """
+        ...
+
+
+def resolve_direction(direction: "str | torch.optim.Optimizer | Direction", model: nn.Module, loss: Loss) -> Direction:
+    """Return the direction that a name, an optimizer of PyTorch's or an object with the protocol stands for.
+
+    Raises:
+        ValueError: The name is unknown, or the optimizer's step is no direction.
+        TypeError: It is none of these.
+    """
+    from adamqlr.optim.directions.adam import AdamDirection
+    from adamqlr.optim.directions.gradient import GradientDirection
+    from adamqlr.optim.directions.kronecker import KroneckerDirection
+    from adamqlr.optim.directions.wrapped import WrappedDirection
+
+    if direction == "gradient":
+        return GradientDirection()
+    if direction == "adam":
+        return AdamDirection()
+    if direction == "kronecker":
+        return KroneckerDirection(model, loss)
+    if isinstance(direction, str):
+        raise ValueError(f"unknown direction {direction!r}: use 'gradient', 'adam', 'kronecker' or an optimizer")
+    if isinstance(direction, torch.optim.Optimizer):
+        return WrappedDirection(direction)
+    if isinstance(direction, Direction):
+        return direction
+    if isinstance(direction, type):
+        raise TypeError(f"direction must be made, not a class: {direction.__name__}(model.parameters())")
+    raise TypeError(
+        f"direction must be a name, a torch.optim.Optimizer or have bind and propose, got {type(direction).__name__}"
+    )
+
+
+def observer_of(direction: Direction) -> Observer | None:
+    """Return the direction itself if it wants to see the layers, as K-FAC's does."""
+    return direction if hasattr(direction, "observe") else None  # type: ignore[return-value]

@@ -1,0 +1,50 @@
+"""Adam's direction (Kingma & Ba 2015)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from adamqlr.optim.flat import FlatGradient, FlatParameters
+from adamqlr.optim.options import require
+from adamqlr.optim.state import State
+from adamqlr.optim.torch_private import fused_adam
+
+
+class AdamDirection:
+    """d = m̂ / (√v̂ + ε).
+
+    Args:
+        betas: Decay rates β₁, β₂ of the moments.
+        eps: ε.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    def __init__(self, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+        require(all(0 <= beta < 1 for beta in betas), "betas", "in [0, 1)", betas)
+        require(eps >= 0, "eps", "at least 0", eps)
+        self.defaults: Mapping[str, Any] = {"betas": betas, "eps": eps}
+
+    def bind(self, flat: FlatParameters, state: State) -> None:
+        """Take up the moments."""
+        self._group = state.group
+        self._moment, self._second_moment = state.vector("exp_avg"), state.vector("exp_avg_sq")
+        self._step = state.counter("step")
+
+    def propose(self, gradient: FlatGradient, damping: Tensor, out: Tensor) -> None:
+        """Update the moments and write d into ``out``."""
+        out.zero_()
+        self._step.add_(1)
+        # One fused Adam step of size −1 from the origin lands on d.
+        fused_adam(
+            [out],
+            [gradient.buffer],
+            [self._moment],
+            [self._second_moment],
+            [self._step],
+            lr=-1.0,
+            betas=self._group["betas"],
+            eps=self._group["eps"],
+        )

@@ -1,0 +1,139 @@
+"""K-FAC's direction: the gradient preconditioned by Kronecker factors of the Fisher (Martens & Grosse 2015)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from adamqlr.optim.directions.kronecker_blocks import DiagonalBlock, LayerBlock, curvature_blocks
+from adamqlr.optim.flat import FlatGradient, FlatParameters
+from adamqlr.optim.options import require
+from adamqlr.optim.passes.losses import Loss
+from adamqlr.optim.passes.network import LayerRecord, UnionBatch
+from adamqlr.optim.passes.output_fisher import output_fisher
+from adamqlr.optim.state import State
+
+
+class KroneckerDirection:
+    """d = G⁻¹ V A⁻¹ for each layer, with V its gradient and A, G moving averages of second moments, in the form of
+    kfac-jax 0.0.3 without burn-in.
+
+    Args:
+        model: The module whose layers are looked at.
+        loss: Gives the output Fisher, from which δ is drawn.
+        fisher: ``"sampled"``, one target a case from the model's own predictive distribution, drawn with PyTorch's
+            global generator, or ``"exact"``, its expectation where no batch normalization couples the cases: a backward
+            pass for each output.
+        ema_decay: Decay of the moving averages; 1 for plain means of all steps.
+        inverse_period: Steps between inversions.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        fisher: Literal["sampled", "exact"] = "sampled",
+        ema_decay: float = 0.95,
+        inverse_period: int = 1,
+    ) -> None:
+        require(fisher in ("sampled", "exact"), "fisher", "'sampled' or 'exact'", fisher)
+        require(0 <= ema_decay <= 1, "ema_decay", "in [0, 1]", ema_decay)
+        whole = isinstance(inverse_period, int) and inverse_period >= 1
+        require(whole, "inverse_period", "a whole number, 1 or more", inverse_period)
+        self._model = model
+        self._output_fisher = output_fisher(loss)
+        self.defaults: Mapping[str, Any] = {
+            "fisher": fisher,
+            "ema_decay": ema_decay,
+            "inverse_period": inverse_period,
+        }
+
+    def bind(self, flat: FlatParameters, state: State) -> None:
+        """Make the blocks.
+
+        Raises:
+            ValueError: There are several networks.
+        """
+        if flat.members:
+            raise ValueError("K-FAC cannot train networks side by side")
+        self._group = state.group
+        self._period = self._group["inverse_period"]
+        self._blocks, self._diagonal = curvature_blocks(self._model, flat, state, keep_inverses=self._period > 1)
+        self.layers: Sequence[nn.Module] = [block.module for block in self._blocks]
+        self.parameters: Sequence[Tensor] = self._diagonal.parameters if self._diagonal else []
+        self._weight = state.number("weight", 0.0)
+        self._group.setdefault("step", 0)
+        indices = {id(parameter): index for index, parameter in enumerate(flat.parameters)}
+        every: list[LayerBlock | DiagonalBlock] = [*self._blocks, *([self._diagonal] if self._diagonal else [])]
+        self._indices = [[indices[id(parameter)] for parameter in block.parameters] for block in every]
+        self._every, self._flat = every, flat
+
+    def begin(self, cases: int) -> None:
+        """Move the averages on: raw ← decay · raw, weight ← decay · weight + 1."""
+        self._cases = cases
+        self._weight.mul_(self._group["ema_decay"]).add_(1.0)
+        for every in self._every:
+            for average in every.averages:
+                average.mul_(self._group["ema_decay"])
+        if self._diagonal is not None:
+            self._diagonal.begin()
+
+    @torch.no_grad()
+    def observe(self, record: LayerRecord) -> None:
+        """Add a minibatch's second moments to the averages, or those of a piece of it."""
+        features = [
+            block.add_inputs(inputs, self._cases) for block, inputs in zip(self._blocks, record.inputs, strict=True)
+        ]
+        outputs = record.outputs
+        if outputs.dtype != self._flat.buffer.dtype:
+            outputs = outputs.to(self._flat.buffer.dtype)
+        if self._group["fisher"] == "exact":
+            self._check_exact()
+            cotangents = self._output_fisher.exact_cotangents(outputs, record.targets)
+        else:
+            cotangents = iter([self._output_fisher.sample_cotangent(outputs, record.targets)])
+        for cotangent in cotangents:
+            deltas, gradients = record.back_propagate(cotangent)
+            for block, known, delta in zip(self._blocks, features, deltas, strict=True):
+                block.add_cotangents(known, delta, self._cases)
+            if self._diagonal is not None:
+                self._diagonal.add_gradients(gradients)
+
+    def _check_exact(self) -> None:
+        if self._diagonal is not None:
+            first = self._diagonal.parameters[0]
+            name = next(n for n, p in zip(self._flat.names, self._flat.parameters, strict=True) if p is first)
+            raise ValueError(
+                f"fisher='exact' is not known for {name}, which is in no layer that K-FAC knows: use fisher='sampled'"
+            )
+
+    def end(self, union: UnionBatch | None) -> None:
+        """Average over the processes that have parts of the minibatch, each by its share of the cases."""
+        cases: Tensor | float = self._cases
+        averages = [average for block in self._blocks for average in block.averages]
+        if union is not None:
+            cases = self._cases / union.share
+            for average in averages:
+                average.mul_(union.share)
+            union.add_up([*averages, *(self._diagonal.sums if self._diagonal else [])])
+        if self._diagonal is not None:
+            self._diagonal.end(cases)
+
+    def propose(self, gradient: FlatGradient, damping: Tensor, out: Tensor) -> None:
+        """Write the damped inverse of the factors times the gradient into ``out``."""
+        views = self._flat.views(out)
+        if self._group["inverse_period"] != self._period:
+            raise ValueError("inverse_period decides what is kept: give it when the optimizer is made")
+        if self._group["step"] % self._period == 0:
+            for block in self._blocks:
+                block.invert(self._weight, damping)
+        self._group["step"] += 1
+        for every, indices in zip(self._every, self._indices, strict=True):
+            gradients = [gradient.views[index] for index in indices]
+            preconditioned = every.precondition(gradients, self._weight, damping)
+            for index, value in zip(indices, preconditioned, strict=True):
+                views[index].copy_(value)

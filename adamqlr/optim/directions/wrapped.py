@@ -1,0 +1,113 @@
+"""Any of PyTorch's optimizers as a direction: what its step would do."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adamqlr.optim.flat import FlatGradient, FlatParameters
+from adamqlr.optim.state import State
+from adamqlr.optim.torch_private import unnoticed
+
+
+class WrappedDirection:
+    """d = θ − θ′, with θ′ where an optimizer's step leads; the parameters stay where they are.
+
+    Its learning rate cancels in α d, and so does any schedule of it: put schedules on the optimizer around it. It
+    should only be such that θ′ differs from θ by more than rounding, as PyTorch's defaults do.
+
+    Args:
+        optimizer: An optimizer over the model's parameters.
+
+    Raises:
+        ValueError: Its step is no direction: it evaluates a closure, averages parameters, or needs sparse gradients.
+    """
+
+    defaults: Mapping[str, Any] = {}
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        name = type(optimizer).__name__
+        closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+        if closure is not None and closure.default is inspect.Parameter.empty:
+            raise ValueError(f"{name} cannot be a direction: its step evaluates a closure several times")
+        if isinstance(optimizer, (torch.optim.ASGD, torch.optim.SparseAdam)):
+            reason = "averages parameters" if isinstance(optimizer, torch.optim.ASGD) else "needs sparse gradients"
+            raise ValueError(f"{name} cannot be a direction: it {reason}")
+        if hasattr(optimizer, "train") and hasattr(optimizer, "eval"):
+            raise ValueError(f"{name} cannot be a direction: it keeps averaged parameters beside those it moves")
+        if hasattr(optimizer, "step") and "inputs" in inspect.signature(type(optimizer).step).parameters:
+            raise ValueError(f"{name} cannot be a direction: its step wants the minibatch; use its name instead")
+        self.optimizer = optimizer
+
+    def bind(self, flat: FlatParameters, state: State) -> None:
+        """Check that the optimizer moves what is trained.
+
+        Raises:
+            ValueError: It moves other parameters, or fewer.
+        """
+        name = type(self.optimizer).__name__
+        if flat.members:
+            raise ValueError(f"{name} cannot be a direction of networks side by side")
+        moved = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        for label, parameter in zip(flat.names, flat.parameters, strict=True):
+            if id(parameter) not in moved:
+                raise ValueError(
+                    f"{name} does not move {label}: give it all trained parameters, or QLR only its own with params=…"
+                )
+        foreign = moved - {id(p) for group in state.groups for p in group["params"]}
+        if any(p.requires_grad for g in self.optimizer.param_groups for p in g["params"] if id(p) in foreign):
+            raise ValueError(f"{name} moves parameters that are not trained here: give it the model's own")
+        self._flat = flat
+        self._before = flat.zeros()
+
+    def propose(self, gradient: FlatGradient, damping: Tensor, out: Tensor) -> None:
+        """Let the optimizer step, write where it came from less where it went, and go back."""
+        theta = self._flat.buffer
+        self._before.copy_(theta)
+        kept = gradient.buffer.clone()
+        gradient.publish()
+        # The tangent pass still needs the parameters as they are.
+        with unnoticed(self._flat.parameters):
+            self.optimizer.step()
+            if not self._flat.is_bound():
+                self._flat.adopt()
+            torch.sub(self._before, theta, out=out)
+            theta.copy_(self._before)
+        # Some optimizers add their weight decay to the gradient in place.
+        gradient.buffer.copy_(kept)
+
+    def live_tensors(self) -> list[Tensor]:
+        """Return the tensors of the optimizer's own state.
+
+        Raises:
+            ValueError: Some of it is numbers of Python's, which cannot be taken back without waiting for the device.
+        """
+        found = []
+        for parameter_state in self.optimizer.state.values():
+            for name, value in parameter_state.items():
+                if isinstance(value, Tensor):
+                    found.append(value)
+                elif isinstance(value, (int, float)) and not isinstance(value, bool):
+                    raise ValueError(
+                        f"on_nonfinite='skip' cannot take back {name!r} of {type(self.optimizer).__name__}, "
+                        "which is no tensor: use on_nonfinite='propagate'"
+                    )
+        return found
+
+    def replace(self, replaced: Mapping[nn.Parameter, nn.Parameter]) -> None:
+        """Let new parameters stand for old ones."""
+        for group in self.optimizer.param_groups:
+            group["params"] = [replaced.get(parameter, parameter) for parameter in group["params"]]
+        for old, new in replaced.items():
+            if old in self.optimizer.state:
+                self.optimizer.state[new] = self.optimizer.state.pop(old)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimizer's state."""
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load it."""
+        self.optimizer.load_state_dict(state_dict)

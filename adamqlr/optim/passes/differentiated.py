@@ -1,0 +1,235 @@
+"""Any module's passes, by PyTorch's differentiation (paper, section 3.1).
+
+The gradient g = Jᵀu is linear in the cotangent u = ∂L/∂outputs, so the derivative of vᵀg in u is J v: a
+Jacobian–vector product costs one tangent pass over activations that are there already, for any network that can be
+differentiated twice.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adamqlr.optim.flat import FlatGradient, FlatParameters
+from adamqlr.optim.passes.layer_record import RecordedLayers, recorded_layers
+from adamqlr.optim.passes.losses import Loss
+from adamqlr.optim.passes.network import Curvature, Forward, LocalModel, Observer, call_model, count_rows
+from adamqlr.optim.passes.replay import Replay
+from adamqlr.optim.passes.tangents import cheap_tangents, plain_attention
+from adamqlr.optim.torch_private import reentrant_checkpointing_refused
+
+
+@contextmanager
+def _missing_derivatives_explained() -> Iterator[None]:
+    """Say what to do where PyTorch finds an operation that cannot be differentiated twice."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        if "is not implemented" not in reason:
+            raise
+        raise RuntimeError(
+            f"curvature needs a network that can be differentiated twice ({reason}): use plain operations instead, "
+            "for attention attn_implementation='eager' or torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
+        ) from error
+
+
+class Linearization:
+    """A network on one minibatch, to first order around the current parameters, with its graph.
+
+    Attributes:
+        loss: L(θ; B), a 0-d tensor.
+        outputs: The network's outputs, detached.
+        gradients: g, a tensor for each parameter.
+    """
+
+    def __init__(self, outputs: Tensor, loss: Loss, parameters: Sequence[Tensor], targets: Any) -> None:
+        self.outputs = outputs.detach()
+        leaf = outputs.detach().requires_grad_()
+        value = loss(leaf, targets)
+        (cotangent,) = torch.autograd.grad(value, leaf)
+        self.loss = value.detach()
+        self._loss, self._targets = loss, targets
+        self._cotangent = cotangent.detach().requires_grad_()
+        self.gradients = torch.autograd.grad(
+            outputs, parameters, self._cotangent, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+
+    def jacobian_vector_product(self, direction: Sequence[Tensor], last: bool = True) -> Tensor:
+        """Return J v, of the shape of the outputs.
+
+        Args:
+            direction: v, a tensor for each parameter.
+            last: Whether no further product is wanted, so that the graph can be freed.
+
+        Raises:
+            RuntimeError: An operation of the network has no second derivatives; the message says which.
+        """
+        pairs = [(g, d) for g, d in zip(self.gradients, direction, strict=True) if g.requires_grad]
+        gradients, directions = zip(*pairs, strict=True)
+        with _missing_derivatives_explained():
+            (product,) = torch.autograd.grad(gradients, self._cotangent, directions, retain_graph=not last)
+        return product
+
+    def curvature(self, directions: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        """Return vᵢᵀ C vⱼ for the Fisher C = E[Jᵀ H J] of exactly the loss, its averaging included."""
+        final = len(directions) - 1
+        tangents = [self.jacobian_vector_product(v, last=index == final) for index, v in enumerate(directions)]
+        curved = [self._loss.hessian_vector_product(self.outputs, self._targets, tangent) for tangent in tangents]
+        return [[torch.dot(_number(t).flatten(), _number(c).flatten()) for c in curved] for t in tangents]
+
+
+class HessianLinearization:
+    """The loss of a network on one minibatch, to second order around the current parameters, with its graph.
+
+    Attributes:
+        loss: L(θ; B), a 0-d tensor.
+        gradients: g, a tensor for each parameter.
+    """
+
+    def __init__(self, outputs: Tensor, loss: Loss, parameters: Sequence[Tensor], targets: Any) -> None:
+        self._parameters = parameters
+        value = loss(outputs, targets)
+        self.gradients = torch.autograd.grad(
+            value, parameters, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        self.loss = value.detach()
+
+    def curvature(self, directions: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        """Return vᵢᵀ ∇²L vⱼ; frees the graph.
+
+        Raises:
+            RuntimeError: An operation of the network has no second derivatives; the message says which.
+        """
+        final = len(directions) - 1
+        products = [self._product(direction, index == final) for index, direction in enumerate(directions)]
+        return [[_sum_of_products(product, other) for other in directions] for product in products]
+
+    def _product(self, direction: Sequence[Tensor], last: bool) -> Sequence[Tensor]:
+        pairs = [(g, d) for g, d in zip(self.gradients, direction, strict=True) if g.requires_grad]
+        gradients, directions = zip(*pairs, strict=True)
+        with _missing_derivatives_explained():
+            return torch.autograd.grad(
+                gradients,
+                self._parameters,
+                directions,
+                retain_graph=not last,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+
+
+def _sum_of_products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    return torch.stack([(one * other).sum() for one, other in zip(first, second, strict=True)]).sum()
+
+
+def _number(tensor: Tensor) -> Tensor:
+    """Return a tensor in a precision that sums can be taken in: autocast's is not."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+class DifferentiatedNetwork:
+    """Any module, differentiated by PyTorch.
+
+    Args:
+        model: The module.
+        loss: The loss.
+        flat: Its parameters.
+        forward: How the module is called.
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss, flat: FlatParameters, forward: Forward = call_model) -> None:
+        self.model, self.loss, self.flat, self.forward = model, loss, flat, forward
+        self.gradient = FlatGradient(flat)
+        self.replay = Replay(model, flat.buffer.device)
+
+    def differentiate(self, inputs: Any, targets: Any) -> Tensor:
+        """Set g and return L(θ; B)."""
+        with torch.enable_grad(), reentrant_checkpointing_refused():
+            value = self.loss(self.forward(self.model, inputs), targets)
+            gradients = torch.autograd.grad(value, self.flat.parameters, allow_unused=True, materialize_grads=True)
+        self.gradient.assign(gradients)
+        return value.detach()
+
+    def linearize(
+        self, inputs: Any, targets: Any, curvature: Curvature, observer: Observer | None = None
+    ) -> LocalModel:
+        """Set g and return a model of the loss."""
+        if observer is not None:
+            observer.begin(count_rows(inputs))
+        with self.replay.recorded():
+            local, record = self.pass_forward(inputs, targets, curvature, observer)
+        self.gradient.assign(local.gradients)
+        if observer is not None:
+            assert record is not None
+            observer.observe(record)
+            observer.end(None)
+        return _DifferentiatedModel(self, local, inputs, targets)
+
+    def pass_forward(
+        self, inputs: Any, targets: Any, curvature: Curvature, observer: Observer | None = None
+    ) -> tuple[Linearization | HessianLinearization, RecordedLayers | None]:
+        """Run the forward and backward passes; return the loss's model, and the layers that ``observer`` wants."""
+        _forget_casts(self.flat.buffer.device)
+        with torch.enable_grad(), ExitStack() as stack:
+            record = None
+            if observer is not None:
+                record = stack.enter_context(recorded_layers(observer.layers, observer.parameters, targets))
+            outputs = self._call(inputs, curvature == "fisher")
+            if record is not None:
+                record.close(outputs)
+            make = Linearization if curvature == "fisher" else HessianLinearization
+            return make(outputs, self.loss, self.flat.parameters, targets), record
+
+    def value(self, inputs: Any, targets: Any) -> Tensor:
+        """Return L(θ; B), by the same operations as the passes above."""
+        _forget_casts(self.flat.buffer.device)
+        with torch.no_grad():
+            value = self.loss(self._call(inputs, cheaply=False), targets)
+        _forget_casts(self.flat.buffer.device)
+        return value
+
+    def _call(self, inputs: Any, cheaply: bool) -> Tensor:
+        device = self.flat.buffer.device.type
+        # Autocast looks into PyTorch's own operations only.
+        cheaply = cheaply and not torch.is_autocast_enabled(device)
+        tangents = cheap_tangents(self.model) if cheaply else nullcontext()
+        with plain_attention(self.model), reentrant_checkpointing_refused(), tangents:
+            return self.forward(self.model, inputs)
+
+
+def _forget_casts(device: torch.device) -> None:
+    """Drop autocast's copies of the parameters, which have moved since they were made.
+
+    Raises:
+        RuntimeError: Autocast computes in float16, which needs the loss to be scaled.
+    """
+    if torch.is_autocast_enabled(device.type):
+        if torch.get_autocast_dtype(device.type) == torch.float16:
+            raise RuntimeError(
+                "float16 needs its loss scaled, which the step cannot do: use torch.autocast(…, dtype=torch.bfloat16)"
+            )
+        torch.clear_autocast_cache()
+
+
+class _DifferentiatedModel:
+    def __init__(
+        self,
+        network: DifferentiatedNetwork,
+        linearization: Linearization | HessianLinearization,
+        inputs: Any,
+        targets: Any,
+    ) -> None:
+        self._network, self._linearization = network, linearization
+        self._inputs, self._targets = inputs, targets
+        self.loss = linearization.loss
+
+    def curvature(self, directions: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        with torch.enable_grad():
+            return [[form.detach() for form in row] for row in self._linearization.curvature(directions)]
+
+    def loss_after(self, weights: Sequence[Tensor]) -> Tensor:
+        with self._network.replay.replayed():
+            return self._network.value(self._inputs, self._targets)

@@ -1,0 +1,287 @@
+"""Losses with their Hessian in the network's outputs, the H of C = E[Jᵀ H J]."""
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Reduction = Literal["mean", "sum"]
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """What an optimizer asks of a loss: any object with these two methods will do.
+
+    One that is no mean over the rows has ``weight(targets)`` as well, by which the losses of a minibatch's pieces are
+    averaged: the number that a mean is divided by, or None where the losses of pieces add up.
+    """
+
+    def __call__(self, outputs: Tensor, targets: Any) -> Tensor:
+        """Return the minibatch's loss, a 0-d tensor."""
+        ...
+
+    def hessian_vector_product(self, outputs: Tensor, targets: Any, vector: Tensor) -> Tensor:
+        """Return H v, of the shape of ``outputs``, with H = ∂²loss/∂outputs² of exactly the loss above."""
+        ...
+
+
+class CrossEntropy:
+    """Softmax cross-entropy of logits (batch, classes, …), as :class:`torch.nn.CrossEntropyLoss`.
+
+    Targets are class numbers (batch, …), of which ``ignore_index`` do not count, or probabilities of the shape of the
+    logits. For each target H = a (diag(p) − p pᵀ) / N with p the softmax probabilities, a the target's weight, and N
+    the sum of the weights (the number of targets for probabilities; 1 for ``reduction="sum"``).
+
+    Args:
+        weight: A weight for each class.
+        ignore_index: Targets that do not count.
+        label_smoothing: The share of a target that is spread over all classes.
+        reduction: ``"mean"`` or ``"sum"``.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        reduction: Reduction = "mean",
+    ) -> None:
+        self.class_weight, self.ignore_index = weight, ignore_index
+        self.label_smoothing, self.reduction = label_smoothing, reduction
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is the mean over targets that all count alike, but for those that are ignored."""
+        return self.class_weight is None and self.label_smoothing == 0 and self.reduction == "mean"
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy, a 0-d tensor."""
+        return functional.cross_entropy(
+            outputs,
+            targets,
+            self.class_weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def hessian_vector_product(self, outputs: Tensor, targets: Tensor, vector: Tensor) -> Tensor:
+        """Return H v, of the shape of ``outputs``."""
+        probabilities = torch.softmax(outputs, dim=1)
+        weighted = probabilities * vector
+        product = weighted - probabilities * weighted.sum(dim=1, keepdim=True)
+        return product * self.target_weights(outputs, targets).unsqueeze(1)
+
+    def target_weights(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return a / N for each target, of shape (batch, …)."""
+        weight = _one_for_each(self.class_weight, outputs)
+        if targets.is_floating_point():
+            broadcast = weight.view(-1, *[1] * (outputs.dim() - 2))
+            sharp = (targets * broadcast).sum(dim=1)
+            total = sharp.new_full((), float(sharp.numel()))
+        else:
+            counted = targets != self.ignore_index
+            sharp = torch.where(counted, weight[targets.masked_fill(~counted, 0)], 0)
+            total = sharp.sum()
+        smooth = weight.mean() if targets.is_floating_point() else torch.where(counted, weight.mean(), 0)
+        weights = (1 - self.label_smoothing) * sharp + self.label_smoothing * smooth
+        # Where nothing counts there is no mean, and no curvature.
+        return weights if self.reduction == "sum" else weights / torch.where(total > 0, total, 1)
+
+    def weight(self, targets: Tensor) -> Tensor | float | None:
+        """Return the number that the mean is divided by; None for a sum."""
+        if self.reduction == "sum":
+            return None
+        if targets.is_floating_point():
+            return float(targets.numel() // targets.shape[1])
+        return _weight_of_classes(self.class_weight, self.ignore_index, targets)
+
+
+class NegativeLogLikelihood:
+    """Negative log-likelihood of log-probabilities (batch, classes, …), as :class:`torch.nn.NLLLoss`.
+
+    It is linear in the outputs. H = a diag(exp outputs) / N stands for its curvature, with a and N as for
+    :class:`CrossEntropy`: Jᵀ H J is then the Fisher, and equals cross-entropy's on the logits.
+
+    Args:
+        weight: A weight for each class.
+        ignore_index: Targets that do not count.
+        reduction: ``"mean"`` or ``"sum"``.
+    """
+
+    def __init__(self, weight: Tensor | None = None, ignore_index: int = -100, reduction: Reduction = "mean") -> None:
+        self.class_weight, self.ignore_index, self.reduction = weight, ignore_index, reduction
+        self._cross_entropy = CrossEntropy(weight, ignore_index, reduction=reduction)
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the negative log-likelihood, a 0-d tensor."""
+        return functional.nll_loss(
+            outputs, targets, self.class_weight, ignore_index=self.ignore_index, reduction=self.reduction
+        )
+
+    def hessian_vector_product(self, outputs: Tensor, targets: Tensor, vector: Tensor) -> Tensor:
+        """Return H v, of the shape of ``outputs``."""
+        return outputs.exp() * vector * self.target_weights(outputs, targets).unsqueeze(1)
+
+    def target_weights(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return a / N for each target, of shape (batch, …)."""
+        return self._cross_entropy.target_weights(outputs, targets)
+
+    def weight(self, targets: Tensor) -> Tensor | float | None:
+        """Return the number that the mean is divided by; None for a sum."""
+        return self._cross_entropy.weight(targets)
+
+
+class SquaredError:
+    """``scale`` · (ŷ − y)² averaged over all elements: H = 2 · scale / elements · I.
+
+    ``scale`` ½ is the half-MSE of the paper, 1 is :class:`torch.nn.MSELoss`.
+
+    Args:
+        scale: Factor of the squares.
+        reduction: ``"mean"`` or ``"sum"``.
+    """
+
+    def __init__(self, scale: float, reduction: Reduction = "mean") -> None:
+        self.scale, self.reduction = scale, reduction
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the scaled squared error, a 0-d tensor.
+
+        Raises:
+            ValueError: The shapes differ; broadcasting them would silently compute another loss.
+        """
+        check_same_shape(outputs, targets)
+        return self.scale * functional.mse_loss(outputs, targets, reduction=self.reduction)
+
+    def hessian_vector_product(self, outputs: Tensor, targets: Tensor, vector: Tensor) -> Tensor:
+        """Return H v, of the shape of ``outputs``."""
+        return vector * (2.0 * self.scale / (outputs.numel() if self.reduction == "mean" else 1))
+
+    def weight(self, targets: Tensor) -> float | None:
+        """Return the number of elements, which the mean is divided by; None for a sum."""
+        return float(targets.numel()) if self.reduction == "mean" else None
+
+
+class DifferentiatedLoss:
+    """Any function of outputs and targets that PyTorch differentiates twice in the outputs.
+
+    H is its Hessian there. Where the loss is not convex in the outputs, H and with it C is indefinite: a step along a
+    direction of negative curvature then climbs, as with any Hessian (``lr_clipping`` and damping bound it).
+
+    Args:
+        function: Returns the minibatch's loss, a 0-d tensor: a mean over the rows, unless it has an attribute
+            ``reduction`` that says ``"sum"``.
+    """
+
+    def __init__(self, function: Callable[[Tensor, Any], Tensor]) -> None:
+        self.function = function
+
+    def __call__(self, outputs: Tensor, targets: Any) -> Tensor:
+        """Return the function's value, a 0-d tensor.
+
+        Raises:
+            ValueError: It is no 0-d tensor, or the shapes differ for a loss that would broadcast them.
+        """
+        if isinstance(self.function, _ELEMENTWISE):
+            check_same_shape(outputs, targets)
+        value = self.function(outputs, targets)
+        if value.dim() != 0:
+            raise ValueError(f"the loss must be a 0-d tensor, got the shape {tuple(value.shape)}: return its mean")
+        return value
+
+    def hessian_vector_product(self, outputs: Tensor, targets: Any, vector: Tensor) -> Tensor:
+        """Return H v, of the shape of ``outputs``, by differentiating twice.
+
+        Raises:
+            ValueError: The loss is linear in the outputs, as far as PyTorch can tell.
+        """
+        with torch.enable_grad():
+            leaf = outputs.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self(leaf, targets), leaf, create_graph=True)
+            if not gradient.requires_grad:
+                name = getattr(self.function, "__name__", type(self.function).__name__)
+                raise ValueError(f"the loss {name} is linear in the outputs: there is no curvature to choose a step by")
+            (product,) = torch.autograd.grad(gradient, leaf, vector.to(gradient.dtype))
+        return product
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether H is known to be diagonal."""
+        return isinstance(self.function, _ELEMENTWISE)
+
+    def weight(self, targets: Any) -> float | None:
+        """Return the number of rows; None for a sum."""
+        return None if getattr(self.function, "reduction", "mean") == "sum" else float(len(targets))
+
+
+_ELEMENTWISE = (nn.BCEWithLogitsLoss, nn.BCELoss, nn.HuberLoss, nn.SmoothL1Loss, nn.MSELoss, nn.PoissonNLLLoss)
+_PIECEWISE_LINEAR = (nn.L1Loss, nn.HingeEmbeddingLoss, nn.MarginRankingLoss, nn.MultiLabelMarginLoss)
+
+
+def resolve_loss(loss: "str | nn.Module | Loss | Callable[[Tensor, Any], Tensor]") -> Loss:
+    """Return the :class:`Loss` that a name, a ``torch.nn`` loss module, a function or such an object stands for.
+
+    Raises:
+        ValueError: The name is unknown, the module does not reduce to one number, or it has no curvature.
+        TypeError: It is none of these.
+    """
+    if isinstance(loss, str):
+        if loss == "cross_entropy":
+            return CrossEntropy()
+        if loss == "half_mse":
+            return SquaredError(0.5)
+        raise ValueError(f"unknown loss {loss!r}: use 'cross_entropy', 'half_mse', a torch.nn loss or a function")
+    if isinstance(loss, Loss):
+        return loss
+    if isinstance(loss, nn.Module):
+        return _of_module(loss)
+    if callable(loss):
+        return DifferentiatedLoss(loss)
+    raise TypeError(f"loss must be a name, a torch.nn loss or a function of outputs and targets, got {loss!r}")
+
+
+def _of_module(loss: nn.Module) -> Loss:
+    name = type(loss).__name__
+    reduction: Any = getattr(loss, "reduction", "mean")
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"{name} must reduce to one number: use reduction='mean' or 'sum', not {reduction!r}")
+    if isinstance(loss, _PIECEWISE_LINEAR):
+        raise ValueError(f"{name} has no curvature to choose a step by: use a smooth loss, such as HuberLoss")
+    # A subclass may compute anything.
+    if type(loss) is nn.CrossEntropyLoss:
+        return CrossEntropy(loss.weight, loss.ignore_index, loss.label_smoothing, reduction)
+    if type(loss) is nn.NLLLoss:
+        return NegativeLogLikelihood(loss.weight, loss.ignore_index, reduction)
+    if type(loss) is nn.MSELoss:
+        return SquaredError(1.0, reduction)
+    if isinstance(loss, nn.NLLLoss):
+        raise ValueError(f"{name} is linear in the outputs: give it a hessian_vector_product")
+    return DifferentiatedLoss(loss)
+
+
+def check_same_shape(outputs: Tensor, targets: Tensor) -> None:
+    """Raise a ValueError unless outputs and targets have one shape: broadcasting would compute another loss."""
+    if outputs.shape != targets.shape:
+        raise ValueError(f"outputs of shape {tuple(outputs.shape)} but targets of {tuple(targets.shape)}")
+
+
+def piece_weight(loss: Loss, targets: Any) -> Tensor | float | None:
+    """Return the number by which a piece of a minibatch counts; None where the losses of pieces add up."""
+    weight = getattr(loss, "weight", None)
+    return weight(targets) if callable(weight) else float(len(targets))
+
+
+def _one_for_each(weight: Tensor | None, outputs: Tensor) -> Tensor:
+    if weight is None:
+        return torch.ones(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
+    return weight.to(outputs.device)
+
+
+def _weight_of_classes(weight: Tensor | None, ignore_index: int, targets: Tensor) -> Tensor:
+    counted = targets != ignore_index
+    if weight is None:
+        return counted.sum()
+    return torch.where(counted, weight.to(targets.device)[targets.masked_fill(~counted, 0)], 0).sum()

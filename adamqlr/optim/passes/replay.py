@@ -1,0 +1,91 @@
+"""Later passes of a step see what its first pass saw: the same random numbers, the same buffers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from adamqlr.optim.torch_private import unnoticed
+
+# Where generators and buffers stand.
+Mark = tuple[list[Tensor], list[Tensor]]
+
+
+class Replay:
+    """Remembers where PyTorch's generators and a model's buffers stood before a forward pass.
+
+    Dropout masks are then drawn again as they were, and batch normalization keeps track of its statistics once a step.
+
+    Args:
+        model: The model.
+        device: Where it computes.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        # Masks of attention are large, and no pass writes them.
+        self._buffers = [buffer for buffer in model.buffers() if buffer.dtype != torch.bool]
+        self._device = device
+        self._draws = False
+        self._start: Mark = [], []
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Remember where things stand; within it runs the forward pass that moves them.
+
+        Raises:
+            RuntimeError: The pass draws random numbers while a CUDA graph is captured, which cannot be drawn again.
+        """
+        captured = self._device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        if captured and self._draws:
+            raise RuntimeError("random layers draw anew at each pass of a captured step: run it eagerly")
+        self._start = [] if captured else self._generators(), [buffer.clone() for buffer in self._buffers]
+        yield
+        if not captured:
+            self._draws = not all(map(torch.equal, self._start[0], self._generators()))
+
+    @contextmanager
+    def replayed(self, start: Mark | None = None) -> Iterator[None]:
+        """Within it runs a pass that starts where the recorded one did and leaves everything as it found it.
+
+        Args:
+            start: The mark of an earlier pass, if not the last: pieces of a minibatch have one each.
+        """
+        generators, buffers = start or self._start
+        generator_ends = self._generators() if self._draws else []
+        ends = [buffer.clone() for buffer in self._buffers]
+        self._restore(generators, buffers)
+        try:
+            yield
+        finally:
+            self._restore(generator_ends, ends)
+
+    def mark(self) -> Mark:
+        """Return where the last recorded pass started."""
+        return self._start
+
+    def _generators(self) -> list[Tensor]:
+        states = [torch.get_rng_state()]
+        return [*states, torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else states
+
+    def _restore(self, generators: list[Tensor], buffers: list[Tensor]) -> None:
+        if self._draws and generators:
+            torch.set_rng_state(generators[0])
+            if len(generators) > 1:
+                torch.cuda.set_rng_state(generators[1], self._device)
+        if buffers:
+            # Passes that are still to be differentiated may have kept a buffer, and need not mind: it comes back.
+            with unnoticed(self._buffers), torch.no_grad():
+                torch._foreach_copy_(self._buffers, buffers)
+
+
+@contextmanager
+def preserved_buffers(model: nn.Module) -> Iterator[None]:
+    """Undo what passes within the block do to the model's buffers, such as batch normalization's statistics."""
+    saved = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in saved:
+                buffer.copy_(value)

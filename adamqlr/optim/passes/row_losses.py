@@ -1,0 +1,152 @@
+"""Losses that are means over rows, with their derivatives written out, for one network or several side by side.
+
+Outputs have shape (…, rows, outputs), and every network of the leading dimensions has a loss of its own.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from adamqlr.optim.passes.losses import CrossEntropy, Loss, SquaredError
+
+_aten = torch.ops.aten
+_UNREDUCED, _MEAN = 0, 1
+
+
+class RowLoss(Protocol):
+    """A loss L and its derivatives in the outputs. Networks side by side may share their targets, (rows, …)."""
+
+    def takes(self, targets: Tensor) -> bool:
+        """Tell whether the derivatives hold for such targets."""
+        ...
+
+    def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return L, of shape (…), for targets that :meth:`differentiate` has seen."""
+        ...
+
+    def differentiate(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, "OutputHessian"]:
+        """Return L of shape (…), ∂L/∂outputs of shape (…, rows, outputs), and the Hessian H of L in the outputs."""
+        ...
+
+
+class OutputHessian(Protocol):
+    """H, the Hessian of a loss in the outputs."""
+
+    def __call__(self, vectors: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Return vᵢᵀ H vⱼ, each of shape (…), for vectors of the shape of the outputs."""
+        ...
+
+
+class RowCrossEntropy:
+    """:class:`~adamqlr.optim.passes.losses.CrossEntropy` of logits (…, rows, classes) and class numbers (…, rows)."""
+
+    def __init__(self, ignore_index: int) -> None:
+        self._ignore_index = ignore_index
+
+    def takes(self, targets: Tensor) -> bool:
+        """Tell whether targets are class numbers, not probabilities."""
+        return targets.dtype == torch.int64
+
+    def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean cross-entropy."""
+        return self._likelihood(torch.log_softmax(outputs, dim=-1), targets)[0]
+
+    def differentiate(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, OutputHessian]:
+        """Return the mean cross-entropy, (p − e_y) / targets that count, and (diag p − p pᵀ) / as many."""
+        logarithms = torch.log_softmax(outputs, dim=-1)
+        loss, count = self._likelihood(logarithms, targets)
+        rows, flat = logarithms.flatten(0, -2), self._flat(logarithms, targets)
+        if count.dim():
+            weights = (1 / count).unsqueeze(-1).expand(logarithms.shape[:-1]).flatten()
+            backward = _aten.nll_loss_backward(weights, rows, flat, None, _UNREDUCED, self._ignore_index, count.sum())
+        else:
+            one = _number(1.0, loss.dtype, loss.device)
+            backward = _aten.nll_loss_backward(one, rows, flat, None, _MEAN, self._ignore_index, count)
+        gradient = _aten._log_softmax_backward_data(backward, rows, 1, rows.dtype)
+        counted = (targets != self._ignore_index).unsqueeze(-1)
+
+        def hessian(vectors: Sequence[Tensor]) -> list[list[Tensor]]:
+            # The covariance of vᵢ and vⱼ under p, averaged over rows that count.
+            probabilities = logarithms.exp_().mul_(counted)
+            centered = [vector - (probabilities * vector).sum(dim=-1, keepdim=True) for vector in vectors]
+            return [[inner_product(probabilities * one, other) / count for other in centered] for one in centered]
+
+        return loss, gradient.view(logarithms.shape), hessian
+
+    def _likelihood(self, logarithms: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean cross-entropy, and the number of targets that count, each of shape (…)."""
+        if logarithms.dim() == 2:
+            return _aten.nll_loss_forward(logarithms, targets, None, _MEAN, self._ignore_index)
+        rows, flat = logarithms.flatten(0, -2), self._flat(logarithms, targets)
+        each, _ = _aten.nll_loss_forward(rows, flat, None, _UNREDUCED, self._ignore_index)
+        count = (flat != self._ignore_index).view(logarithms.shape[:-1]).sum(dim=-1)
+        return each.view(logarithms.shape[:-1]).sum(dim=-1) / count, count.to(logarithms.dtype)
+
+    def _flat(self, logarithms: Tensor, targets: Tensor) -> Tensor:
+        """Return a target for each row of all networks, which may share theirs."""
+        if targets.dim() == logarithms.dim() - 1:
+            return targets.flatten()
+        return targets.expand(logarithms.shape[:-1]).flatten()
+
+
+class RowSquaredError:
+    """:class:`~adamqlr.optim.passes.losses.SquaredError` of outputs and targets (…, rows, outputs)."""
+
+    def __init__(self, scale: float) -> None:
+        self._scale = scale
+
+    def takes(self, targets: Tensor) -> bool:
+        """Take any targets."""
+        return True
+
+    def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean scaled squared error."""
+        residuals = outputs - targets
+        return inner_product(residuals, residuals).mul_(self._weight(outputs, 1.0))
+
+    def differentiate(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, OutputHessian]:
+        """Return the mean scaled squared error, its gradient and 2 scale / elements · I.
+
+        Raises:
+            ValueError: The shapes differ; broadcasting them would silently compute another loss.
+        """
+        # Members may share their targets.
+        if outputs.shape[-2:] != targets.shape[-2:]:
+            raise ValueError(f"outputs of shape {tuple(outputs.shape)} but targets of {tuple(targets.shape)}")
+        residuals, twice = outputs - targets, self._weight(outputs, 2.0)
+        loss = inner_product(residuals, residuals).mul_(self._weight(outputs, 1.0))
+
+        def hessian(vectors: Sequence[Tensor]) -> list[list[Tensor]]:
+            return [[inner_product(one, other).mul_(twice) for other in vectors] for one in vectors]
+
+        return loss, residuals.mul_(twice), hessian
+
+    def _weight(self, outputs: Tensor, factor: float) -> Tensor:
+        elements = outputs.shape[-1] * outputs.shape[-2]
+        return _number(factor * (self._scale / elements), outputs.dtype, outputs.device)
+
+
+@cache
+def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a number as a tensor, with which small products take half the time."""
+    return torch.tensor(value, dtype=dtype, device=device)
+
+
+def row_loss(loss: Loss) -> RowLoss | None:
+    """Return the loss with its derivatives written out, or None if it is not exactly one of those above."""
+    if type(loss) is CrossEntropy and loss.is_plain:
+        return RowCrossEntropy(loss.ignore_index)
+    if type(loss) is SquaredError and loss.reduction == "mean":
+        return RowSquaredError(loss.scale)
+    return None
+
+
+def inner_product(first: Tensor, second: Tensor) -> Tensor:
+    """Return the inner product over rows and outputs, of shape (…)."""
+    if first.dim() == 2:
+        flat = first.view(-1)
+        return torch.dot(flat, flat if second is first else second.view(-1))
+    return torch.linalg.vecdot(first.flatten(-2), second.flatten(-2))

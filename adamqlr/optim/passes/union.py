@@ -1,0 +1,199 @@
+"""A minibatch in pieces, or with parts in several processes, to the numbers of the whole on one.
+
+A loss that is a mean is the average of its pieces' by the number of targets that count; one that is a sum, their sum.
+So are its gradient and its curvature. Each piece runs its passes on its own, so that memory holds one piece at a time.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from adamqlr.optim.passes.differentiated import DifferentiatedNetwork, HessianLinearization, Linearization
+from adamqlr.optim.passes.layer_record import RecordedLayers
+from adamqlr.optim.passes.losses import piece_weight
+from adamqlr.optim.passes.network import Curvature, LocalModel, Observer, count_rows, split
+from adamqlr.optim.passes.replay import Mark
+
+
+class Processes:
+    """The parts of a minibatch that several processes have, as tensors add up over them.
+
+    Attributes:
+        processes: How many.
+        share: The share of the cases that are here, a 0-d tensor.
+    """
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        self._group = group
+        self.processes = dist.get_world_size(group)
+        self.share = torch.ones(())
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over the processes, in one message."""
+        if len(tensors) == 1:
+            dist.all_reduce(tensors[0], group=self._group)
+            return
+        together = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        dist.all_reduce(together, group=self._group)
+        for tensor, part in zip(tensors, together.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view(tensor.shape))
+
+    def align(self, tensors: Sequence[Tensor]) -> None:
+        """Replace the tensors by those of the group's first process."""
+        for tensor in tensors:
+            dist.broadcast(tensor, group=self._group, group_src=0)
+
+
+class _Piece:
+    """One piece: its rows, its weight, and where its passes start."""
+
+    def __init__(self, inputs: Any, targets: Any) -> None:
+        self.inputs, self.targets, self.cases = inputs, targets, count_rows(inputs)
+        self.weight: Tensor | float = 1.0
+        self.mark: Mark = [], []
+
+
+class UnionNetwork:
+    """A module whose minibatches are one of several pieces.
+
+    Args:
+        network: The module, differentiated by PyTorch.
+        microbatch: Rows of a piece; None for all that are here.
+        processes: Who has the other parts; None for nobody.
+        buffers: Whether the module's buffers are those of the first process, as in ``DistributedDataParallel``.
+    """
+
+    def __init__(
+        self, network: DifferentiatedNetwork, microbatch: int | None, processes: Processes | None, buffers: bool
+    ) -> None:
+        self._network, self._microbatch, self._processes = network, microbatch, processes
+        self._aligned = list(network.model.buffers()) if buffers else []
+        self.flat, self.gradient = network.flat, network.gradient
+
+    def differentiate(self, inputs: Any, targets: Any) -> Tensor:
+        """Set g and return L(θ; B)."""
+        return self.linearize(inputs, targets, "fisher").loss
+
+    def linearize(
+        self, inputs: Any, targets: Any, curvature: Curvature, observer: Observer | None = None
+    ) -> LocalModel:
+        """Set g and return a model of the loss."""
+        if self._processes is not None:
+            self._processes.align(self._aligned)
+        pieces = self._pieces(inputs, targets)
+        if observer is not None:
+            observer.begin(sum(piece.cases for piece in pieces))
+        loss, kept = self.flat.buffer.new_zeros(()), None
+        gradient = self.gradient.views
+        self.gradient.buffer.zero_()
+        for piece in pieces:
+            with self._network.replay.recorded():
+                local, record = self._network.pass_forward(piece.inputs, piece.targets, curvature, observer)
+            piece.mark = self._network.replay.mark()
+            loss += _weighted(local.loss, piece.weight)
+            for total, part in zip(gradient, local.gradients, strict=True):
+                total += part.detach() * piece.weight
+            if observer is not None:
+                assert record is not None
+                observer.observe(_Emphasized(record, self._emphasis(piece, pieces)))
+            # The only piece's graph serves the tangent pass as well.
+            kept = local if len(pieces) == 1 else None
+        if self._processes is not None:
+            self._processes.add_up([self.gradient.buffer, loss])
+        self.gradient.publish()
+        if observer is not None:
+            observer.end(self._processes)
+        return _UnionModel(self, loss, pieces, curvature, kept)
+
+    def _pieces(self, inputs: Any, targets: Any) -> list[_Piece]:
+        """Return the pieces with their weights, which add up to 1 over all processes for a mean."""
+        rows = count_rows(inputs)
+        size = self._microbatch or rows
+        pairs = zip(split(inputs, size, rows), split(targets, size, rows), strict=True)
+        pieces = [_Piece(one, other) for one, other in pairs]
+        weights = [piece_weight(self._network.loss, piece.targets) for piece in pieces]
+        # Counts are whole numbers, which single precision does not always hold.
+        like = torch.zeros((), dtype=torch.float64, device=self.flat.buffer.device)
+        counts = torch.stack([like + (1.0 if weight is None else weight) for weight in weights])
+        totals = torch.stack([counts.sum(), like + rows])
+        if self._processes is not None:
+            self._processes.add_up([totals])
+            self._processes.share = (rows / totals[1]).to(self.flat.buffer.dtype)
+        for piece, weight, count in zip(pieces, weights, counts, strict=True):
+            piece.weight = 1.0 if weight is None else (count / totals[0]).to(self.flat.buffer.dtype)
+        self._cases = totals[1]
+        return pieces
+
+    def _emphasis(self, piece: _Piece, pieces: Sequence[_Piece]) -> Tensor:
+        """Return by how much more the piece counts than its share of the cases says."""
+        return (piece.weight * self._cases / piece.cases).to(self.flat.buffer.dtype)
+
+    def curvature_of(self, piece: _Piece, curvature: Curvature) -> Linearization | HessianLinearization:
+        """Run a piece's passes again."""
+        with self._network.replay.replayed(piece.mark):
+            return self._network.pass_forward(piece.inputs, piece.targets, curvature)[0]
+
+    def value_of(self, piece: _Piece) -> Tensor:
+        """Return a piece's loss at the parameters as they are now."""
+        with self._network.replay.replayed(piece.mark):
+            return self._network.value(piece.inputs, piece.targets)
+
+    def add_up(self, numbers: list[Tensor]) -> None:
+        """Replace each number by its sum over the processes."""
+        if self._processes is not None:
+            self._processes.add_up(numbers)
+
+
+class _UnionModel:
+    def __init__(
+        self,
+        network: UnionNetwork,
+        loss: Tensor,
+        pieces: Sequence[_Piece],
+        curvature: Curvature,
+        kept: Linearization | HessianLinearization | None,
+    ) -> None:
+        self._network, self.loss, self._pieces = network, loss, pieces
+        self._curvature: Curvature = curvature
+        self._kept = kept
+
+    def curvature(self, directions: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        total = [[self.loss.new_zeros(()) for _ in directions] for _ in directions]
+        for piece in self._pieces:
+            with torch.enable_grad():
+                local = self._kept or self._network.curvature_of(piece, self._curvature)
+                forms = local.curvature(directions)
+            for row, found in zip(total, forms, strict=True):
+                for element, form in zip(row, found, strict=True):
+                    element += _weighted(form.detach(), piece.weight)
+        self._network.add_up([element for row in total for element in row])
+        return total
+
+    def loss_after(self, weights: Sequence[Tensor]) -> Tensor:
+        total = self.loss.new_zeros(())
+        for piece in self._pieces:
+            total += _weighted(self._network.value_of(piece), piece.weight)
+        self._network.add_up([total])
+        return total
+
+
+class _Emphasized:
+    """A piece's layers, its δ made larger where its targets count more than its share of the cases says."""
+
+    def __init__(self, record: RecordedLayers, emphasis: Tensor) -> None:
+        self._record, self._root = record, emphasis.sqrt()
+        self.inputs: Sequence[Tensor] = record.inputs
+        self.outputs, self.targets = record.outputs, record.targets
+
+    def back_propagate(self, cotangent: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        return self._record.back_propagate(cotangent * self._root)
+
+
+def _weighted(number: Tensor, weight: Tensor | float) -> Tensor:
+    """Return a piece's part of a number: nothing where none of its targets count, and a mean over them is no number."""
+    if isinstance(weight, float):
+        return number * weight
+    return torch.where(weight > 0, number * weight, 0)

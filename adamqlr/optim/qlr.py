@@ -1,0 +1,393 @@
+"""QLR: K-FAC's learning rate, momentum and damping, on any direction."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from adamqlr.optim.base import AnyLoss, MinibatchOptimizer, Params
+from adamqlr.optim.directions import Direction, observer_of, resolve_direction
+from adamqlr.optim.directions.wrapped import WrappedDirection
+from adamqlr.optim.heuristics import DampingRule, QuadraticModel
+from adamqlr.optim.options import MemberTensors, member_option, members_of, require, require_each
+from adamqlr.optim.passes.losses import resolve_loss
+from adamqlr.optim.passes.network import Curvature, Forward
+from adamqlr.optim.refusal import Refusal
+from adamqlr.optim.state import State
+from adamqlr.optim.structure import unwrapped
+
+# What may differ between networks side by side, and its range; ``lr_clipping`` may also be None.
+_MEMBER_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "damping": ("at least 0", lambda value: value >= 0),
+    "damping_decrease": ("in (0, 1]", lambda value: 0 < value <= 1),
+    "damping_increase": ("at least 1", lambda value: value >= 1),
+    "lr_clipping": ("positive or None", lambda value: value > 0),
+    "lr_rescaling": ("positive", lambda value: value > 0),
+}
+MemberOption = float | Sequence[float] | Tensor
+
+
+class QLRInfo(NamedTuple):
+    """What one step found, as 0-d tensors on the parameters' device; of shape (members,) for networks side by side.
+
+    With learning rate, momentum and damping all fixed there is no quadratic model: ``curvature``, ``rho``,
+    ``model_change`` and ``true_change`` are NaN.
+
+    Attributes:
+        loss: L(θ; B) before the step.
+        lr: α = −w₁, the learning rate taken.
+        curvature: v₁ᵀ (C + λ I) v₁, with the damping from before the step.
+        grad_dot_direction: gᵀv₁.
+        damping: λ after the step.
+        rho: ρ = true_change / model_change; NaN where both vanish.
+        model_change: M(θ + V w) − M(θ), for K-FAC without damping.
+        true_change: L(θ + V w; B) − L(θ; B).
+        momentum: w₂; 0 for one direction.
+        taken: Whether the step was taken; False where ``on_nonfinite="skip"`` refused it.
+    """
+
+    loss: Tensor
+    lr: Tensor
+    curvature: Tensor
+    grad_dot_direction: Tensor
+    damping: Tensor
+    rho: Tensor
+    model_change: Tensor
+    true_change: Tensor
+    momentum: Tensor
+    taken: Tensor
+
+
+class QLR(MinibatchOptimizer):
+    """K-FAC's learning-rate, momentum and damping heuristics over any direction, such as an optimizer of PyTorch's.
+
+    Every step asks the direction for d, minimizes the quadratic model M(θ − α d) over α on the minibatch, with
+    curvature C + λ I, and adapts λ by Levenberg–Marquardt (Clarke & Hernández-Lobato, ICML 2024, algorithm 1)::
+
+        optimizer = QLR(model, "cross_entropy", torch.optim.NAdam(model.parameters()))
+        for inputs, targets in batches:
+            info = optimizer.step(inputs, targets)
+
+    The step runs the forward and backward passes itself. It never waits for the device. All its passes see the same
+    function: the same dropout masks, the same batch. Buffers and random generators move once a step, as in an ordinary
+    forward pass. What stands in ``param_groups`` is read at every step. The ``lr`` there is a factor of α, 1 at first,
+    for learning-rate schedulers; where groups differ in it, their parts of d are scaled in proportion.
+
+    Networks side by side (:class:`adamqlr.optim.passes.perceptron.PerceptronPack`) may each have their own ``damping``,
+    ``damping_decrease``, ``damping_increase``, ``lr_clipping`` and ``lr_rescaling``, of shape (members,).
+
+    Args:
+        model: Any module, or a ``DistributedDataParallel``. Frozen parameters stay as they are.
+        loss: ``"cross_entropy"``, ``"half_mse"``, a ``torch.nn`` loss, a function of outputs and targets, or an object
+            with the methods of :class:`adamqlr.Loss`.
+        direction: ``"gradient"``, ``"adam"``, ``"kronecker"``, an optimizer of PyTorch's over the model's parameters
+            (its learning rate cancels), or an object with the methods of :class:`adamqlr.Direction`.
+        lr: Fixed learning rate; None for the quadratic model's.
+        momentum: Fixed momentum, a multiple of the previous update; None for the quadratic model's; 0 for none.
+        damping: Initial damping λ₀; 0 with ``adapt_damping=False`` for none.
+        adapt_damping: Whether λ follows ρ.
+        damping_decrease: ω_dec, multiplies λ where ρ > 3/4.
+        damping_increase: ω_inc, multiplies λ where ρ < 1/4.
+        min_damping: Adapted damping never falls below.
+        max_damping: Nor rises above.
+        curvature: ``"fisher"`` (the generalized Gauss–Newton matrix) or ``"hessian"``, the matrix C.
+        lr_clipping: α_max; α is limited to [−α_max, α_max].
+        lr_rescaling: Multiplies α after clipping.
+        weight_decay: Decoupled: θ ← θ − α d − weight_decay · θ. Groups may have their own.
+        resolution: λ stays where the loss changes by at most so many units of its last place, as ρ then says nothing;
+            None: ρ always counts.
+        on_nonfinite: ``"propagate"``, or ``"skip"`` to refuse a step whose loss or parameters are not finite:
+            everything is then as before it, for a copy of all that a step changes.
+        params: What to train, with groups as for PyTorch's optimizers; None for all that is trainable.
+        forward: Calls the model with the inputs and returns what the loss takes; None for ``model(inputs)``.
+        microbatch: Rows that go through the model at a time, to the numbers of all at once where no batch statistics
+            couple them; None for all.
+        process_group: Processes with other parts of every minibatch: replicas then take the step of the whole. That of
+            a ``DistributedDataParallel`` if None; ``"local"`` for processes that train on their own.
+
+    Raises:
+        ValueError: An argument is out of its range, or the model, loss or direction cannot be used; the message says
+            what to do.
+    """
+
+    # Where K-FAC's conventions differ.
+    _damps_model = True
+    _nan_is_poor = False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: AnyLoss,
+        direction: str | torch.optim.Optimizer | Direction,
+        *,
+        lr: float | None = None,
+        momentum: float | None = 0.0,
+        damping: MemberOption = 1e-3,
+        adapt_damping: bool = True,
+        damping_decrease: MemberOption = 0.5,
+        damping_increase: MemberOption = 2.0,
+        min_damping: float = 1e-8,
+        max_damping: float = math.inf,
+        curvature: Curvature = "fisher",
+        lr_clipping: float | Sequence[float | None] | Tensor | None = None,
+        lr_rescaling: MemberOption = 1.0,
+        weight_decay: float = 0.0,
+        resolution: float | None = 4.0,
+        on_nonfinite: Literal["propagate", "skip"] = "propagate",
+        params: Params | None = None,
+        forward: Forward | None = None,
+        microbatch: int | None = None,
+        process_group: Any = None,
+    ) -> None:
+        options: dict[str, Any] = {
+            "lr": lr,
+            "momentum": momentum,
+            "damping": damping,
+            "adapt_damping": adapt_damping,
+            "damping_decrease": damping_decrease,
+            "damping_increase": damping_increase,
+            "min_damping": min_damping,
+            "max_damping": max_damping,
+            "curvature": curvature,
+            "lr_clipping": lr_clipping,
+            "lr_rescaling": lr_rescaling,
+            "weight_decay": weight_decay,
+            "resolution": resolution,
+            "on_nonfinite": on_nonfinite,
+        }
+        module, _ = unwrapped(model)
+        options = _checked(options, members_of(module))
+        resolved = resolve_loss(loss)
+        self._direction = resolve_direction(direction, module, resolved)
+        self._observer = observer_of(self._direction)
+        options.update(self._direction.defaults, choose_lr=lr is None, lr=1.0 if lr is None else lr)
+        super().__init__(
+            model,
+            resolved,
+            options,
+            params=params,
+            forward=forward,
+            microbatch=microbatch,
+            process_group=process_group,
+        )
+
+    @property
+    def damping(self) -> Tensor:
+        """The current damping λ, a 0-d tensor."""
+        return self._damping.clone()
+
+    @property
+    def capturable(self) -> bool:
+        """Whether all steps run the same kernels, so that one can be captured as a CUDA graph and replayed."""
+        return self.param_groups[0].get("inverse_period", 1) == 1 and not isinstance(self._direction, WrappedDirection)
+
+    def _bind(self, state: State) -> None:
+        self._direction.bind(self._flat, state)
+        self._momentum_vector: Tensor | None = None
+        # V, as vectors and as one tensor a parameter.
+        self._directions = [self._flat.zeros()]
+        self._views = [self._flat.views(self._directions[0])]
+        self._use_momentum(state.group["momentum"] != 0)
+        self._damping = state.number("damping", 0.0)
+        for group in self.param_groups:
+            group["damping"] = self._damping
+        self._operands = MemberTensors(self._damping)
+        self._rule_options: tuple[Any, ...] = ()
+        self._zero, self._true = torch.zeros_like(self._damping), torch.ones_like(self._damping, dtype=torch.bool)
+
+    def _take_step(self, inputs: Any, targets: Any) -> QLRInfo:
+        group, damping = self.param_groups[0], self._current_damping()
+        refusal = self._refusal() if group["on_nonfinite"] == "skip" else None
+        local = self._network.linearize(inputs, targets, group["curvature"], self._observer)
+        gradient = self._network.gradient.buffer
+        self._propose(local.loss, damping)
+        factor, momentum = self._scale_groups(), group["momentum"]
+        if (momentum != 0) != (len(self._directions) == 2):
+            self._use_momentum(momentum != 0)
+        lr = None if group["choose_lr"] else factor
+        if lr is not None and momentum is not None and not group["adapt_damping"]:
+            return self._fixed_step(local.loss, lr, momentum, refusal)
+
+        # The paper's five lines: the quadratic model, its minimum, the step, the reduction ratio, the damping.
+        model = QuadraticModel(gradient, self._directions, local.curvature(self._views), damping)
+        weights = self._limited(model.minimizer(lr, momentum), factor if lr is None else 1.0)
+        before = self._move(weights)
+        true_change, model_change = local.loss_after(weights) - local.loss, model.change(weights, self._damps_model)
+        rho = true_change / model_change
+        adapted = self._rule()(damping, rho, local.loss, true_change) if group["adapt_damping"] else damping.clone()
+
+        damping.copy_(adapted)
+        taken = self._finish(before, refusal, local.loss, true_change)
+        return QLRInfo(
+            local.loss,
+            -weights[0],
+            model.damped[0][0],
+            model.slopes[0],
+            adapted if refusal is None else damping.clone(),
+            rho,
+            model_change,
+            true_change,
+            weights[1] if len(weights) > 1 else self._zero,
+            taken,
+        )
+
+    def _fixed_step(self, loss: Tensor, lr: float, momentum: float, refusal: Refusal | None) -> QLRInfo:
+        """Take the step that the options prescribe, of which no model is made."""
+        slope = torch.linalg.vecdot(self._network.gradient.buffer, self._directions[0])
+        fixed = self._zero + momentum
+        weights = self._limited([self._zero - lr, fixed][: len(self._directions)], 1.0)
+        taken = self._finish(self._move(weights), refusal, loss, self._zero)
+        nan = torch.full_like(loss, math.nan)
+        return QLRInfo(loss, -weights[0], nan, slope, self._damping.clone(), nan, nan, nan, fixed, taken)
+
+    def _current_damping(self) -> Tensor:
+        """Return λ, which somebody may have set in the parameter groups."""
+        if self.param_groups[0]["damping"] is not self._damping:
+            self._damping.copy_(torch.as_tensor(self.param_groups[0]["damping"]))
+            for group in self.param_groups:
+                group["damping"] = self._damping
+        return self._damping
+
+    def _propose(self, loss: Tensor, damping: Tensor) -> None:
+        """Let the direction write v₁."""
+        gradient, direction = self._network.gradient, self._direction
+        if self.param_groups[0]["on_nonfinite"] == "skip" and isinstance(direction, WrappedDirection):
+            # State that is yet to be made cannot be taken back: this once, the step looks at the numbers.
+            if not direction.optimizer.state and not bool(loss.isfinite() & gradient.buffer.isfinite().all()):
+                self._directions[0].zero_()
+                return
+            direction.propose(gradient, damping, self._directions[0])
+            direction.live_tensors()
+            return
+        direction.propose(gradient, damping, self._directions[0])
+
+    def _use_momentum(self, wanted: bool) -> None:
+        """Have v₂, the previous update, among the directions or not."""
+        if wanted and self._momentum_vector is None:
+            self._momentum_vector = self._state.vector("update")
+        update = [self._momentum_vector] if wanted and self._momentum_vector is not None else []
+        self._directions = [self._directions[0], *update]
+        self._views = [self._views[0], *map(self._flat.views, update)]
+
+    def _scale_groups(self) -> float:
+        """Scale each group's part of v₁ by its learning rate, relative to the largest; return that."""
+        if len(self.param_groups) == 1:
+            return self.param_groups[0]["lr"]
+        rates = [group["lr"] for group in self.param_groups]
+        largest = max(rates)
+        if min(rates) != largest:
+            views = self._views[0]
+            for rate, indices in zip(rates, self._indices_by_group, strict=True):
+                torch._foreach_mul_([views[index] for index in indices], rate / largest)
+        return largest
+
+    def _limited(self, weights: list[Tensor], factor: float) -> list[Tensor]:
+        """Clip and rescale α, and multiply it by what a scheduler says."""
+        group, first = self.param_groups[0], weights[0]
+        if group["lr_clipping"] is not None:
+            limit: Any = self._operands(group["lr_clipping"])
+            first = first.clamp(-limit, limit)
+        if group["lr_rescaling"] != 1:
+            first = first * self._operands(group["lr_rescaling"])
+        if factor != 1:
+            first = first * factor
+        return [first, *weights[1:]]
+
+    def _move(self, weights: Sequence[Tensor]) -> Tensor | None:
+        """Set θ ← θ + V w, and v₂ to that update; return θ from before where weight decay needs it."""
+        theta = self._flat.buffer
+        before = theta.clone() if any(group["weight_decay"] for group in self.param_groups) else None
+        if self._flat.members:
+            weights = [weight.unsqueeze(-1) for weight in weights]
+        if len(weights) == 1:
+            theta.addcmul_(self._directions[0], weights[0])
+        else:
+            update = self._directions[1].mul_(weights[1]).addcmul_(self._directions[0], weights[0])
+            theta.add_(update)
+        return before
+
+    def _finish(self, before: Tensor | None, refusal: Refusal | None, loss: Tensor, true_change: Tensor) -> Tensor:
+        """Decay the parameters, now that ρ is measured; return whether the step stands, and take it back if not."""
+        if before is not None:
+            self._decay(before)
+        if refusal is None:
+            return self._true
+        taken = loss.isfinite() & true_change.isfinite() & self._flat.buffer.isfinite().all()
+        refusal.unless(taken)
+        return taken
+
+    def _rule(self) -> DampingRule:
+        """Return the damping rule, made anew where its options have changed."""
+        group = self.param_groups[0]
+        names = ("damping_decrease", "damping_increase", "min_damping", "max_damping")
+        options = (*[group[name] for name in names], group["resolution"])
+        if options != self._rule_options:
+            decrease, increase, lowest, highest, resolution = options
+            self._current_rule = DampingRule(
+                decrease, increase, lowest, highest, self._damping, self._nan_is_poor, resolution
+            )
+            self._rule_options = options
+        return self._current_rule
+
+    def _refusal(self) -> Refusal:
+        if self._flat.members:
+            raise ValueError("on_nonfinite='skip' is for one network: networks side by side fail each on their own")
+        own = self._direction.live_tensors() if isinstance(self._direction, WrappedDirection) else []
+        return Refusal([self._flat.buffer, *self._state.tensors, *own, *self._module.buffers()])
+
+    def _replace(self, replaced: Any) -> None:
+        super()._replace(replaced)
+        if isinstance(self._direction, WrappedDirection):
+            self._direction.replace(replaced)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what :meth:`load_state_dict` takes up again, a wrapped optimizer's state among it."""
+        state = super().state_dict()
+        if isinstance(self._direction, WrappedDirection):
+            state["direction"] = self._direction.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state that ``state_dict`` returned; the run then continues to the same numbers.
+
+        Raises:
+            ValueError: It is of another optimizer, or of other parameters.
+        """
+        if isinstance(self._direction, WrappedDirection):
+            if "direction" not in state_dict:
+                raise ValueError("the saved state has none of the direction's: it is of another optimizer")
+            self._direction.load_state_dict(state_dict["direction"])
+        super().load_state_dict(state_dict)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up pickled, copied or loaded state; None as a learning rate, as version 0.1 has it, is the model's."""
+        for group in state["param_groups"]:
+            if "choose_lr" not in group:
+                rate = group.get("lr")
+                group.update(choose_lr=rate is None, lr=1.0 if rate is None else rate)
+        super().__setstate__(state)
+
+
+def _checked(options: dict[str, Any], members: Sequence[int]) -> dict[str, Any]:
+    """Return the options, those that may differ between networks side by side in one form, all in their ranges."""
+    if isinstance(options["lr_clipping"], Sequence):
+        # The infinite limit is none.
+        limits = [math.inf if limit is None else limit for limit in options["lr_clipping"]]
+        options = {**options, "lr_clipping": limits}
+    options = options | {name: member_option(name, options[name], members) for name in _MEMBER_RANGES}
+    for name, (wanted, holds) in _MEMBER_RANGES.items():
+        if options[name] is not None:
+            require_each(holds, name, wanted, options[name])
+    for name in ("min_damping", "weight_decay"):
+        require(options[name] >= 0, name, "at least 0", options[name])
+    for name in ("lr", "momentum", "resolution"):
+        require(options[name] is None or options[name] >= 0, name, "at least 0, or None", options[name])
+    require(
+        options["max_damping"] >= options["min_damping"], "max_damping", "at least min_damping", options["max_damping"]
+    )
+    require(options["curvature"] in ("fisher", "hessian"), "curvature", "'fisher' or 'hessian'", options["curvature"])
+    policy = options["on_nonfinite"]
+    require(policy in ("propagate", "skip"), "on_nonfinite", "'propagate' or 'skip'", policy)
+    return options

@@ -1,0 +1,83 @@
+"""Which parameters a model has: what is replaced, frozen or added after an optimizer was made is noticed."""
+
+from operator import is_
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Structure:
+    """The modules, parameters and buffers of a model as they were; comparing takes a microsecond for a small one.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._dicts: list[dict[str, Any]] = [
+            members for module in model.modules() for members in (module._modules, module._parameters, module._buffers)
+        ]
+        self._filled = [members for members in self._dicts if members]
+        self._parameters = list(model.parameters())
+        self._members, self._size = self._found(), sum(map(len, self._dicts))
+        self._flags = [parameter.requires_grad for parameter in self._parameters]
+
+    def _found(self) -> list[Any]:
+        return [member for members in self._filled for member in members.values()]
+
+    def is_unchanged(self) -> bool:
+        """Tell whether every module still has the same children, parameters and buffers, frozen or not as before."""
+        return (
+            sum(map(len, self._dicts)) == self._size
+            and all(map(is_, self._found(), self._members))
+            and [parameter.requires_grad for parameter in self._parameters] == self._flags
+        )
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Refuse models whose passes would go wrong.
+
+    Raises:
+        ValueError: The model is compiled or sharded, or its gradients are sparse.
+    """
+    for name, module in model.named_modules():
+        where = f"the module {name!r}" if name else "the model"
+        if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
+            raise ValueError(
+                f"{where} is compiled, and compiled passes have no second derivatives: give the optimizer the module "
+                "that torch.compile was given"
+            )
+        if type(module).__name__ == "FullyShardedDataParallel":
+            raise ValueError(f"{where} is sharded (FSDP): use DistributedDataParallel instead")
+        if getattr(module, "sparse", False):
+            raise ValueError(f"{where} has sparse gradients: make it with sparse=False")
+
+
+def unwrapped(model: nn.Module) -> tuple[nn.Module, Any]:
+    """Return the module within a ``DistributedDataParallel``, whose hooks the passes go around, and its group."""
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        return model.module, model.process_group
+    if isinstance(model, nn.DataParallel):
+        raise ValueError("DataParallel copies the parameters: use DistributedDataParallel, or the module within")
+    return model, None
+
+
+def named_parameters_of(model: nn.Module, wanted: list[Tensor]) -> dict[str, nn.Parameter]:
+    """Return the model's parameters that are ``wanted``, by name, in the model's order.
+
+    Raises:
+        ValueError: A wanted one is not the model's.
+    """
+    ids = {id(parameter) for parameter in wanted}
+    named = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in ids}
+    if len(named) != len(ids):
+        shape = next(tuple(p.shape) for p in wanted if all(p is not known for known in named.values()))
+        raise ValueError(f"a parameter of shape {shape} is none of the model's")
+    return named
+
+
+def world_size() -> int:
+    """Return the number of processes of ``torch.distributed``; 1 where it is not in use."""
+    distributed = torch.distributed
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1

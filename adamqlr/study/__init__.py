@@ -1,0 +1,1 @@
+"""What a study is, without PyTorch: the optimizers that it compares."""

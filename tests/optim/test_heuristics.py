@@ -1,0 +1,100 @@
+"""The quadratic model and the Levenberg–Marquardt rule, against dense algebra."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from adamqlr.optim.heuristics import DampingRule, QuadraticModel
+
+SEEDS = st.integers(0, 2**31)
+RATIOS = st.one_of(st.floats(allow_nan=True, allow_infinity=True, width=64), st.sampled_from([0.25, 0.75]))
+
+
+def number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def drawn(seed: int, count: int) -> tuple[QuadraticModel, Tensor, Tensor, Tensor]:
+    """Return a model in ``count`` directions of six dimensions, and the dense V, g and C + λ I that it is made of."""
+    generator = torch.Generator().manual_seed(seed)
+    directions, gradient, root = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((count, 6), (6,), (6, 6))
+    )
+    curvature, damping = root @ root.T, 0.3
+    forms = directions @ curvature @ directions.T
+    model = QuadraticModel(gradient, list(directions), [list(row) for row in forms], number(damping))
+    return model, directions, gradient, curvature + damping * torch.eye(6, dtype=torch.float64)
+
+
+@given(SEEDS, st.sampled_from([1, 2]), st.booleans(), st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_the_model_is_at_its_minimum_over_what_is_free(seed: int, count: int, fix_lr: bool, fix_momentum: bool) -> None:
+    model, directions, gradient, matrix = drawn(seed, count)
+    weights = torch.stack(model.minimizer(0.3 if fix_lr else None, 0.7 if fix_momentum else None))
+    slope = directions @ (gradient + matrix @ (weights @ directions))
+    for index, fixed in enumerate([(-0.3 if fix_lr else None), (0.7 if fix_momentum else None)][:count]):
+        if fixed is None:
+            assert abs(float(slope[index])) < 1e-8 * (1 + float((directions @ gradient).abs().max()))
+        else:
+            assert float(weights[index]) == fixed
+
+
+@given(SEEDS, st.sampled_from([1, 2]))
+@settings(max_examples=40, deadline=None)
+def test_its_change_is_that_of_the_dense_quadratic(seed: int, count: int) -> None:
+    model, directions, gradient, matrix = drawn(seed, count)
+    weights = torch.linspace(-1, 0.5, count, dtype=torch.float64)
+    update = weights @ directions
+    damped = gradient @ update + 0.5 * update @ matrix @ update
+    torch.testing.assert_close(model.change(list(weights)), damped)
+    plain = damped - 0.5 * 0.3 * update @ update
+    torch.testing.assert_close(model.change(list(weights), damped=False), plain)
+
+
+def test_directions_that_have_vanished_get_no_weight() -> None:
+    gradient, zero = torch.tensor([2.0, 0.0]), torch.zeros(2)
+    one = QuadraticModel(gradient, [zero], [[torch.tensor(0.0)]], torch.tensor(0.1))
+    assert float(one.minimizer()[0]) == 0
+    forms = [[torch.tensor(3.9), torch.tensor(0.0)], [torch.tensor(0.0), torch.tensor(0.0)]]
+    two = QuadraticModel(gradient, [torch.tensor([1.0, 0.0]), zero], forms, torch.tensor(0.1))
+    torch.testing.assert_close(torch.stack(two.minimizer()), torch.tensor([-0.5, 0.0]))
+
+
+def rule(**options: Any) -> DampingRule:
+    given = {"decrease": 0.5, "increase": 2.0, "minimum": 1e-8, "maximum": math.inf, **options}
+    return DampingRule(**given, like=number(0.0))
+
+
+@given(damping=st.floats(1e-8, 1e6), rho=RATIOS)
+def test_damping_follows_the_ratio(damping: float, rho: float) -> None:
+    new = float(rule()(number(damping), number(rho), number(1.0), number(-0.1)))
+    if rho > 0.75:
+        assert new == max(0.5 * damping, 1e-8)
+    elif rho < 0.25:
+        assert new == 2 * damping
+    else:
+        assert new == damping
+
+
+def test_damping_is_bounded_above() -> None:
+    assert float(rule(maximum=3.0)(number(2.0), number(0.0), number(1.0), number(-0.1))) == 3.0
+
+
+def test_a_ratio_that_is_no_number_counts_as_poor_where_asked() -> None:
+    given = number(1.0), number(math.nan), number(1.0), number(math.nan)
+    assert float(rule()(*given)) == 1.0
+    assert float(rule(nan_is_poor=True)(*given)) == 2.0
+
+
+@pytest.mark.parametrize("change", [0.0, 1e-16, -1e-16])
+def test_a_change_below_the_losss_resolution_says_nothing(change: float) -> None:
+    given = number(1.0), number(0.0), number(1.0), number(change)
+    assert float(rule(resolution=4.0)(*given)) == 1.0
+    assert float(rule()(*given)) == 2.0
+    # Twenty units of the last place are a change.
+    assert float(rule(resolution=4.0)(number(1.0), number(0.0), number(1.0), number(5e-15))) == 2.0
