@@ -1,0 +1,117 @@
+"""Minibatches in pieces, or with parts in several processes: the steps of the whole on one."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adamqlr import KFAC, QLR, AdamQLR
+
+from . import union_cases
+from .union_cases import CASES, Case, batches, model_of, steps
+
+PROGRAM = Path(union_cases.__file__)
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of several processes found, in all cases."""
+    folder = tmp_path_factory.mktemp("processes")
+    commands = [
+        [sys.executable, str(PROGRAM), str(rank), str(request.param), str(folder)] for rank in range(request.param)
+    ]
+    running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    errors = [process.communicate(timeout=300)[1] for process in running]
+    assert not any(process.returncode for process in running), errors
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(request.param)]
+
+
+def assert_same_steps(found: dict[str, Any], wanted: dict[str, Any], rtol: float = 1e-9) -> None:
+    for one, other in zip(found["infos"], wanted["infos"], strict=True):
+        for name in other:
+            torch.testing.assert_close(one[name], other[name], rtol=rtol, atol=1e-12, equal_nan=True, msg=name)
+    torch.testing.assert_close(found["parameters"], wanted["parameters"], rtol=rtol, atol=1e-12)
+
+
+def whole(case: Case, count: int) -> dict[str, Any]:
+    """Return the steps of one process that has the whole minibatches, in one piece."""
+    options = {name: value for name, value in case.options.items() if name != "microbatch"}
+    optimizer = case.make(model_of(case), case.loss, **options)
+    parts = batches(case, count)
+    joined = [tuple(torch.cat(tensors) for tensors in zip(*each, strict=True)) for each in parts]
+    return steps(case, optimizer, joined)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.is_reproducible])
+def test_processes_take_the_step_of_the_union_batch(name: str, processes: list[dict[str, Any]]) -> None:
+    assert_same_steps(processes[0][name], whole(CASES[name], len(processes)))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_replicas_are_equal_to_the_bit(name: str, processes: list[dict[str, Any]]) -> None:
+    first, *others = [process[name] for process in processes]
+    for other in others:
+        torch.testing.assert_close(other["parameters"], first["parameters"], rtol=0, atol=0)
+        for one, info in zip(other["infos"], first["infos"], strict=True):
+            torch.testing.assert_close(one, info, rtol=0, atol=0, equal_nan=True)
+
+
+def test_processes_must_say_whether_they_train_together(processes: list[dict[str, Any]]) -> None:
+    for process in processes:
+        assert process["error"].startswith(f"torch.distributed runs {len(processes)} processes: give the optimizer the")
+        assert "process_group='local'" in process["error"]
+    first, second = (process["local"]["parameters"] for process in processes[:2])
+    assert not torch.equal(first[0], second[0])
+
+
+PIECES: dict[str, Case] = {name: case for name, case in CASES.items() if "microbatch" in case.options}
+
+
+@pytest.mark.parametrize("rows", [1, 5, 100])
+@pytest.mark.parametrize("name", PIECES)
+def test_pieces_take_the_step_of_the_whole(name: str, rows: int) -> None:
+    case = PIECES[name]
+    optimizer = case.make(model_of(case), case.loss, **{**case.options, "microbatch": rows})
+    assert_same_steps(steps(case, optimizer, [parts[0] for parts in batches(case, 1)]), whole(case, 1))
+
+
+def test_a_piece_of_which_no_target_counts_does_no_harm() -> None:
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(6, 5).double(), torch.tensor([0, 1, 2, -100, -100, -100])
+    found = []
+    for rows in (3, 6):
+        model = model_of(CASES["AdamQLR"])
+        found.append(AdamQLR(model, "cross_entropy", microbatch=rows).step(inputs, targets))
+    torch.testing.assert_close(tuple(found[0]), tuple(found[1]), rtol=1e-10, atol=1e-14)
+
+
+class Dropping(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 7), nn.Linear(7, 3)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        hidden = nn.functional.dropout(self.first(first + second), 0.5, self.training)
+        return self.second(hidden)
+
+
+@pytest.mark.parametrize("make", [AdamQLR, KFAC, lambda model, loss, **o: QLR(model, loss, "gradient", **o)])
+def test_every_piece_keeps_its_random_numbers_in_all_passes(make: Any) -> None:
+    """With a step of length 0, the loss before and after is the same but for other random numbers."""
+    torch.manual_seed(0)
+    model = Dropping().double()
+    optimizer = make(model, "cross_entropy", microbatch=2)
+    optimizer.param_groups[0]["lr"] = 0.0
+    pairs = {"first": torch.randn(7, 5).double(), "second": torch.randn(7, 5).double()}
+    info = optimizer.step(pairs, torch.randint(3, (7,)))
+    assert float(info.true_change) == 0
+    assert float(info.curvature) > 0
+
+
+def test_pieces_are_whole_numbers_of_rows() -> None:
+    with pytest.raises(ValueError, match="microbatch must be at least 1, or None, got 0"):
+        AdamQLR(nn.Linear(2, 1), "half_mse", microbatch=0)

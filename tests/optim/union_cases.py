@@ -1,0 +1,149 @@
+"""Optimizers on minibatches of which several processes have a part: the cases, and the program of one process."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from adamqlr import KFAC, QLR, AdamQLR
+
+STEPS = 6
+
+
+def perceptron() -> nn.Module:
+    return nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
+
+
+def convolutional() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.LayerNorm([3, 3, 3]), nn.Flatten(), nn.Linear(27, 3))
+
+
+def normalized() -> nn.Module:
+    return nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.Tanh(), nn.Linear(7, 3))
+
+
+def embedded() -> nn.Module:
+    return nn.Sequential(nn.Linear(5, 6), nn.PReLU(), nn.Linear(6, 3))
+
+
+def vectors(rows: int) -> Tensor:
+    return torch.randn(rows, 5, dtype=torch.float64)
+
+
+def images(rows: int) -> Tensor:
+    return torch.randn(rows, 1, 5, 5, dtype=torch.float64)
+
+
+def nadam(model: nn.Module, loss: Any, **options: Any) -> QLR:
+    module = model.module if isinstance(model, DistributedDataParallel) else model
+    return QLR(model, loss, torch.optim.NAdam(module.parameters()), **options)
+
+
+@dataclass
+class Case:
+    """An optimizer on a task.
+
+    Attributes:
+        make: Makes the optimizer.
+        build: Makes the network.
+        inputs: Draws inputs.
+        loss: The loss.
+        options: Options of the optimizer.
+        ignored: The share of targets that do not count.
+        unequal: Whether processes have parts of different sizes.
+        wrapped: Whether the model is wrapped, rather than the process group named.
+        is_reproducible: Whether one process with the whole minibatch takes the same steps.
+    """
+
+    make: Callable[..., Any]
+    build: Callable[[], nn.Module] = perceptron
+    inputs: Callable[[int], Tensor] = vectors
+    loss: Any = "cross_entropy"
+    options: dict[str, Any] = field(default_factory=dict)
+    ignored: float = 0.0
+    unequal: bool = True
+    wrapped: bool = True
+    is_reproducible: bool = True
+
+
+CASES = {
+    "AdamQLR": Case(AdamQLR),
+    "AdamQLR, convolutions": Case(AdamQLR, convolutional, images, options={"weight_decay": 1e-3}),
+    "AdamQLR, Hessian, group": Case(AdamQLR, options={"curvature": "hessian", "damping": 0.5}, wrapped=False),
+    "AdamQLR, targets that do not count": Case(AdamQLR, ignored=0.4),
+    "AdamQLR, pieces": Case(AdamQLR, ignored=0.4, options={"microbatch": 3}),
+    "AdamQLR, sum": Case(AdamQLR, loss=nn.CrossEntropyLoss(reduction="sum"), options={"microbatch": 4}),
+    "QLR over NAdam": Case(nadam, options={"momentum": None}),
+    "QLR over the gradient, pieces": Case(QLR, options={"direction": "gradient", "momentum": 0.5, "microbatch": 2}),
+    "K-FAC": Case(KFAC, options={"fisher": "exact"}),
+    "K-FAC, convolutions": Case(KFAC, convolutional, images, options={"fisher": "exact", "inverse_period": 2}),
+    "K-FAC, targets that do not count, pieces": Case(KFAC, ignored=0.4, options={"fisher": "exact", "microbatch": 3}),
+    # Statistics of each process's own rows, and its own samples.
+    "AdamQLR, batch normalization": Case(AdamQLR, normalized, is_reproducible=False),
+    "K-FAC, sampled, elsewhere": Case(KFAC, embedded, is_reproducible=False),
+}
+
+
+def batches(case: Case, processes: int) -> list[list[tuple[Tensor, Tensor]]]:
+    """Return, for every step, each process's part."""
+    torch.manual_seed(1)
+    found = []
+    for _ in range(STEPS):
+        parts = []
+        for rank in range(processes):
+            rows = 7 + 2 * rank if case.unequal else 8
+            targets = torch.randint(3, (rows,))
+            ignored = torch.rand(rows) < case.ignored
+            parts.append((case.inputs(rows), targets.masked_fill(ignored, -100)))
+        found.append(parts)
+    return found
+
+
+def steps(case: Case, optimizer: Any, parts: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    """Take a step on each; return what they found, and the parameters in the end."""
+    infos = [optimizer.step(*part)._asdict() for part in parts]
+    parameters = [p.detach().clone() for group in optimizer.param_groups for p in group["params"]]
+    return {"infos": infos, "parameters": parameters}
+
+
+def model_of(case: Case) -> nn.Module:
+    """Return the network, initialized alike everywhere."""
+    torch.manual_seed(0)
+    return case.build().double()
+
+
+def main(rank: int, processes: int, folder: Path) -> None:
+    """Be one of the processes; leave what it found in a file."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=processes)
+    found: dict[str, Any] = {}
+    for name, case in CASES.items():
+        model = model_of(case)
+        if case.wrapped:
+            optimizer = case.make(DistributedDataParallel(model), case.loss, **case.options)
+        else:
+            # Replicas that start apart are brought together.
+            model[0].bias.data += rank
+            optimizer = case.make(model, case.loss, process_group=dist.group.WORLD, **case.options)
+        torch.manual_seed(10 + rank)
+        drawn = batches(case, processes)
+        torch.manual_seed(10 + rank)
+        found[name] = steps(case, optimizer, [parts[rank] for parts in drawn])
+    try:
+        AdamQLR(model_of(CASES["AdamQLR"]), "cross_entropy").step(*drawn[0][rank])
+    except ValueError as error:
+        found["error"] = str(error)
+    alone = AdamQLR(model_of(CASES["AdamQLR"]), "cross_entropy", process_group="local")
+    found["local"] = steps(CASES["AdamQLR"], alone, [drawn[0][rank]])
+    torch.save(found, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
