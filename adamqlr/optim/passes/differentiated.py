@@ -192,9 +192,6 @@ class DifferentiatedNetwork:
         return value
 
     def _call(self, inputs: Any, cheaply: bool) -> Tensor:
-        device = self.flat.buffer.device.type
-        # Autocast looks into PyTorch's own operations only.
-        cheaply = cheaply and not torch.is_autocast_enabled(device)
         tangents = cheap_tangents(self.model) if cheaply else nullcontext()
         with plain_attention(self.model), reentrant_checkpointing_refused(), tangents:
             return self.forward(self.model, inputs)

@@ -210,7 +210,10 @@ class _CheapTangents(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        return _REPLACED.get(func, func)(*args, **(kwargs or {}))
+        # Autocast looks into PyTorch's own operations only.
+        if func in _REPLACED and not torch.is_autocast_enabled(args[0].device.type):
+            func = _REPLACED[func]
+        return func(*args, **(kwargs or {}))
 
 
 def cheap_tangents(model: nn.Module) -> AbstractContextManager[Any]:
