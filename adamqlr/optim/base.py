@@ -142,7 +142,8 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         for group in self.param_groups:
             group["params"] = [replaced.get(parameter, parameter) for parameter in group["params"]]
         for old, new in replaced.items():
-            self.state[new] = self.state.pop(old)
+            if old in self.state:
+                self.state[new] = self.state.pop(old)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Train further parameters of the model, with options of their own.
@@ -245,12 +246,33 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         Raises:
             ValueError: It is of another optimizer, or of other parameters.
         """
-        super().load_state_dict(state_dict)
+        super().load_state_dict(self._separated(state_dict))
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
         self._started = True
         self._lay_out(strict=True)
+
+    def _separated(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        """Return a state in today's form: one tensor a parameter for vectors, and numbers in the parameter group.
+
+        Version 0.1 saved some vectors whole, and PyTorch's optimizers save a count of steps for each parameter.
+        """
+        flat, (group, *others) = self._flat, state_dict["param_groups"]
+        states = dict(state_dict["state"])
+        if not others and len(group["params"]) == 1 < len(flat.parameters) and states:
+            (whole,) = states.values()
+            vectors = {name: flat.views(value) for name, value in whole.items() if value.shape == flat.buffer.shape}
+            numbers = {name: value for name, value in whole.items() if name not in vectors}
+            separate = range(len(flat.parameters))
+            states = {index: {**numbers, **{name: v[index] for name, v in vectors.items()}} for index in separate}
+            group = {**group, "params": list(separate)}
+        steps = {float(state["step"]) for state in states.values() if "step" in state}
+        if len(steps) > 1:
+            raise ValueError(f"the saved parameters have taken different numbers of steps: {sorted(steps)}")
+        if steps:
+            group = {**group, "step": steps.pop()}
+        return {"state": states, "param_groups": [group, *others]}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickling and copying keep: everything but the layout, which is made anew."""

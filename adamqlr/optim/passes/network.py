@@ -153,7 +153,9 @@ def count_rows(inputs: Any) -> int:
     if isinstance(inputs, Tensor) and inputs.dim() and len(inputs):
         return len(inputs)
     found = leaves(inputs)
-    if not found or found[0].dim() == 0 or len(found[0]) == 0:
+    if not found:
+        raise TypeError(f"inputs must be a tensor, or a tuple or dict of tensors, got {type(inputs).__name__}")
+    if found[0].dim() == 0 or len(found[0]) == 0:
         raise ValueError("the minibatch is empty")
     return len(found[0])
 
