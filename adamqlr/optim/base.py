@@ -194,7 +194,8 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         return self._checked_step(inputs, targets)
 
     def _checked_step(self, inputs: Any, targets: Any) -> Any:
-        count_rows(inputs)
+        if not isinstance(inputs, Tensor) or inputs.numel() == 0:
+            count_rows(inputs)
         if torch.is_inference_mode_enabled():
             raise RuntimeError("a step needs gradients, which torch.inference_mode forbids: take it outside")
         if self._process_group is None and not self._local and world_size() > 1:

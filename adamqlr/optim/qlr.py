@@ -245,7 +245,7 @@ class QLR(MinibatchOptimizer):
     def _current_damping(self) -> Tensor:
         """Return λ, which somebody may have set in the parameter groups."""
         if self.param_groups[0]["damping"] is not self._damping:
-            self._damping.copy_(torch.as_tensor(self.param_groups[0]["damping"]))
+            self._damping.copy_(torch.as_tensor(self.param_groups[0]["damping"], dtype=self._damping.dtype))
             for group in self.param_groups:
                 group["damping"] = self._damping
         return self._damping

@@ -1,5 +1,6 @@
 """Which parameters a model has: what is replaced, frozen or added after an optimizer was made is noticed."""
 
+from itertools import chain
 from operator import is_
 from typing import Any
 
@@ -18,19 +19,16 @@ class Structure:
         self._dicts: list[dict[str, Any]] = [
             members for module in model.modules() for members in (module._modules, module._parameters, module._buffers)
         ]
-        self._filled = [members for members in self._dicts if members]
+        self._views = [members.values() for members in self._dicts if members]
+        self._members, self._size = list(chain.from_iterable(self._views)), sum(map(len, self._dicts))
         self._parameters = list(model.parameters())
-        self._members, self._size = self._found(), sum(map(len, self._dicts))
         self._flags = [parameter.requires_grad for parameter in self._parameters]
-
-    def _found(self) -> list[Any]:
-        return [member for members in self._filled for member in members.values()]
 
     def is_unchanged(self) -> bool:
         """Tell whether every module still has the same children, parameters and buffers, frozen or not as before."""
         return (
             sum(map(len, self._dicts)) == self._size
-            and all(map(is_, self._found(), self._members))
+            and all(map(is_, chain.from_iterable(self._views), self._members))
             and [parameter.requires_grad for parameter in self._parameters] == self._flags
         )
 

@@ -77,10 +77,11 @@ def resolve_direction(direction: "str | torch.optim.Optimizer | Direction", mode
         raise ValueError(f"unknown direction {direction!r}: use 'gradient', 'adam', 'kronecker' or an optimizer")
     if isinstance(direction, torch.optim.Optimizer):
         return WrappedDirection(direction)
+    if isinstance(direction, type):
+        arguments = "model.parameters()" if issubclass(direction, torch.optim.Optimizer) else ""
+        raise TypeError(f"direction must be made, not a class: {direction.__name__}({arguments})")
     if isinstance(direction, Direction):
         return direction
-    if isinstance(direction, type):
-        raise TypeError(f"direction must be made, not a class: {direction.__name__}(model.parameters())")
     raise TypeError(
         f"direction must be a name, a torch.optim.Optimizer or have bind and propose, got {type(direction).__name__}"
     )

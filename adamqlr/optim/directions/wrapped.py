@@ -109,5 +109,11 @@ class WrappedDirection:
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load it."""
+        """Load it; numbers keep the precision that they had, where PyTorch would give them the parameters'."""
         self.optimizer.load_state_dict(state_dict)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for index, saved in state_dict["state"].items():
+            own = self.optimizer.state[parameters[index]]
+            for name, value in saved.items():
+                if isinstance(value, Tensor) and value.dim() == 0 and own[name].dtype != value.dtype:
+                    own[name] = own[name].to(value.dtype)

@@ -8,7 +8,7 @@ For networks this small the cost of a step is the number of its kernels and what
 - several networks side by side (:class:`PerceptronPack`) take the same kernels as one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -172,23 +172,22 @@ class PerceptronModel:
         self.outputs = current
         self.loss, self._cotangent, self._output_hessian = network.loss.differentiate(current, targets)
         gradients = network.gradient.views
-        for layer, delta in self._deltas(self._cotangent):
+        for layer, delta in enumerate(self._deltas(self._cotangent)):
             _matmul_into(gradients[2 * layer], delta, features[layer])
             torch.sum(delta, dim=-2, out=gradients[2 * layer + 1])
         network.gradient.publish()
 
-    def _deltas(self, cotangent: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield every layer's number and the δ of its outputs, from the last layer to the first."""
-        last = len(self.inputs) - 1
-        delta = cotangent
-        for layer in range(last, -1, -1):
-            if layer < last:
-                delta = self._through_relu(torch.matmul(delta, self._network.weights[layer + 1]), layer + 1)
-            yield layer, delta
+    def _deltas(self, cotangent: Tensor) -> list[Tensor]:
+        """Return δ of each layer's outputs for a δ of the network's."""
+        deltas, weights = [cotangent], self._network.weights
+        for layer in range(len(weights) - 1, 0, -1):
+            deltas.append(_threshold_backward(torch.matmul(deltas[-1], weights[layer]), self.inputs[layer], 0))
+        deltas.reverse()
+        return deltas
 
     def back_propagate(self, cotangent: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Return δ of each layer's outputs for a δ of the network's."""
-        return [delta for _, delta in self._deltas(cotangent)][::-1], ()
+        return self._deltas(cotangent), ()
 
     def curvature(self, directions: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
         """Return vᵢᵀ C vⱼ, for directions of one tensor a parameter each."""
