@@ -39,7 +39,7 @@ def results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config_file: Callab
 
 def test_the_readmes_python_runs(results: Path) -> None:
     blocks = python_blocks("README.md")
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
 
@@ -57,6 +57,8 @@ def test_the_tutorial_runs(results: Path) -> None:
 def test_every_file_that_is_linked_exists() -> None:
     for page in (
         ROOT / "README.md",
+        ROOT / "adamqlr" / "optim" / "README.md",
+        ROOT / "docs" / "recipes.md",
         ROOT / "docs" / "tutorial.md",
         ROOT / "results" / "README.md",
         ROOT / "profiles" / "README.md",
