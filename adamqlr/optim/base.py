@@ -155,7 +155,11 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
             raise ValueError("parameters cannot join after the first step: make the optimizer anew with params=…")
         super().add_param_group(param_group)
         if self._made:
-            self._lay_out()
+            try:
+                self._lay_out()
+            except ValueError:
+                del self.param_groups[-1]
+                raise
 
     # Steps.
 

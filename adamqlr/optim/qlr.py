@@ -361,6 +361,12 @@ class QLR(MinibatchOptimizer):
             self._direction.load_state_dict(state_dict["direction"])
         super().load_state_dict(state_dict)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickling and copying keep."""
+        bound = {"_directions", "_views", "_momentum_vector", "_damping", "_operands", "_current_rule"}
+        bound |= {"_zero", "_true"}
+        return {name: value for name, value in super().__getstate__().items() if name not in bound}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take up pickled, copied or loaded state; None as a learning rate, as version 0.1 has it, is the model's."""
         for group in state["param_groups"]:

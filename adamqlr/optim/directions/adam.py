@@ -33,6 +33,10 @@ class AdamDirection:
         self._moment, self._second_moment = state.vector("exp_avg"), state.vector("exp_avg_sq")
         self._step = state.counter("step")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copying keeps: the moments are the optimizer's."""
+        return {"defaults": self.defaults}
+
     def propose(self, gradient: FlatGradient, damping: Tensor, out: Tensor) -> None:
         """Update the moments and write d into ``out``."""
         out.zero_()

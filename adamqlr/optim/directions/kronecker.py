@@ -72,6 +72,10 @@ class KroneckerDirection:
         self._indices = [[indices[id(parameter)] for parameter in block.parameters] for block in every]
         self._every, self._flat = every, flat
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copying keeps: the averages are the optimizer's."""
+        return {"_model": self._model, "_output_fisher": self._output_fisher, "defaults": self.defaults}
+
     def begin(self, cases: int) -> None:
         """Move the averages on: raw ← decay · raw, weight ← decay · weight + 1."""
         self._cases = cases

@@ -62,6 +62,10 @@ class WrappedDirection:
         self._flat = flat
         self._before = flat.zeros()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copying keeps."""
+        return {"optimizer": self.optimizer}
+
     def propose(self, gradient: FlatGradient, damping: Tensor, out: Tensor) -> None:
         """Let the optimizer step, write where it came from less where it went, and go back."""
         theta = self._flat.buffer

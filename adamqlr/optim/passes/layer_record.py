@@ -27,11 +27,12 @@ class RecordedLayers:
         self.targets = targets
         # Where δ of the layer outputs appears in the backward pass; in-place operations on them do no harm.
         self.edges: list[GradientEdge] = []
+        self.is_complete = False
         self._parameters = list(parameters)
 
     def close(self, outputs: Tensor) -> None:
         """Take the network's outputs, with their graph."""
-        self._graph, self.outputs = outputs, outputs.detach()
+        self._graph, self.outputs, self.is_complete = outputs, outputs.detach(), True
 
     def back_propagate(self, cotangent: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Return δ of each layer's outputs, and the gradient of each parameter asked for, for a δ of the outputs."""
@@ -60,6 +61,9 @@ def recorded_layers(
     record = RecordedLayers(parameters, targets)
 
     def keep_layer(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        # Checkpointed blocks run again in the backward pass.
+        if record.is_complete:
+            return
         if module in calls:
             raise ValueError(f"K-FAC needs each layer called once in a forward pass: {module} was called again")
         calls[module] = (inputs[0].detach(), get_gradient_edge(output))
