@@ -68,6 +68,11 @@ def test_processes_must_say_whether_they_train_together(processes: list[dict[str
     assert not torch.equal(first[0], second[0])
 
 
+def test_sharded_parameters_are_refused(processes: list[dict[str, Any]]) -> None:
+    for process in processes:
+        assert "is sharded (FSDP or tensor parallel): use DistributedDataParallel instead" in process["sharded"]
+
+
 PIECES: dict[str, Case] = {name: case for name, case in CASES.items() if "microbatch" in case.options}
 
 

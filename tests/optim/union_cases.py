@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from adamqlr import KFAC, QLR, AdamQLR
@@ -141,6 +143,10 @@ def main(rank: int, processes: int, folder: Path) -> None:
         found["error"] = str(error)
     alone = AdamQLR(model_of(CASES["AdamQLR"]), "cross_entropy", process_group="local")
     found["local"] = steps(CASES["AdamQLR"], alone, [drawn[0][rank]])
+    try:
+        AdamQLR(fully_shard(model_of(CASES["AdamQLR"]), mesh=init_device_mesh("cpu", (processes,))), "cross_entropy")
+    except ValueError as error:
+        found["sharded"] = str(error)
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
