@@ -5,7 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from adamqlr.optim.base import AnyLoss, GradientInfo, MinibatchOptimizer
+from adamqlr.optim.base import AnyLoss, MinibatchOptimizer
+from adamqlr.optim.flat import LastNumber
+from adamqlr.optim.info import GradientInfo
 from adamqlr.optim.options import MemberTensors, differ, members_of, nonnegative
 from adamqlr.optim.state import State
 from adamqlr.optim.torch_private import fused_adam
@@ -43,7 +45,7 @@ class Adam(MinibatchOptimizer):
         self._moment, self._second_moment = state.vector("exp_avg"), state.vector("exp_avg_sq")
         self._step = state.counter("step")
         self._operands = MemberTensors(self._flat.buffer)
-        self._lr = self._flat.scalar(self.param_groups[0]["lr"])
+        self._rates = LastNumber(self._flat)
 
     def _take_step(self, inputs: Any, targets: Any) -> GradientInfo:
         group, theta = self.param_groups[0], self._flat.buffer
@@ -56,7 +58,7 @@ class Adam(MinibatchOptimizer):
             lr, betas, eps = group["lr"], group["betas"], group["eps"]
             moments = [self._moment], [self._second_moment]
             fused_adam([theta], [gradient], *moments, [self._step], lr=lr, betas=betas, eps=eps)
-        return GradientInfo(loss, self._lr)
+        return GradientInfo(loss, self._rates(group["lr"]))
 
     def _move_members(self, theta: Tensor, gradient: Tensor) -> None:
         """Move networks whose options differ, for which the fused kernel would take a call each."""

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from adamqlr.optim.base import AnyLoss, Params
 from adamqlr.optim.directions.adam import AdamDirection
+from adamqlr.optim.options import GivenOption
 from adamqlr.optim.passes.network import Curvature, Forward
-from adamqlr.optim.qlr import QLR, MemberOption
+from adamqlr.optim.qlr import QLR
 
 
 class AdamQLR(QLR):
@@ -41,15 +42,15 @@ class AdamQLR(QLR):
         eps: float = 1e-8,
         lr: float | None = None,
         momentum: float | None = 0.0,
-        damping: MemberOption = 1e-3,
-        damping_decrease: MemberOption = 0.5,
-        damping_increase: MemberOption = 2.0,
+        damping: GivenOption = 1e-3,
+        damping_decrease: GivenOption = 0.5,
+        damping_increase: GivenOption = 2.0,
         min_damping: float = 1e-8,
         max_damping: float = math.inf,
         adapt_damping: bool = True,
         curvature: Curvature = "fisher",
         lr_clipping: float | Sequence[float | None] | Tensor | None = None,
-        lr_rescaling: MemberOption = 1.0,
+        lr_rescaling: GivenOption = 1.0,
         weight_decay: float = 0.0,
         resolution: float | None = 4.0,
         on_nonfinite: Literal["propagate", "skip"] = "propagate",

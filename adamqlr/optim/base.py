@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,20 +21,6 @@ from adamqlr.optim.torch_private import step_is_watched
 
 Params = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 AnyLoss = str | nn.Module | Loss | Callable[[Tensor, Any], Tensor]
-# What may differ between parameter groups; "initial_lr" and its like are learning-rate schedulers'.
-_OF_A_GROUP = {"params", "param_names", "lr", "weight_decay"}
-
-
-class GradientInfo(NamedTuple):
-    """What one step found, as 0-d tensors on the parameters' device; of shape (members,) for networks side by side.
-
-    Attributes:
-        loss: L(θ; B) before the step.
-        lr: α, the learning rate taken.
-    """
-
-    loss: Tensor
-    lr: Tensor
 
 
 class MinibatchOptimizer(torch.optim.Optimizer, ABC):
@@ -52,6 +38,9 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         microbatch: Rows that go through the model at a time; None for all.
         process_group: Processes with other parts of every minibatch; ``"local"`` for none although there are several.
     """
+
+    # Options that parameter groups may differ in.
+    _of_a_group: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -224,7 +213,7 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         first, *others = self.param_groups
         for number, group in enumerate(others, start=1):
             for name in self.defaults:
-                if name in _OF_A_GROUP or group[name] is first[name]:
+                if name in self._of_a_group or group[name] is first[name]:
                     continue
                 if isinstance(group[name], Tensor) or group[name] != first[name]:
                     raise ValueError(

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adamqlr.optim.base import AnyLoss, GradientInfo, MinibatchOptimizer
+from adamqlr.optim.base import AnyLoss, MinibatchOptimizer
+from adamqlr.optim.info import GradientInfo
 from adamqlr.optim.options import MemberTensors, members_of, nonnegative
 from adamqlr.optim.state import State
 

@@ -76,6 +76,24 @@ class FlatParameters:
         return torch.as_tensor(value, dtype=self.buffer.dtype, device=self.buffer.device).expand(self.members).clone()
 
 
+class LastNumber:
+    """An option as a tensor, made anew only where it has changed: no CUDA graph can copy numbers from the host.
+
+    Args:
+        flat: The parameters, whose dtype and device it gets.
+    """
+
+    def __init__(self, flat: FlatParameters) -> None:
+        self._flat = flat
+        self._value: float | Sequence[float] | None = None
+
+    def __call__(self, value: float | Sequence[float]) -> Tensor:
+        """Return the number, of shape ``members``."""
+        if value != self._value:
+            self._value, self._tensor = value, self._flat.scalar(value)
+        return self._tensor
+
+
 class FlatGradient:
     """One buffer of the size of θ whose views are the parameters' ``grad``.
 

@@ -1,5 +1,6 @@
 """Options of optimizers: checks of what a user passes, and one value for each of several networks side by side."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,17 @@ from torch import Tensor
 
 # One value, or for networks side by side one for each.
 MemberOption = float | tuple[float, ...]
+# The same as users give it.
+GivenOption = float | Sequence[float] | Tensor
+
+# What may differ between networks side by side, and its range; ``lr_clipping`` may also be None.
+_MEMBER_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "damping": ("at least 0", lambda value: value >= 0),
+    "damping_decrease": ("in (0, 1]", lambda value: 0 < value <= 1),
+    "damping_increase": ("at least 1", lambda value: value >= 1),
+    "lr_clipping": ("positive or None", lambda value: value > 0),
+    "lr_rescaling": ("positive", lambda value: value > 0),
+}
 
 
 def require(condition: bool, name: str, wanted: str, value: Any) -> None:
@@ -91,3 +103,30 @@ def members_of(module: torch.nn.Module) -> torch.Size:
     """Return () for one network, and (members,) for a module that holds several side by side."""
     members = getattr(module, "members", None)
     return torch.Size([] if members is None else [int(members)])
+
+
+def checked_heuristics(options: dict[str, Any], members: Sequence[int]) -> dict[str, Any]:
+    """Return the options of the heuristics, those that may differ between networks side by side in one form.
+
+    Raises:
+        ValueError: One is out of its range.
+    """
+    if isinstance(options["lr_clipping"], Sequence):
+        # The infinite limit is none.
+        limits = [math.inf if limit is None else limit for limit in options["lr_clipping"]]
+        options = {**options, "lr_clipping": limits}
+    options = options | {name: member_option(name, options[name], members) for name in _MEMBER_RANGES}
+    for name, (wanted, holds) in _MEMBER_RANGES.items():
+        if options[name] is not None:
+            require_each(holds, name, wanted, options[name])
+    for name in ("min_damping", "weight_decay"):
+        require(options[name] >= 0, name, "at least 0", options[name])
+    for name in ("lr", "momentum", "resolution"):
+        require(options[name] is None or options[name] >= 0, name, "at least 0, or None", options[name])
+    require(
+        options["max_damping"] >= options["min_damping"], "max_damping", "at least min_damping", options["max_damping"]
+    )
+    require(options["curvature"] in ("fisher", "hessian"), "curvature", "'fisher' or 'hessian'", options["curvature"])
+    policy = options["on_nonfinite"]
+    require(policy in ("propagate", "skip"), "on_nonfinite", "'propagate' or 'skip'", policy)
+    return options

@@ -1,8 +1,8 @@
 """QLR: K-FAC's learning rate, momentum and damping, on any direction."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,53 +11,13 @@ from adamqlr.optim.base import AnyLoss, MinibatchOptimizer, Params
 from adamqlr.optim.directions import Direction, observer_of, resolve_direction
 from adamqlr.optim.directions.wrapped import WrappedDirection
 from adamqlr.optim.heuristics import DampingRule, QuadraticModel
-from adamqlr.optim.options import MemberTensors, member_option, members_of, require, require_each
+from adamqlr.optim.info import QLRInfo
+from adamqlr.optim.options import GivenOption, MemberTensors, checked_heuristics, members_of
 from adamqlr.optim.passes.losses import resolve_loss
 from adamqlr.optim.passes.network import Curvature, Forward
 from adamqlr.optim.refusal import Refusal
 from adamqlr.optim.state import State
 from adamqlr.optim.structure import unwrapped
-
-# What may differ between networks side by side, and its range; ``lr_clipping`` may also be None.
-_MEMBER_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "damping": ("at least 0", lambda value: value >= 0),
-    "damping_decrease": ("in (0, 1]", lambda value: 0 < value <= 1),
-    "damping_increase": ("at least 1", lambda value: value >= 1),
-    "lr_clipping": ("positive or None", lambda value: value > 0),
-    "lr_rescaling": ("positive", lambda value: value > 0),
-}
-MemberOption = float | Sequence[float] | Tensor
-
-
-class QLRInfo(NamedTuple):
-    """What one step found, as 0-d tensors on the parameters' device; of shape (members,) for networks side by side.
-
-    With learning rate, momentum and damping all fixed there is no quadratic model: ``curvature``, ``rho``,
-    ``model_change`` and ``true_change`` are NaN.
-
-    Attributes:
-        loss: L(θ; B) before the step.
-        lr: α = −w₁, the learning rate taken.
-        curvature: v₁ᵀ (C + λ I) v₁, with the damping from before the step.
-        grad_dot_direction: gᵀv₁.
-        damping: λ after the step.
-        rho: ρ = true_change / model_change; NaN where both vanish.
-        model_change: M(θ + V w) − M(θ), for K-FAC without damping.
-        true_change: L(θ + V w; B) − L(θ; B).
-        momentum: w₂; 0 for one direction.
-        taken: Whether the step was taken; False where ``on_nonfinite="skip"`` refused it.
-    """
-
-    loss: Tensor
-    lr: Tensor
-    curvature: Tensor
-    grad_dot_direction: Tensor
-    damping: Tensor
-    rho: Tensor
-    model_change: Tensor
-    true_change: Tensor
-    momentum: Tensor
-    taken: Tensor
 
 
 class QLR(MinibatchOptimizer):
@@ -112,6 +72,7 @@ class QLR(MinibatchOptimizer):
             what to do.
     """
 
+    _of_a_group = frozenset({"lr", "weight_decay"})
     # Where K-FAC's conventions differ.
     _damps_model = True
     _nan_is_poor = False
@@ -124,15 +85,15 @@ class QLR(MinibatchOptimizer):
         *,
         lr: float | None = None,
         momentum: float | None = 0.0,
-        damping: MemberOption = 1e-3,
+        damping: GivenOption = 1e-3,
         adapt_damping: bool = True,
-        damping_decrease: MemberOption = 0.5,
-        damping_increase: MemberOption = 2.0,
+        damping_decrease: GivenOption = 0.5,
+        damping_increase: GivenOption = 2.0,
         min_damping: float = 1e-8,
         max_damping: float = math.inf,
         curvature: Curvature = "fisher",
         lr_clipping: float | Sequence[float | None] | Tensor | None = None,
-        lr_rescaling: MemberOption = 1.0,
+        lr_rescaling: GivenOption = 1.0,
         weight_decay: float = 0.0,
         resolution: float | None = 4.0,
         on_nonfinite: Literal["propagate", "skip"] = "propagate",
@@ -158,7 +119,7 @@ class QLR(MinibatchOptimizer):
             "on_nonfinite": on_nonfinite,
         }
         module, _ = unwrapped(model)
-        options = _checked(options, members_of(module))
+        options = checked_heuristics(options, members_of(module))
         resolved = resolve_loss(loss)
         self._direction = resolve_direction(direction, module, resolved)
         self._observer = observer_of(self._direction)
@@ -253,9 +214,11 @@ class QLR(MinibatchOptimizer):
     def _propose(self, loss: Tensor, damping: Tensor) -> None:
         """Let the direction write v₁."""
         gradient, direction = self._network.gradient, self._direction
+        self._made_state = False
         if self.param_groups[0]["on_nonfinite"] == "skip" and isinstance(direction, WrappedDirection):
-            # State that is yet to be made cannot be taken back: this once, the step looks at the numbers.
-            if not direction.optimizer.state and not bool(loss.isfinite() & gradient.buffer.isfinite().all()):
+            # State that is yet to be made cannot be put back: this once, the step looks at the numbers.
+            self._made_state = not direction.optimizer.state
+            if self._made_state and not bool(loss.isfinite() & gradient.buffer.isfinite().all()):
                 self._directions[0].zero_()
                 return
             direction.propose(gradient, damping, self._directions[0])
@@ -316,6 +279,12 @@ class QLR(MinibatchOptimizer):
             return self._true
         taken = loss.isfinite() & true_change.isfinite() & self._flat.buffer.isfinite().all()
         refusal.unless(taken)
+        # What is on the host, or was made in this step, is taken back by looking.
+        if self._made_state and not bool(taken):
+            assert isinstance(self._direction, WrappedDirection)
+            self._direction.optimizer.state.clear()
+        if self.param_groups[0].get("inverse_period", 1) > 1 and not bool(taken):
+            self.param_groups[0]["step"] -= 1
         return taken
 
     def _rule(self) -> DampingRule:
@@ -335,7 +304,7 @@ class QLR(MinibatchOptimizer):
         if self._flat.members:
             raise ValueError("on_nonfinite='skip' is for one network: networks side by side fail each on their own")
         own = self._direction.live_tensors() if isinstance(self._direction, WrappedDirection) else []
-        return Refusal([self._flat.buffer, *self._state.tensors, *own, *self._module.buffers()])
+        return Refusal([self._flat.buffer, *self._state.tensors, *own], self._module)
 
     def _replace(self, replaced: Any) -> None:
         super()._replace(replaced)
@@ -374,26 +343,3 @@ class QLR(MinibatchOptimizer):
                 rate = group.get("lr")
                 group.update(choose_lr=rate is None, lr=1.0 if rate is None else rate)
         super().__setstate__(state)
-
-
-def _checked(options: dict[str, Any], members: Sequence[int]) -> dict[str, Any]:
-    """Return the options, those that may differ between networks side by side in one form, all in their ranges."""
-    if isinstance(options["lr_clipping"], Sequence):
-        # The infinite limit is none.
-        limits = [math.inf if limit is None else limit for limit in options["lr_clipping"]]
-        options = {**options, "lr_clipping": limits}
-    options = options | {name: member_option(name, options[name], members) for name in _MEMBER_RANGES}
-    for name, (wanted, holds) in _MEMBER_RANGES.items():
-        if options[name] is not None:
-            require_each(holds, name, wanted, options[name])
-    for name in ("min_damping", "weight_decay"):
-        require(options[name] >= 0, name, "at least 0", options[name])
-    for name in ("lr", "momentum", "resolution"):
-        require(options[name] is None or options[name] >= 0, name, "at least 0, or None", options[name])
-    require(
-        options["max_damping"] >= options["min_damping"], "max_damping", "at least min_damping", options["max_damping"]
-    )
-    require(options["curvature"] in ("fisher", "hessian"), "curvature", "'fisher' or 'hessian'", options["curvature"])
-    policy = options["on_nonfinite"]
-    require(policy in ("propagate", "skip"), "on_nonfinite", "'propagate' or 'skip'", policy)
-    return options

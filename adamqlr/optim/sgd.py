@@ -5,7 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from adamqlr.optim.base import AnyLoss, GradientInfo, MinibatchOptimizer
+from adamqlr.optim.base import AnyLoss, MinibatchOptimizer
+from adamqlr.optim.flat import LastNumber
+from adamqlr.optim.info import GradientInfo
 from adamqlr.optim.options import MemberTensors, differ, members_of, nonnegative
 from adamqlr.optim.state import State
 from adamqlr.optim.torch_private import fused_sgd
@@ -43,7 +45,7 @@ class SGD(MinibatchOptimizer):
         group = self.param_groups[0]
         self._buffer = state.vector("momentum_buffer") if group["momentum"] != 0 else None
         self._operands = MemberTensors(self._flat.buffer)
-        self._lr = self._flat.scalar(group["lr"])
+        self._rates = LastNumber(self._flat)
 
     def _take_step(self, inputs: Any, targets: Any) -> GradientInfo:
         group, theta = self.param_groups[0], self._flat.buffer
@@ -55,7 +57,7 @@ class SGD(MinibatchOptimizer):
         else:
             # A buffer of zeros takes the first gradient as PyTorch's takes it.
             fused_sgd(theta, gradient, self._buffer, lr=lr, momentum=momentum, weight_decay=decay)
-        return GradientInfo(loss, self._lr)
+        return GradientInfo(loss, self._rates(lr))
 
     def _move_members(self, theta: Tensor, direction: Tensor) -> None:
         """Move networks whose options differ, for which the fused kernel would take a call each."""

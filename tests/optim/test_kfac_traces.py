@@ -10,7 +10,7 @@ import xarray as xr
 from torch import nn
 
 from adamqlr import KFAC
-from adamqlr.optim.qlr import QLRInfo
+from adamqlr.optim.info import QLRInfo
 
 TRACES = Path(__file__).parents[1] / "fixtures" / "kfac_traces.nc"
 TOLERANCE = 1e-6
