@@ -105,3 +105,31 @@ def test_empty_minibatches_and_frozen_models_are_refused(factory: Any) -> None:
 def test_negative_hypergradient_rates_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 0"):
         BaydinSGD(nn.Linear(2, 1), "half_mse", lr=-0.1, hypergradient_lr=0.01)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(SGD, torch.optim.SGD), (Adam, torch.optim.Adam)])
+def test_a_scheduler_sets_the_rate(ours: Any, theirs: Any) -> None:
+    model = network()
+    reference = copy.deepcopy(model)
+    optimizer, expected = ours(model, "cross_entropy", lr=0.1), theirs(reference.parameters(), lr=0.1)
+    schedulers = [torch.optim.lr_scheduler.ExponentialLR(one, 0.7) for one in (optimizer, expected)]
+    for inputs, targets in minibatches()[:5]:
+        rate = schedulers[1].get_last_lr()[0]
+        assert float(optimizer.step(inputs, targets).lr) == pytest.approx(rate)
+        expected.zero_grad()
+        nn.functional.cross_entropy(reference(inputs), targets).backward()
+        expected.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    for moved, wanted in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(moved, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_groups_with_rates_of_their_own_are_refused_where_they_would_be_passed_over() -> None:
+    model = network()
+    optimizer = SGD(model, "cross_entropy", lr=0.1)
+    extra = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    model.register_parameter("extra", extra)
+    optimizer.add_param_group({"params": [extra], "lr": 0.5})
+    with pytest.raises(ValueError, match=r"lr is one for all parameters: param_groups\[1\] has 0.5, param_groups\[0\]"):
+        optimizer.step(*minibatches()[0])
