@@ -1,11 +1,13 @@
 """Which parameters a model has: what is replaced, frozen or added after an optimizer was made is noticed."""
 
 from itertools import chain
-from operator import is_
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+_hooks_of = attrgetter("_backward_hooks")
 
 
 class Structure:
@@ -23,6 +25,7 @@ class Structure:
         self._members, self._size = list(chain.from_iterable(self._views)), sum(map(len, self._dicts))
         self._parameters = list(model.parameters())
         self._flags = [parameter.requires_grad for parameter in self._parameters]
+        self._model = model
 
     def is_unchanged(self) -> bool:
         """Tell whether every module still has the same children, parameters and buffers, frozen or not as before."""
@@ -30,6 +33,8 @@ class Structure:
             sum(map(len, self._dicts)) == self._size
             and all(map(is_, chain.from_iterable(self._views), self._members))
             and [parameter.requires_grad for parameter in self._parameters] == self._flags
+            and not any(map(_hooks_of, self._parameters))
+            and self._model._compiled_call_impl is None
         )
 
 
@@ -50,6 +55,9 @@ def check_trainable(model: nn.Module) -> None:
             raise ValueError(f"{where} is sharded (FSDP): use DistributedDataParallel instead")
         if getattr(module, "sparse", False):
             raise ValueError(f"{where} has sparse gradients: make it with sparse=False")
+    for name, parameter in model.named_parameters():
+        if parameter._backward_hooks:
+            raise ValueError(f"{name} has a hook on its gradient, which the curvature knows nothing of: remove it")
 
 
 def unwrapped(model: nn.Module) -> tuple[nn.Module, Any]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from adamqlr import KFAC, QLR, AdamQLR
-from adamqlr.optim.qlr import QLRInfo
+from adamqlr.optim.info import QLRInfo
 
 Batch = tuple[Tensor, Tensor]
 Make = Callable[..., QLR]

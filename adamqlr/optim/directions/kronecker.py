@@ -135,7 +135,9 @@ class KroneckerDirection:
         if self._group["step"] % self._period == 0:
             for block in self._blocks:
                 block.invert(self._weight, damping)
-        self._group["step"] += 1
+        # A count on the host would outlive a step that is taken back.
+        if self._period > 1:
+            self._group["step"] += 1
         for every, indices in zip(self._every, self._indices, strict=True):
             gradients = [gradient.views[index] for index in indices]
             preconditioned = every.precondition(gradients, self._weight, damping)

@@ -68,20 +68,22 @@ class KroneckerBlock:
     ) -> None:
         self.module: nn.Module = module
         self.parameters = parameters
-        weight = module.weight
-        self._has_weight = any(parameter is weight for parameter in parameters)
-        self._has_bias = any(parameter is module.bias for parameter in parameters)
-        input_size = weight[0].numel() * self._has_weight + self._has_bias
+        # Looking at a parametrized weight would compute it, and some move buffers as they do.
+        weight = module._parameters.get("weight")
+        self._has_weight = weight is not None and any(parameter is weight for parameter in parameters)
+        self._has_bias = any(parameter is module._parameters.get("bias") for parameter in parameters)
+        input_size = self._has_bias + (weight[0].numel() if weight is not None and self._has_weight else 0)
+        output_size = module.out_features if isinstance(module, nn.Linear) else module.out_channels
         self._input_factor = self._square(state, "input_factor", input_size)
-        self._output_factor = self._square(state, "output_factor", len(weight))
+        self._output_factor = self._square(state, "output_factor", output_size)
         self.averages = [self._input_factor, self._output_factor]
         self._inverse: KroneckerInverse | None = None
         self._keeps = keep_inverse
         if keep_inverse:
             self._inverse = KroneckerInverse(
                 self._square(state, "input_cholesky", input_size),
-                self._square(state, "output_cholesky", len(weight)),
-                state.of_parameter(parameters[0], "scale", weight.new_zeros((), requires_grad=False)),
+                self._square(state, "output_cholesky", output_size),
+                state.of_parameter(parameters[0], "scale", parameters[0].new_zeros((), requires_grad=False)),
             )
 
     def _square(self, state: State, name: str, size: int) -> Tensor:

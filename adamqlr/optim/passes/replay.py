@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,13 @@ class Replay:
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
-        # Masks of attention are large, and no pass writes them.
-        self._buffers = [buffer for buffer in model.buffers() if buffer.dtype != torch.bool]
+        # Where they stand, as modules may put other tensors there. Masks of attention are large, and never written.
+        self._places: list[tuple[dict[str, Any], str]] = [
+            (module._buffers, name)
+            for module in model.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None and buffer.dtype != torch.bool
+        ]
         self._device = device
         self._draws = False
         self._start: Mark = [], []
@@ -39,7 +45,7 @@ class Replay:
         captured = self._device.type == "cuda" and torch.cuda.is_current_stream_capturing()
         if captured and self._draws:
             raise RuntimeError("random layers draw anew at each pass of a captured step: run it eagerly")
-        self._start = [] if captured else self._generators(), [buffer.clone() for buffer in self._buffers]
+        self._start = [] if captured else self._generators(), [buffer.clone() for buffer in self._buffers()]
         yield
         if not captured:
             self._draws = not all(map(torch.equal, self._start[0], self._generators()))
@@ -53,16 +59,22 @@ class Replay:
         """
         generators, buffers = start or self._start
         generator_ends = self._generators() if self._draws else []
-        ends = [buffer.clone() for buffer in self._buffers]
+        found = self._buffers()
+        ends = [buffer.clone() for buffer in found]
         self._restore(generators, buffers)
         try:
             yield
         finally:
+            for (place, name), buffer in zip(self._places, found, strict=True):
+                place[name] = buffer
             self._restore(generator_ends, ends)
 
     def mark(self) -> Mark:
         """Return where the last recorded pass started."""
         return self._start
+
+    def _buffers(self) -> list[Tensor]:
+        return [place[name] for place, name in self._places]
 
     def _generators(self) -> list[Tensor]:
         states = [torch.get_rng_state()]
@@ -74,9 +86,10 @@ class Replay:
             if len(generators) > 1:
                 torch.cuda.set_rng_state(generators[1], self._device)
         if buffers:
+            found = self._buffers()
             # Passes that are still to be differentiated may have kept a buffer, and need not mind: it comes back.
-            with unnoticed(self._buffers), torch.no_grad():
-                torch._foreach_copy_(self._buffers, buffers)
+            with unnoticed(found), torch.no_grad():
+                torch._foreach_copy_(found, buffers)
 
 
 @contextmanager
