@@ -117,6 +117,23 @@ def test_every_piece_keeps_its_random_numbers_in_all_passes(make: Any) -> None:
     assert float(info.curvature) > 0
 
 
+def test_pieces_of_targets_that_are_no_tensor_count_by_their_rows() -> None:
+    torch.manual_seed(0)
+    inputs, targets = (
+        torch.randn(7, 5).double(),
+        {"mean": torch.randn(7, 3).double(), "scale": torch.rand(7, 3).double()},
+    )
+    found = []
+    for rows in (3, 7):
+        optimizer = AdamQLR(model_of(CASES["AdamQLR"]), scaled_error, microbatch=rows)
+        found.append(optimizer.step(inputs, targets))
+    torch.testing.assert_close(tuple(found[0]), tuple(found[1]), rtol=1e-10, atol=1e-14)
+
+
+def scaled_error(outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
+    return ((outputs - targets["mean"]).square() * targets["scale"]).mean()
+
+
 def test_pieces_are_whole_numbers_of_rows() -> None:
     with pytest.raises(ValueError, match="microbatch must be at least 1, or None, got 0"):
         AdamQLR(nn.Linear(2, 1), "half_mse", microbatch=0)

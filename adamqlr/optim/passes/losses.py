@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adamqlr.optim.passes.network import count_rows
+
 Reduction = Literal["mean", "sum"]
 
 
@@ -214,7 +216,7 @@ class DifferentiatedLoss:
 
     def weight(self, targets: Any) -> float | None:
         """Return the number of rows; None for a sum."""
-        return None if getattr(self.function, "reduction", "mean") == "sum" else float(len(targets))
+        return None if getattr(self.function, "reduction", "mean") == "sum" else float(count_rows(targets))
 
 
 _ELEMENTWISE = (nn.BCEWithLogitsLoss, nn.BCELoss, nn.HuberLoss, nn.SmoothL1Loss, nn.MSELoss, nn.PoissonNLLLoss)
@@ -271,7 +273,7 @@ def check_same_shape(outputs: Tensor, targets: Tensor) -> None:
 def piece_weight(loss: Loss, targets: Any) -> Tensor | float | None:
     """Return the number by which a piece of a minibatch counts; None where the losses of pieces add up."""
     weight = getattr(loss, "weight", None)
-    return weight(targets) if callable(weight) else float(len(targets))
+    return weight(targets) if callable(weight) else float(count_rows(targets))
 
 
 def _one_for_each(weight: Tensor | None, outputs: Tensor) -> Tensor:

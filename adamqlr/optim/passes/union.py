@@ -38,13 +38,20 @@ class Processes:
             return
         together = torch.cat([tensor.reshape(-1) for tensor in tensors])
         dist.all_reduce(together, group=self._group)
-        for tensor, part in zip(tensors, together.split([tensor.numel() for tensor in tensors]), strict=True):
-            tensor.copy_(part.view(tensor.shape))
+        _copy_parts(together, tensors)
 
     def align(self, tensors: Sequence[Tensor]) -> None:
-        """Replace the tensors by those of the group's first process."""
-        for tensor in tensors:
-            dist.broadcast(tensor, group=self._group, group_src=0)
+        """Replace the tensors by those of the group's first process, in a message for each dtype."""
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            alike = [tensor for tensor in tensors if tensor.dtype == dtype]
+            together = torch.cat([tensor.reshape(-1) for tensor in alike])
+            dist.broadcast(together, group=self._group, group_src=0)
+            _copy_parts(together, alike)
+
+
+def _copy_parts(together: Tensor, tensors: Sequence[Tensor]) -> None:
+    for tensor, part in zip(tensors, together.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view(tensor.shape))
 
 
 class _Piece:
