@@ -222,7 +222,7 @@ class QLR(MinibatchOptimizer):
                 self._directions[0].zero_()
                 return
             direction.propose(gradient, damping, self._directions[0])
-            direction.live_tensors()
+            direction.check_reversible()
             return
         direction.propose(gradient, damping, self._directions[0])
 

@@ -264,6 +264,9 @@ def test_losses_without_curvature_or_of_many_numbers_are_refused() -> None:
         return (outputs * targets).mean()
 
     assert message(nn.L1Loss()) == "L1Loss has no curvature to choose a step by: use a smooth loss, such as HuberLoss"
+    assert message(nn.KLDivLoss(reduction="batchmean")) == (
+        "KLDivLoss is linear in the outputs: use CrossEntropyLoss, whose targets may be probabilities"
+    )
     assert message(distance) == (
         "the loss distance is linear in the outputs: there is no curvature to choose a step by"
     )
@@ -504,6 +507,43 @@ def test_state_that_cannot_be_taken_back_is_refused() -> None:
         optimizer.step(torch.randn(8, 3), torch.randint(3, (8,)))
 
 
+def test_counts_in_groups_that_cannot_be_taken_back_are_refused() -> None:
+    class CountsInGroups(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            super().step()
+            self.param_groups[0]["steps"] = self.param_groups[0].get("steps", 0) + 1
+
+    model = plain()
+    optimizer = QLR(model, "cross_entropy", CountsInGroups(model.parameters(), lr=0.1), on_nonfinite="skip")
+    message = (
+        "on_nonfinite='skip' cannot take back what CountsInGroups counts in its param_groups: "
+        "use on_nonfinite='propagate'"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        optimizer.step(torch.randn(8, 3), torch.randint(3, (8,)))
+    # A rate that a scheduler of its own changes between steps is no such count.
+    inner = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = QLR(model, "cross_entropy", inner, on_nonfinite="skip")
+    for _ in range(3):
+        assert bool(optimizer.step(torch.randn(8, 3), torch.randint(3, (8,))).taken)
+        inner.param_groups[0]["lr"] *= 0.5
+
+
+@pytest.mark.parametrize("build", [plain, lambda: nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 3))])
+def test_a_step_that_raises_leaves_nothing_behind(make: Callable[..., QLR], build: Callable[[], nn.Sequential]) -> None:
+    model = build()
+    optimizer = make(model, "cross_entropy")
+    other, another = copy.deepcopy((model, optimizer))
+    for step in range(4):
+        inputs, targets = torch.randn(16, 3), torch.randint(3, (16,))
+        with pytest.raises((ValueError, RuntimeError), match="size"):
+            optimizer.step(inputs, targets[:5])
+        for one in (optimizer, another):
+            torch.manual_seed(step)
+            one.step(inputs, targets)
+    assert_equal(everything(model, optimizer), everything(other, another))
+
+
 # What cannot be done.
 
 
@@ -684,6 +724,24 @@ def test_two_optimizers_of_the_same_parameters_take_turns(make: Callable[..., QL
         loss, moved_to = (functional.cross_entropy(network(batch[0]), batch[1]).item() for network in (before, model))
         assert float(info.loss) == pytest.approx(float(loss), rel=1e-5)
         assert float(info.true_change) == pytest.approx(float(moved_to - loss), rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        "register_forward_hook",
+        "register_forward_pre_hook",
+        "register_full_backward_hook",
+        "register_full_backward_pre_hook",
+    ],
+)
+def test_hooks_of_a_perceptrons_layers_are_called(make: Callable[..., QLR], register: str) -> None:
+    model = plain()
+    optimizer = make(model, "cross_entropy")
+    calls = []
+    getattr(model[2], register)(lambda *_: calls.append(1))
+    optimizer.step(torch.randn(8, 3), torch.randint(3, (8,)))
+    assert calls
 
 
 def test_a_models_file_is_no_larger_than_its_parameters(make: Callable[..., QLR], tmp_path: Any) -> None:

@@ -70,6 +70,7 @@ class WrappedDirection:
         """Let the optimizer step, write where it came from less where it went, and go back."""
         theta = self._flat.buffer
         self._before.copy_(theta)
+        self._numbers_before = self._numbers()
         kept = gradient.buffer.clone()
         gradient.publish()
         # The tangent pass still needs the parameters as they are.
@@ -81,6 +82,23 @@ class WrappedDirection:
             theta.copy_(self._before)
         # Some optimizers add their weight decay to the gradient in place.
         gradient.buffer.copy_(kept)
+
+    def _numbers(self) -> list[dict[str, Any]]:
+        groups = self.optimizer.param_groups
+        return [{name: value for name, value in g.items() if isinstance(value, (int, float))} for g in groups]
+
+    def check_reversible(self) -> None:
+        """Check that the last step changed nothing but tensors.
+
+        Raises:
+            ValueError: It changed numbers of Python's, which cannot be taken back without waiting for the device.
+        """
+        self.live_tensors()
+        if self._numbers() != self._numbers_before:
+            raise ValueError(
+                f"on_nonfinite='skip' cannot take back what {type(self.optimizer).__name__} counts in its "
+                "param_groups: use on_nonfinite='propagate'"
+            )
 
     def live_tensors(self) -> list[Tensor]:
         """Return the tensors of the optimizer's own state.

@@ -157,13 +157,13 @@ class DifferentiatedNetwork:
         self, inputs: Any, targets: Any, curvature: Curvature, observer: Observer | None = None
     ) -> LocalModel:
         """Set g and return a model of the loss."""
-        if observer is not None:
-            observer.begin(count_rows(inputs))
         with self.replay.recorded():
             local, record = self.pass_forward(inputs, targets, curvature, observer)
         self.gradient.assign(local.gradients)
+        # Not before: passes that raise, for memory say, must leave nothing behind.
         if observer is not None:
             assert record is not None
+            observer.begin(count_rows(inputs))
             observer.observe(record)
             observer.end(None)
         return _DifferentiatedModel(self, local, inputs, targets)

@@ -247,6 +247,8 @@ def resolve_loss(loss: "str | nn.Module | Loss | Callable[[Tensor, Any], Tensor]
 
 def _of_module(loss: nn.Module) -> Loss:
     name = type(loss).__name__
+    if isinstance(loss, nn.KLDivLoss):
+        raise ValueError(f"{name} is linear in the outputs: use CrossEntropyLoss, whose targets may be probabilities")
     reduction: Any = getattr(loss, "reduction", "mean")
     if reduction not in ("mean", "sum"):
         raise ValueError(f"{name} must reduce to one number: use reduction='mean' or 'sum', not {reduction!r}")

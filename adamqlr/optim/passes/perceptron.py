@@ -98,7 +98,8 @@ class PerceptronNetwork:
     ) -> None:
         self.flat, self.loss, self.gradient = flat, loss, otherwise.gradient
         self._otherwise = otherwise
-        self._hooks = [h for m in modules for h in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks)]
+        kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        self._hooks = [getattr(module, kind) for module in modules for kind in kinds]
         self._attributes = [module.__dict__ for module in modules]
         parameters = flat.views(flat.buffer)
         self.weights, self.biases = parameters[0::2], parameters[1::2]
