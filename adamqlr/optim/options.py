@@ -101,8 +101,10 @@ def differ(*values: Any) -> bool:
 
 def members_of(module: torch.nn.Module) -> torch.Size:
     """Return () for one network, and (members,) for a module that holds several side by side."""
-    members = getattr(module, "members", None)
-    return torch.Size([] if members is None else [int(members)])
+    from adamqlr.optim.passes.perceptron import PerceptronPack
+
+    # Other modules may call anything their members.
+    return torch.Size([module.members] if isinstance(module, PerceptronPack) else [])
 
 
 def checked_heuristics(options: dict[str, Any], members: Sequence[int]) -> dict[str, Any]:

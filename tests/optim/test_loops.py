@@ -744,6 +744,53 @@ def test_hooks_of_a_perceptrons_layers_are_called(make: Callable[..., QLR], regi
     assert calls
 
 
+class Ensemble(nn.Module):
+    """Calls its parts what networks side by side call their number."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        setattr(self, name, nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)]))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return sum(part(inputs).tanh() for part in getattr(self, self.name))
+
+
+def test_models_may_have_members_of_their_own(make: Callable[..., QLR]) -> None:
+    inputs, targets = torch.randn(8, 3), torch.randint(3, (8,))
+    ends = []
+    for name in ("members", "parts"):
+        torch.manual_seed(1)
+        model = Ensemble(name)
+        info = make(model, "cross_entropy").step(inputs, targets)
+        assert info.loss.dim() == 0
+        ends.append([parameter.detach() for parameter in model.parameters()])
+    torch.testing.assert_close(*ends, rtol=0, atol=0)
+
+
+def test_kfac_names_a_layer_that_runs_without_gradients() -> None:
+    class Partial(nn.Sequential):
+        def forward(self, input: Tensor) -> Tensor:
+            with torch.no_grad():
+                features = self[0](input)
+            return self[1](features)
+
+    model = Partial(nn.Linear(3, 4), nn.Linear(4, 3))
+    batch = torch.randn(8, 3), torch.randint(3, (8,))
+    kept = model[0].weight.clone()
+    message = (
+        "K-FAC needs gradients of each layer that it trains: freeze Linear(in_features=3, out_features=4, bias=True), "
+        "which has none"
+    )
+    assert message_of(ValueError, lambda: KFAC(model, "cross_entropy").step(*batch)) == message
+    model[0].requires_grad_(False)
+    KFAC(model, "cross_entropy").step(*batch)
+    # Others leave it alone.
+    model[0].requires_grad_(True)
+    AdamQLR(model, "cross_entropy").step(*batch)
+    assert torch.equal(model[0].weight, kept)
+
+
 def test_a_models_file_is_no_larger_than_its_parameters(make: Callable[..., QLR], tmp_path: Any) -> None:
     model = nn.Sequential(nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 3))
     optimizer = make(model, "cross_entropy")

@@ -55,7 +55,7 @@ def recorded_layers(
     """Record the forward pass within the context, with an entry for each of ``layers``.
 
     Raises:
-        ValueError: A layer was called more than once, or never.
+        ValueError: A layer was called more than once, or never, or without gradients.
     """
     calls: dict[nn.Module, tuple[Tensor, GradientEdge]] = {}
     record = RecordedLayers(parameters, targets)
@@ -66,6 +66,8 @@ def recorded_layers(
             return
         if module in calls:
             raise ValueError(f"K-FAC needs each layer called once in a forward pass: {module} was called again")
+        if not output.requires_grad:
+            raise ValueError(f"K-FAC needs gradients of each layer that it trains: freeze {module}, which has none")
         calls[module] = (inputs[0].detach(), get_gradient_edge(output))
 
     handles = [layer.register_forward_hook(keep_layer) for layer in layers]
