@@ -60,21 +60,23 @@ class RowCrossEntropy:
         loss, count = self._likelihood(logarithms, targets)
         rows, flat = logarithms.flatten(0, -2), self._flat(logarithms, targets)
         if count.dim():
-            weights = (1 / count).unsqueeze(-1).expand(logarithms.shape[:-1]).flatten()
-            backward = _aten.nll_loss_backward(weights, rows, flat, None, _UNREDUCED, self._ignore_index, count.sum())
+            each = (1 / count).unsqueeze(-1).expand(logarithms.shape[:-1]).flatten()
+            inner = _aten.nll_loss_backward(each, rows, flat, None, _UNREDUCED, self._ignore_index, count.sum())
         else:
             one = _number(1.0, loss.dtype, loss.device)
-            backward = _aten.nll_loss_backward(one, rows, flat, None, _MEAN, self._ignore_index, count)
-        gradient = _aten._log_softmax_backward_data(backward, rows, 1, rows.dtype)
-        counted = (targets != self._ignore_index).unsqueeze(-1)
+            inner = _aten.nll_loss_backward(one, rows, flat, None, _MEAN, self._ignore_index, count)
+        # −1 / count in the column of a target that counts; the row's sum is minus its weight.
+        inner = inner.view(logarithms.shape)
+        weight, probabilities = inner.sum(dim=-1, keepdim=True), logarithms.exp()
+        gradient = torch.addcmul(inner, probabilities, weight, value=-1.0)
 
         def hessian(vectors: Sequence[Tensor]) -> list[list[Tensor]]:
             # The covariance of vᵢ and vⱼ under p, averaged over rows that count.
-            probabilities = logarithms.exp_().mul_(counted)
             centered = [vector - (probabilities * vector).sum(dim=-1, keepdim=True) for vector in vectors]
-            return [[inner_product(probabilities * one, other) / count for other in centered] for one in centered]
+            weighted = probabilities * weight
+            return [[inner_product(weighted * one, other).neg_() for other in centered] for one in centered]
 
-        return loss, gradient.view(logarithms.shape), hessian
+        return loss, gradient, hessian
 
     def _likelihood(self, logarithms: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean cross-entropy, and the number of targets that count, each of shape (…)."""
