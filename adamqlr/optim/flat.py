@@ -1,11 +1,13 @@
 """The parameters that are trained as one flat vector θ."""
 
 from collections.abc import Sequence
+from operator import methodcaller
 
 import torch
 from torch import Tensor, nn
 
 Named = Sequence[tuple[str, nn.Parameter]]
+_address_of = methodcaller("data_ptr")
 
 
 class FlatParameters:
@@ -48,11 +50,11 @@ class FlatParameters:
         for parameter, view in zip(self.parameters, self.views(self.buffer), strict=True):
             view.copy_(parameter.detach())
             parameter.data = view
-        self._addresses = [parameter.data_ptr() for parameter in self.parameters]
+        self._addresses = list(map(_address_of, self.parameters))
 
     def is_bound(self) -> bool:
         """Tell whether the parameters still are views of the buffer, and none has been given other storage."""
-        return [parameter.data_ptr() for parameter in self.parameters] == self._addresses
+        return list(map(_address_of, self.parameters)) == self._addresses
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """Return views of ``flat``, of shape (*members, n), shaped as the parameters."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_hooks_of = attrgetter("_backward_hooks")
+_hooks_of, _is_trainable = attrgetter("_backward_hooks"), attrgetter("requires_grad")
 
 
 class Structure:
@@ -24,7 +24,7 @@ class Structure:
         self._views = [members.values() for members in self._dicts if members]
         self._members, self._size = list(chain.from_iterable(self._views)), sum(map(len, self._dicts))
         self._parameters = list(model.parameters())
-        self._flags = [parameter.requires_grad for parameter in self._parameters]
+        self._flags = list(map(_is_trainable, self._parameters))
         self._model = model
 
     def is_unchanged(self) -> bool:
@@ -32,7 +32,7 @@ class Structure:
         return (
             sum(map(len, self._dicts)) == self._size
             and all(map(is_, chain.from_iterable(self._views), self._members))
-            and [parameter.requires_grad for parameter in self._parameters] == self._flags
+            and list(map(_is_trainable, self._parameters)) == self._flags
             and not any(map(_hooks_of, self._parameters))
             and self._model._compiled_call_impl is None
         )

@@ -103,6 +103,7 @@ class PerceptronNetwork:
         self._attributes = [module.__dict__ for module in modules]
         parameters = flat.views(flat.buffer)
         self.weights, self.biases = parameters[0::2], parameters[1::2]
+        self.transposed = [weight.mT for weight in self.weights]
         self.affine: Callable[[Tensor, Tensor, Tensor], Tensor] = affine if flat.members else linear
 
     def differentiate(self, inputs: Any, targets: Any) -> Tensor:
@@ -212,7 +213,9 @@ class PerceptronModel:
         for layer, features in enumerate(self.inputs):
             tangent = self._network.affine(features, direction[2 * layer], direction[2 * layer + 1])
             if layer:
-                tangent = _add_product(tangent, self._through_relu(tangents[-1], layer), self._network.weights[layer])
+                tangent = _add_product(
+                    tangent, self._through_relu(tangents[-1], layer), self._network.transposed[layer]
+                )
             tangents.append(tangent)
         return tangents
 
@@ -226,9 +229,9 @@ class PerceptronModel:
             if first is other:
                 mixed.mul_(2.0)
             else:
-                mixed = _add_product(mixed, self._through_relu(others[layer - 1], layer), first[2 * layer])
+                mixed = _add_product(mixed, self._through_relu(others[layer - 1], layer), first[2 * layer].mT)
             if second is not None:
-                mixed = _add_product(mixed, self._through_relu(second, layer), self._network.weights[layer])
+                mixed = _add_product(mixed, self._through_relu(second, layer), self._network.transposed[layer])
             second = mixed
         assert second is not None
         return second
@@ -246,9 +249,9 @@ class PerceptronModel:
         return network.loss.value(current, self.targets)
 
 
-def _add_product(total: Tensor, features: Tensor, weight: Tensor) -> Tensor:
+def _add_product(total: Tensor, features: Tensor, transposed: Tensor) -> Tensor:
     """Add features · weightᵀ to ``total``, in place."""
-    return total.addmm_(features, weight.mT) if total.dim() == 2 else total.baddbmm_(features, weight.mT)
+    return total.addmm_(features, transposed) if total.dim() == 2 else total.baddbmm_(features, transposed)
 
 
 def _matmul_into(gradient: Tensor, delta: Tensor, features: Tensor) -> None:
