@@ -382,6 +382,26 @@ def test_what_a_wrapped_optimizer_does_to_gradients_stays_its_own(network: str) 
         torch.testing.assert_close(parameter.grad, expected.grad)
 
 
+class Rebinding(torch.optim.Optimizer):
+    """Gives parameters new storage instead of writing into theirs."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {"lr": 0.1})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for parameter in self.param_groups[0]["params"]:
+            assert parameter.grad is not None
+            parameter.data = parameter.data - 0.1 * parameter.grad
+
+
+@pytest.mark.parametrize("network", ["mlp", "perceptron"])
+def test_a_wrapped_optimizer_may_give_parameters_new_storage(network: str) -> None:
+    model = NETWORKS[network](4).double()
+    dense = DenseQLR(model, "cross_entropy", "fisher", lambda theta, gradient: 0.1 * gradient, momentum=None)
+    optimizer = QLR(model, "cross_entropy", Rebinding(model.parameters()), momentum=None)
+    assert_follows(optimizer, dense, "cross_entropy", 4)
+
+
 class Reluctant(torch.optim.SGD):
     """Only makes its state in the first step."""
 
