@@ -58,6 +58,12 @@ def quartic(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs - targets).pow(4).sum(dim=1).mean()
 
 
+def robust(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Not convex in the outputs."""
+    squares = (outputs - targets).square().sum(dim=1)
+    return (squares / (1 + squares)).mean()
+
+
 def classes() -> Tensor:
     return torch.randint(CLASSES, (ROWS,))
 
@@ -113,6 +119,7 @@ LOSSES: dict[str, Case] = {
     "subclass of cross-entropy": same(Smoothed(), classes),
     "function": (functional.cross_entropy, functional.cross_entropy, some_ignored),
     "function of one's own": (quartic, quartic, numbers),
+    "function that is not convex": (robust, robust, numbers),
     "module of one's own": same(LogCosh(), numbers),
 }
 
