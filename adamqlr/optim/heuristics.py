@@ -133,6 +133,11 @@ class DampingRule:
         self._limited = math.isfinite(maximum)
         self._nan_is_poor = nan_is_poor
         self._fraction = None if resolution is None else 0.5 / resolution
+        # On a CPU the numbers are at hand, and reading them takes less than the kernels of the rule.
+        self._host = [float(t) for t in self._tensors()] if like.device.type == "cpu" and like.dim() == 0 else None
+
+    def _tensors(self) -> list[Tensor]:
+        return [self._decrease, self._increase, self._minimum, self._maximum]
 
     def __call__(self, damping: Tensor, rho: Tensor, loss: Tensor, true_change: Tensor) -> Tensor:
         """Return the new λ.
@@ -143,11 +148,26 @@ class DampingRule:
             loss: L(θ), which says what can be resolved.
             true_change: ΔL.
         """
+        if self._host is not None:
+            return damping.clone().fill_(self._on_host(damping.item(), rho.item(), loss, true_change))
         poor = ~(rho >= self._poor) if self._nan_is_poor else rho < self._poor
         factor = torch.where(rho > self._good, self._decrease, torch.where(poor, self._increase, self._unchanged))
         if self._fraction is not None:
-            # What is lost when it is added to L is less than half a unit of L's last place.
-            lost = torch.add(loss, true_change, alpha=self._fraction) == loss
-            factor = torch.where(lost, self._unchanged, factor)
+            factor = torch.where(self._is_lost(loss, true_change), self._unchanged, factor)
         new = torch.maximum(damping * factor, self._minimum)
         return torch.minimum(new, self._maximum) if self._limited else new
+
+    def _on_host(self, damping: float, rho: float, loss: Tensor, true_change: Tensor) -> float:
+        """Return the new λ as above, for one network on a CPU."""
+        assert self._host is not None
+        decrease, increase, minimum, maximum = self._host
+        poor = not rho >= POOR_RATIO if self._nan_is_poor else rho < POOR_RATIO
+        factor = decrease if rho > GOOD_RATIO else increase if poor else 1.0
+        if factor != 1 and self._fraction is not None and self._is_lost(loss, true_change).item():
+            factor = 1.0
+        return min(max(damping * factor, minimum), maximum)
+
+    def _is_lost(self, loss: Tensor, true_change: Tensor) -> Tensor:
+        """Tell where ΔL cannot be resolved: what is lost when it is added to L is less than half its last place."""
+        assert self._fraction is not None
+        return torch.add(loss, true_change, alpha=self._fraction) == loss

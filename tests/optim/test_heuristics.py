@@ -81,6 +81,26 @@ def test_damping_follows_the_ratio(damping: float, rho: float) -> None:
         assert new == damping
 
 
+@given(
+    damping=st.floats(2**-20, 2**20, width=32),
+    rho=st.one_of(st.floats(allow_nan=True, allow_infinity=True, width=32), st.sampled_from([0.25, 0.75])),
+    loss=st.floats(-10, 10, width=32),
+    change=st.floats(-1, 1, width=32),
+    nan_is_poor=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_the_rule_is_the_same_on_the_host_as_on_a_device(
+    damping: float, rho: float, loss: float, change: float, nan_is_poor: bool, dtype: torch.dtype
+) -> None:
+    """One network on a CPU is looked at on the host, networks side by side are not."""
+    one = torch.tensor([damping, rho, loss, change], dtype=dtype)
+    found = [
+        DampingRule(0.9, 1 / 0.9, 1e-8, 1e5, given[0], nan_is_poor, 4.0)(*given)
+        for given in (one.unbind(), one.unsqueeze(-1).unbind())
+    ]
+    torch.testing.assert_close(found[0], found[1][0], rtol=0, atol=0, equal_nan=True)
+
+
 def test_damping_is_bounded_above() -> None:
     assert float(rule(maximum=3.0)(number(2.0), number(0.0), number(1.0), number(-0.1))) == 3.0
 
