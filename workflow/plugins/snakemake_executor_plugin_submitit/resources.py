@@ -10,6 +10,12 @@ DEFAULT_RUNTIME_MINUTES = 60
 # Slurm looks at time limits twice a minute and may signal a minute early.
 _SIGNAL_SECONDS, _SIGNAL_FRACTION = 90, 0.2
 
+
+def signal_seconds(minutes: int | float) -> int:
+    """Return how long before its time limit a job is asked to write its checkpoint."""
+    return min(_SIGNAL_SECONDS, int(60 * minutes * _SIGNAL_FRACTION))
+
+
 _TEXT = {
     "slurm_partition": "slurm_partition",
     "slurm_account": "slurm_account",
@@ -33,7 +39,7 @@ def submission_parameters(resources: Mapping[str, Any], threads: int) -> dict[st
     parameters: dict[str, Any] = {
         "timeout_min": minutes,
         "cpus_per_task": cpus,
-        "slurm_signal_delay_s": min(_SIGNAL_SECONDS, int(60 * minutes * _SIGNAL_FRACTION)),
+        "slurm_signal_delay_s": signal_seconds(minutes),
         # Since Slurm 22.05 job steps do not take this from the job.
         "slurm_srun_args": [f"--cpus-per-task={cpus}"],
     }
