@@ -64,8 +64,8 @@ def _end(pid_file: Path, signum: signal.Signals) -> None:
 
 
 def stop_controller() -> None:
-    """Take the controller away, without a word to anybody."""
-    _end(STATE / "slurmctld.pid", signal.SIGKILL)
+    """Take the controller away; jobs run on."""
+    _end(STATE / "slurmctld.pid", signal.SIGTERM)
 
 
 def start_controller() -> None:

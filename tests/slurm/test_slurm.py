@@ -22,7 +22,7 @@ def test_many_jobs_are_one_array_with_the_gpus_asked_for(folder: Path) -> None:
     assert process.wait(timeout=180) == 0, messages(folder)
     assert sbatch_calls(folder) == 1
     assert {(folder / f"out/{i}.txt").read_text().strip() for i in range(8)} <= {"0", "1"}
-    assert not list((folder / "results/trivial/logs/slurm").iterdir())
+    assert [path.name for path in (folder / "results/trivial/logs/slurm").iterdir()] == ["efficiency.tsv"]
 
 
 @pytest.fixture(scope="module")

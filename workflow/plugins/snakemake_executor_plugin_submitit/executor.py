@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import submitit
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
@@ -18,13 +17,14 @@ from snakemake_executor_plugin_submitit.cancel import cancel_until_done
 from snakemake_executor_plugin_submitit.clusters import JobState, make_cluster
 from snakemake_executor_plugin_submitit.dispatch import Dispatcher, Task, groups
 from snakemake_executor_plugin_submitit.endings import Ending, Watch, ending_of
-from snakemake_executor_plugin_submitit.errors import explain_file_error
-from snakemake_executor_plugin_submitit.job import JobCommand
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, job_key
+from snakemake_executor_plugin_submitit.nodes import Nodes
+from snakemake_executor_plugin_submitit.partitions import choose_partition, parse_partitions
 from snakemake_executor_plugin_submitit.reasons import WAITS
-from snakemake_executor_plugin_submitit.resources import describe, submission_parameters
+from snakemake_executor_plugin_submitit.resources import submission_parameters
 from snakemake_executor_plugin_submitit.results import JobFiles, make_log_folder
-from snakemake_executor_plugin_submitit.sbatch import Sbatch
+from snakemake_executor_plugin_submitit.submission import Submission
+from snakemake_executor_plugin_submitit.usage import Efficiency
 
 
 class Executor(RemoteExecutor):
@@ -40,17 +40,27 @@ class Executor(RemoteExecutor):
         self._entries: dict[str, Entry] = {}
         self._tasks: dict[str, Task] = {}
         self._attempts = Attempts()
+        self._nodes = Nodes(settings.node_failures)
+        self._partitions = parse_partitions(settings.partitions or [])
+        self._efficiency = Efficiency(self._folder.parent / "efficiency.tsv")
         self._warned: set[str] = set()
         self._earlier_folders: set[Path] = set()
         self._cancelled = False
         self._poll_seconds = settings.poll_seconds or self._cluster.poll_seconds
         self.next_seconds_between_status_checks = self._poll_seconds
         self._watch = Watch(self._cluster.ended, self.workflow.execution_settings.latency_wait, self._warn_once)
-        self._sbatch = Sbatch()
+        self._submission = Submission(
+            cluster=self._cluster.name,
+            folder=self._folder,
+            requeue_limit=settings.requeue_limit,
+            nodes=self._nodes,
+            note=self._note,
+            logger=self.logger,
+        )
         self._dispatcher = Dispatcher(
             name=self._cluster.name,
             submit=self._submit,
-            settle=self._sbatch.take_back,
+            settle=self._submission.sbatch.take_back,
             give_up=lambda line: self._give_up(WorkflowError(line)),
             out=lambda: len(self._entries),
             logger=self.logger,
@@ -105,7 +115,10 @@ class Executor(RemoteExecutor):
         settings: Any = self.workflow.executor_settings
         key = job_key(job)
         prefix = f"{settings.setup} && " if settings.setup else ""
-        parameters = submission_parameters(self._attempts.resources(job, key), job.threads)
+        resources = self._attempts.resources(job, key)
+        if partition := choose_partition(self._partitions, resources):
+            resources["slurm_partition"] = partition
+        parameters = submission_parameters(resources, job.threads)
         return Task(job, key, prefix + self.format_job_exec(job), parameters)
 
     def _earlier_jobs(self, keys: list[str]) -> dict[str, Entry]:
@@ -130,48 +143,13 @@ class Executor(RemoteExecutor):
         return {**states, **self._cluster.ended([entry.job_id for entry in entries if entry.job_id not in states])}
 
     def _submit(self, tasks: Sequence[Task]) -> None:
-        """Submit tasks that ask for the same.
-
-        Raises:
-            WorkflowError: A file could not be written; the message says which.
-            FailedSubmissionError: What Slurm said.
-        """
-        settings: Any = self.workflow.executor_settings
-        is_slurm = self._cluster.name == "slurm"
-        limit = {"slurm_max_num_timeout": settings.requeue_limit} if is_slurm else {}
-        executor = submitit.AutoExecutor(self._folder, self._cluster.name, **limit)
-        name, parameters = "-".join(sorted({task.job.name for task in tasks}))[:100], tasks[0].parameters
-        executor.update_parameters(name=name, slurm_array_parallelism=len(tasks), **parameters)
-        commands = [JobCommand(task.command, minutes=parameters["timeout_min"]) for task in tasks]
-        entries: list[Entry] = []
-
-        def note(ids: list[str]) -> None:
-            entries.extend(
-                Entry(task.key, job_id, str(self._folder), self._cluster.name)
-                for task, job_id in zip(tasks, ids, strict=True)
-            )
-            self._entries.update({entry.job_id: entry for entry in entries})
-            self._ledger.add(entries)
-
-        try:
-            if is_slurm:
-                # A key that accounting does not know would be refused; submitit has no public way to send none.
-                executor._executor.update_parameters(wckey=None)
-                self._sbatch.submit(executor._executor, commands, note)
-            else:
-                handles = executor.submit_array(commands)
-                note([handle.job_id for handle in handles])
-        except OSError as error:
-            raise WorkflowError(explain_file_error(error, self._folder)) from error
-        self.logger.info(
-            f"Submitted {len(tasks)} jobs of {name} as {self._cluster.name} job {entries[0].job_id.split('_')[0]} "
-            f"({describe(parameters)})."
-        )
-        if self._cluster.name == "debug":
-            for handle in handles:
-                JobFiles(self._folder, handle.job_id).write_exit_code(handle.result())
-        for task, entry in zip(tasks, entries, strict=True):
+        for task, entry in zip(tasks, self._submission.submit(tasks), strict=True):
             self._register(task, entry)
+
+    def _note(self, entries: list[Entry]) -> None:
+        # First in memory: what is on the cluster is cancelled also when the disk is full.
+        self._entries.update({entry.job_id: entry for entry in entries})
+        self._ledger.add(entries)
 
     def _register(self, task: Task, entry: Entry) -> None:
         self._entries[entry.job_id] = entry
@@ -228,6 +206,9 @@ class Executor(RemoteExecutor):
         task = self._tasks[job_id]
         how = files.failure() if files.exit_code() is not None else ""
         how = how or (f"ended as {state.name}" if state else "is gone from the queue")
+        self._judge_node(task, ending, job_id)
+        if self._cluster.name == "slurm":
+            self._note_usage(task, job_id, ending, files)
         self._close(job_id)
         if ending is Ending.SUCCEEDED:
             files.remove()
@@ -245,6 +226,25 @@ class Executor(RemoteExecutor):
             message = f"{self._cluster.name} job {job_id} {how}. The end of {files.log}:\n{files.tail()}\n"
             self.report_job_error(info, msg=message)
 
+    def _note_usage(self, task: Task, job_id: str, ending: Ending, files: JobFiles) -> None:
+        node, rule = self._watch.node(job_id), task.job.name
+        try:
+            self._efficiency.note(rule, job_id, node, ending.name.lower(), task.parameters, files.exit_code())
+        except OSError as error:
+            self._warn_once(f"{error.filename} cannot be written ({error.strerror}); jobs go on")
+
+    def _judge_node(self, task: Task, ending: Ending, job_id: str) -> None:
+        settings: Any = self.workflow.executor_settings
+        node, state = self._watch.node(job_id), self._watch.last_state(job_id)
+        lost = state is not None and state.name in ("NODE_FAIL", "BOOT_FAIL")
+        if ending is Ending.SUCCEEDED:
+            self._nodes.note_success(node)
+        elif (ending is Ending.FAILED or lost) and self._nodes.note_failure(node, task.key):
+            self._warn_once(
+                f"{node} gets no more jobs: {settings.node_failures} in a row failed there (--submitit-node-failures 0 "
+                "would let it have them)"
+            )
+
     def _close(self, job_id: str) -> None:
         entry = self._entries.pop(job_id)
         self._tasks.pop(job_id)
@@ -258,11 +258,11 @@ class Executor(RemoteExecutor):
     def _cancel_all(self) -> None:
         self._cancelled = True
         self._dispatcher.stop()
-        self._sbatch.stop()
+        self._submission.sbatch.stop()
         self._dispatcher.join()
         entries = list(self._entries.values())
         left = cancel_until_done(
-            self._cluster, _folders(entries), self._sbatch.take_back, self.logger, self._poll_seconds
+            self._cluster, _folders(entries), self._submission.sbatch.take_back, self.logger, self._poll_seconds
         )
         self._ledger.remove([entry.key for entry in entries if entry.job_id not in left])
 
@@ -270,6 +270,8 @@ class Executor(RemoteExecutor):
         """Stop polling, and leave no folder behind that holds no failed job's log."""
         self._dispatcher.stop()
         super().shutdown()
+        for line in self._efficiency.advice():
+            self.logger.info(line)
         self._forget_ended(before=time.time())
         self._ledger.remove_file_if_empty()
         for folder in {self._folder, *self._earlier_folders}:

@@ -10,6 +10,7 @@ from types import FrameType
 from submitit.core.utils import DelayedSubmission
 
 from snakemake_executor_plugin_submitit.resources import signal_seconds
+from snakemake_executor_plugin_submitit.usage import Meter
 
 # Slurm kills what is still there 30 s after SIGTERM; submitit's local controller, 1 s after SIGINT.
 _GRACE_SECONDS = {signal.SIGTERM: 20.0, signal.SIGINT: 0.5}
@@ -21,7 +22,7 @@ _EARLY_SECONDS = 65.0
 
 
 class JobCommand:
-    """A shell command as a submitit job; calling it returns the command's exit code.
+    """A shell command as a submitit job; calling it returns the command's exit code, an :class:`ExitCode`.
 
     On SIGUSR2 (preemption, or the time limit is near) the command is asked to write its checkpoint and stop, and the
     job is requeued. On SIGTERM (``scancel``, ``scontrol requeue``) the command is stopped and no result is left, so
@@ -46,14 +47,16 @@ class JobCommand:
         self._child = subprocess.Popen(
             ["/bin/bash", "-c", self.command], start_new_session=True, preexec_fn=_ignore_checkpoint_signal
         )
+        meter = Meter(self._child.pid)
         if os.environ.get("SUBMITIT_EXECUTOR") in ("slurm", "local"):
             for signum in _GRACE_SECONDS:
                 signal.signal(signum, self._stop)
         try:
             # Popen.wait would hold a lock that the signal handlers' poll needs.
             while (code := self._child.poll()) is None:
+                meter.look()
                 time.sleep(_LOOK_SECONDS)
-            return code
+            return meter.exit_code(code)
         finally:
             self._kill()
 

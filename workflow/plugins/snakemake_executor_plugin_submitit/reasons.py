@@ -162,6 +162,7 @@ WAITS: dict[str, str] = {
     "QOSMaxMemoryPerJob": "lower mem_mb, or choose another qos",
     "AssocMaxGRESPerJob": "lower gpu, or choose another slurm_account",
     "QOSMaxGRESPerJob": "lower gpu, or choose another qos",
+    "launch failed requeued held": "have the node seen to that could not start them, and `scontrol release` them",
     "ReservationDeleted": "change --reservation in slurm_extra",
 }
 
