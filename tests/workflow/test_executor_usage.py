@@ -1,4 +1,4 @@
-"""What jobs took: measured, written down, and turned into advice."""
+"""What jobs took, and what is wrong with a node on which they fail."""
 
 import csv
 import pickle
@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import cloudpickle
+import pytest
 from snakemake_executor_plugin_submitit.job import JobCommand
+from snakemake_executor_plugin_submitit.trouble import read_trouble
 from snakemake_executor_plugin_submitit.usage import Efficiency, ExitCode
 
 ASKED = {"timeout_min": 240, "cpus_per_task": 6, "mem_gb": 7.8125, "gpus_per_node": 1}
@@ -50,3 +52,25 @@ def test_the_table_holds_every_job_and_the_advice_what_succeeded_took(tmp_path: 
         "train: 2 jobs took at most 20.0 of 240 min and 1000 of 8000 MB. Next time, ask for train:runtime=25 "
         "train:mem_mb=1300."
     ]
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "HOME"])
+def test_a_folder_that_cannot_be_written_is_named_where_a_command_fails(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, "/proc/nowhere")
+    log = tmp_path / "log"
+    assert JobCommand("true")() == 0
+    log.write_text(capfd.readouterr().err)
+    assert read_trouble(log) == ""
+    assert JobCommand("exit 3")() == 3
+    log.write_text(f"{capfd.readouterr().err}\nmore\n")
+    assert f"{name} (/proc/nowhere) cannot be written: No such file or directory" in read_trouble(log)
+
+
+def test_an_environment_that_the_node_does_not_see(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(
+        "slurmstepd: error: execve(): /home/me/.venv/bin/python: No such file or directory\nsrun: error: node1\n"
+    )
+    assert read_trouble(tmp_path / "log").startswith("the node cannot run /home/me/.venv/bin/python (No such file")
+    assert read_trouble(tmp_path / "none") == ""

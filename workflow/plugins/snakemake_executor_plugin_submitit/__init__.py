@@ -50,13 +50,12 @@ class ExecutorSettings(ExecutorSettingsBase):
             "type": int,
         },
     )
-    partitions: list[str] | None = field(
-        default=None,
+    partitions: list[str] = field(
+        default_factory=list,
         metadata={
             "help": "Partitions and what a job may ask of them, as in 'gpu: runtime=2880, mem_mb=256000, gpu=4, "
             "gpu_model=a100|h100'. A job that names no slurm_partition gets the first that has what it asks for.",
             "nargs": "+",
-            "type": str,
         },
     )
     setup: str | None = field(

@@ -21,9 +21,10 @@ from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, job_key
 from snakemake_executor_plugin_submitit.nodes import Nodes
 from snakemake_executor_plugin_submitit.partitions import choose_partition, parse_partitions
 from snakemake_executor_plugin_submitit.reasons import WAITS
-from snakemake_executor_plugin_submitit.resources import submission_parameters
+from snakemake_executor_plugin_submitit.resources import DEFAULT_RUNTIME_MINUTES, submission_parameters
 from snakemake_executor_plugin_submitit.results import JobFiles, make_log_folder
 from snakemake_executor_plugin_submitit.submission import Submission
+from snakemake_executor_plugin_submitit.trouble import read_trouble
 from snakemake_executor_plugin_submitit.usage import Efficiency
 
 
@@ -41,7 +42,7 @@ class Executor(RemoteExecutor):
         self._tasks: dict[str, Task] = {}
         self._attempts = Attempts()
         self._nodes = Nodes(settings.node_failures)
-        self._partitions = parse_partitions(settings.partitions or [])
+        self._partitions = parse_partitions(settings.partitions)
         self._efficiency = Efficiency(self._folder.parent / "efficiency.tsv")
         self._warned: set[str] = set()
         self._earlier_folders: set[Path] = set()
@@ -116,7 +117,8 @@ class Executor(RemoteExecutor):
         key = job_key(job)
         prefix = f"{settings.setup} && " if settings.setup else ""
         resources = self._attempts.resources(job, key)
-        if partition := choose_partition(self._partitions, resources):
+        asked = {"runtime": DEFAULT_RUNTIME_MINUTES, "cpus_per_task": job.threads, **resources}
+        if partition := choose_partition(self._partitions, asked):
             resources["slurm_partition"] = partition
         parameters = submission_parameters(resources, job.threads)
         return Task(job, key, prefix + self.format_job_exec(job), parameters)
@@ -223,6 +225,7 @@ class Executor(RemoteExecutor):
             self._dispatcher.put([task])
         else:
             self._attempts.note(task.key, ending)
+            how = ": ".join(filter(None, [how, read_trouble(files.log)]))
             message = f"{self._cluster.name} job {job_id} {how}. The end of {files.log}:\n{files.tail()}\n"
             self.report_job_error(info, msg=message)
 

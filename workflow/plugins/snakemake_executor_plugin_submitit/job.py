@@ -4,12 +4,14 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from types import FrameType
 
 from submitit.core.utils import DelayedSubmission
 
 from snakemake_executor_plugin_submitit.resources import signal_seconds
+from snakemake_executor_plugin_submitit.trouble import find_trouble
 from snakemake_executor_plugin_submitit.usage import Meter
 
 # Slurm kills what is still there 30 s after SIGTERM; submitit's local controller, 1 s after SIGINT.
@@ -56,6 +58,8 @@ class JobCommand:
             while (code := self._child.poll()) is None:
                 meter.look()
                 time.sleep(_LOOK_SECONDS)
+            if code != 0 and (trouble := find_trouble()):
+                print(trouble, file=sys.stderr, flush=True)
             return meter.exit_code(code)
         finally:
             self._kill()
