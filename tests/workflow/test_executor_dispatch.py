@@ -83,6 +83,16 @@ def test_what_asks_for_the_same_is_one_array(dispatch: Callable[[Cluster], Dispa
     assert [len(array) for array in cluster.taken] == [500, 2]
 
 
+def test_what_comes_one_by_one_is_one_array(dispatch: Callable[[Cluster], Dispatcher]) -> None:
+    """So Snakemake hands over what becomes ready as others end."""
+    cluster = Cluster()
+    dispatcher = dispatch(cluster)
+    for task in tasks(20):
+        dispatcher.put([task])
+    wait_until(lambda: len(cluster.keys) == 20)
+    assert len(cluster.taken) == 1
+
+
 def test_too_large_an_array_is_split_without_a_pause(
     dispatch: Callable[[Cluster], Dispatcher], caplog: pytest.LogCaptureFixture
 ) -> None:

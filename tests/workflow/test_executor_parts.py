@@ -7,15 +7,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cloudpickle
 import pytest
+from snakemake.scheduling.job_scheduler import JobRateLimiter
+from snakemake.settings.types import MaxJobsPerTimespan
 from snakemake_executor_plugin_submitit.clusters import JobState, Local, Slurm
 from snakemake_executor_plugin_submitit.errors import explain_refusal
 from snakemake_executor_plugin_submitit.job import JobCommand
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger
 from snakemake_executor_plugin_submitit.nodes import Nodes
+from snakemake_executor_plugin_submitit.pace import lift_default_rate_limit
 from snakemake_executor_plugin_submitit.partitions import choose_partition, parse_partitions
 from snakemake_executor_plugin_submitit.resources import describe, submission_parameters
 from snakemake_executor_plugin_submitit.results import JobFiles
@@ -243,3 +247,12 @@ def test_rows_that_make_no_sense_are_named(row: str) -> None:
 def test_gpus_in_slurms_own_words_stand_alone(option: str) -> None:
     parameters = submission_parameters({"gpu": 1, "gpu_model": "h100", "slurm_extra": option}, threads=1)
     assert not parameters.keys() & {"gpus_per_node", "slurm_gres"}
+
+
+@pytest.mark.parametrize(("limit", "stays"), [("100/1s", False), ("20/1s", True)])
+def test_only_snakemakes_default_rate_limit_is_lifted(limit: str, stays: bool) -> None:
+    limiter = JobRateLimiter(MaxJobsPerTimespan.parse_choice(limit))
+    scheduler = SimpleNamespace(job_rate_limiter=limiter, resources={"_job_count": 5})
+    lift_default_rate_limit(scheduler)
+    assert (scheduler.job_rate_limiter is limiter) == stays
+    assert (scheduler.resources["_job_count"] == sys.maxsize) != stays

@@ -18,6 +18,8 @@ from snakemake_executor_plugin_submitit.resources import describe
 # Slurm's default limit (MaxArraySize) is 1001.
 _ARRAY_SIZE = 1000
 _LONGEST_PAUSE_SECONDS = 120.0
+# Snakemake hands jobs over one by one when others end together; one array is made of them.
+_GATHER_SECONDS = 0.3
 
 
 @dataclass
@@ -84,15 +86,17 @@ class Dispatcher:
         self._thread.start()
 
     def put(self, tasks: Sequence[Task]) -> None:
-        """Take tasks; they are submitted at once where the cluster takes them."""
+        """Take tasks; they are submitted in a moment where the cluster takes them."""
         with self._changed:
+            if not self._waiting:
+                self._next_try = time.monotonic() + _GATHER_SECONDS
             self._waiting.extend(tasks)
             self._changed.notify()
 
     def jobs_have_ended(self) -> None:
-        """Try at once: there may be places for what waits."""
+        """Try again in a moment: there may be places for what waits."""
         with self._changed:
-            self._next_try = 0.0
+            self._next_try = min(self._next_try, time.monotonic() + _GATHER_SECONDS)
             self._changed.notify()
 
     def stop(self) -> None:

@@ -19,6 +19,7 @@ from snakemake_executor_plugin_submitit.dispatch import Dispatcher, Task, groups
 from snakemake_executor_plugin_submitit.endings import Ending, Watch, ending_of
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, job_key
 from snakemake_executor_plugin_submitit.nodes import Nodes
+from snakemake_executor_plugin_submitit.pace import lift_default_rate_limit
 from snakemake_executor_plugin_submitit.partitions import choose_partition, parse_partitions
 from snakemake_executor_plugin_submitit.reasons import WAITS
 from snakemake_executor_plugin_submitit.resources import DEFAULT_RUNTIME_MINUTES, submission_parameters
@@ -91,6 +92,7 @@ class Executor(RemoteExecutor):
 
     def run_jobs(self, jobs: list[JobExecutorInterface]) -> None:
         """Hand ready jobs to the dispatcher, but those that an earlier head process has submitted."""
+        lift_default_rate_limit(self.workflow.scheduler)
         earlier = self._earlier_jobs([job_key(job) for job in jobs])
         tasks: list[Task] = []
         for job in jobs:
@@ -218,8 +220,8 @@ class Executor(RemoteExecutor):
         elif ending is Ending.INTERRUPTED and task.restarts < settings.requeue_limit:
             task.restarts += 1
             self.logger.info(
-                f"{self._cluster.name} job {job_id} {how}, through no fault of its own. It is submitted again, for the "
-                f"{task.restarts}. of at most {settings.requeue_limit} times."
+                f"{self._cluster.name} job {job_id} {how}, through no fault of its own. It is submitted again "
+                f"({task.restarts} of at most {settings.requeue_limit} times)."
             )
             files.remove()
             self._dispatcher.put([task])
