@@ -21,7 +21,9 @@ test-slurm: $(VENV)/installed-dev  ## the executor on two real Slurm clusters, i
 	@tests/slurm/cluster.sh install accounting && tests/slurm/cluster.sh start && \
 		tests/slurm/cluster.sh start accounting || \
 		echo "There are no test clusters here: the tests say what they skip, or fail where ADAMQLR_NEEDS_SLURM is set"
-	$(BIN)/python -m pytest -m slurm -rs --numprocesses 2 --dist loadgroup tests/slurm; status=$$?; tests/slurm/cluster.sh stop; exit $$status
+	@log=$$(mktemp); $(BIN)/python -m pytest -m "slurm and accounting" -rs tests/slurm >$$log 2>&1 & accounting=$$!; \
+		$(BIN)/python -m pytest -m "slurm and not accounting" -rs tests/slurm; status=$$?; \
+		wait $$accounting || status=1; cat $$log; rm $$log; tests/slurm/cluster.sh stop; exit $$status
 
 benchmark: $(VENV)/installed-dev  ## training steps against PyTorch's fused Adam and the device's limits, in minutes
 	$(BIN)/python -m tests.benchmarks

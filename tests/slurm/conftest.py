@@ -14,27 +14,14 @@ from tests.slurm.runs import processes_in, queue, wait_until
 ACCOUNTING = Path("/var/lib/adamqlr-slurm/accounting/slurm.conf")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests for the cluster they need, and keep those of one cluster in one process."""
-    for item in items:
-        if "slurm" in item.keywords:
-            accounting = "accounting" in item.fixturenames  # type: ignore[attr-defined]
-            item.add_marker(pytest.mark.xdist_group("accounting" if accounting else "quiet"))
-
-
 @pytest.fixture(autouse=True)
 def _cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "accounting" in request.fixturenames:
+    if request.node.get_closest_marker("accounting"):
         monkeypatch.setenv("SLURM_CONF", str(ACCOUNTING))
     answers = shutil.which("squeue") and subprocess.run(["squeue"], capture_output=True).returncode == 0
     if not answers:
         assert not os.environ.get("ADAMQLR_NEEDS_SLURM"), "the test cluster does not answer"
         pytest.skip("no Slurm answers here: tests/slurm/cluster.sh install, then start")
-
-
-@pytest.fixture
-def accounting() -> None:
-    """The cluster with accounting and three nodes instead of the quiet one."""
 
 
 @pytest.fixture
@@ -58,4 +45,4 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
         subprocess.run(["scancel", f"--user={getpass.getuser()}"], check=True)
         wait_until(lambda: queue() == "", 60)
     # Accounting is off on the quiet cluster, and nobody may rely on it.
-    assert "accounting" in request.fixturenames or not (programs / "sacct.calls").exists()
+    assert request.node.get_closest_marker("accounting") or not (programs / "sacct.calls").exists()

@@ -9,7 +9,7 @@ import pytest
 from tests.slurm.accounting import ask, kill_node, preempt, start_controller, start_node, stop_controller, user_limit
 from tests.slurm.runs import Training, head, messages, queue, wait_until
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("accounting")]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.accounting]
 
 AWAY_SECONDS = 120
 SQUARES = """
@@ -51,6 +51,7 @@ def test_a_job_that_is_preempted_five_times(folder: Path) -> None:
     assert alone.wait(timeout=120) == 0
     assert "(5 of at most 20 times)" in messages(folder)
     assert "Error in rule" not in messages(folder)
+    assert len(set(re.findall(r"Submitted 1 jobs .*\((.*)\)", messages(folder)))) == 1
     training.assert_numbers_of(expected)
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.slurm.accounting import ask, controller_away
 from tests.slurm.runs import Training, messages, queue, sbatch_calls, trivial, wait_until
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("accounting")]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.accounting]
 
 
 def stand_in(folder: Path, name: str, text: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.slurm.accounting import ask, kill_node, preempt, start_node
 from tests.slurm.runs import Training, head, messages, sbatch_calls, trivial, wait_until
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("accounting")]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 EPOCHS = 4000
 
@@ -21,9 +21,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-@pytest.mark.parametrize("partition", ["main", "cancel", "grace"])
+@pytest.mark.accounting
+@pytest.mark.parametrize("partition", ["main", "grace"])
 def test_preempted_jobs_go_on_with_what_they_asked_for(partition: str, undisturbed: Path, folder: Path) -> None:
-    """By requeuing them, by cancelling them, and by cancelling them after they were given some seconds."""
+    """By requeuing them, and by cancelling them after they were given some seconds."""
     training = Training(folder, epochs=EPOCHS)
     process = training.start("--set-resources", f"train:slurm_partition={partition}", "--retries", "0")
     training.wait_for_checkpoint(process)
@@ -37,6 +38,7 @@ def test_preempted_jobs_go_on_with_what_they_asked_for(partition: str, undisturb
     training.assert_numbers_of(undisturbed)
 
 
+@pytest.mark.accounting
 @pytest.mark.parametrize("requeue", ["--requeue", "--no-requeue"])
 def test_jobs_of_a_node_that_dies_run_on_another(requeue: str, folder: Path) -> None:
     process = trivial(

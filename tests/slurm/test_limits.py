@@ -9,7 +9,7 @@ from snakemake_executor_plugin_submitit.reasons import Response, find_refusal
 from tests.slurm.accounting import configured, modify, qos_limit, refusal, user_limit
 from tests.slurm.runs import messages, trivial, wait_until
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("accounting")]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.accounting]
 
 TWO = "--array=0-1"
 

@@ -8,7 +8,7 @@ import pytest
 from tests.slurm.accounting import ask
 from tests.slurm.runs import head, messages, trivial, wait_until
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("accounting")]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.accounting]
 
 BROKEN = '[ "$SLURMD_NODENAME" != node1 ]'
 

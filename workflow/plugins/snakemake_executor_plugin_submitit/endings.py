@@ -75,12 +75,17 @@ class Watch:
         self._polls: dict[str, int] = {}
 
     def see(self, jobs: Collection[str], states: Mapping[str, JobState]) -> None:
-        """Take note of what the queue says; ask accounting once about what it says nothing of."""
+        """Take note of what the queue says; ask accounting once about what it says nothing of.
+
+        Args:
+            jobs: Those that have not succeeded.
+            states: What the queue says, also of others.
+        """
+        self._last.update(states)
         now = time.monotonic()
         unknown = []
         for job_id in jobs:
-            if state := states.get(job_id):
-                self._last[job_id] = state
+            state = states.get(job_id)
             if state and state.alive:
                 self._gone_since.pop(job_id, None)
                 self._polls.pop(job_id, None)
