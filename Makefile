@@ -17,10 +17,13 @@ test: $(VENV)/installed-dev  ## every test that needs neither a GPU nor Slurm no
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile \
 		-m "not gpu and not slurm and not network"
 
-test-slurm: $(VENV)/installed-dev  ## the executor on a real Slurm of one node, installed and started for it: needs root
-	@tests/slurm/cluster.sh install && tests/slurm/cluster.sh start || \
-		echo "There is no test cluster here: the tests say what they skip, or fail where ADAMQLR_NEEDS_SLURM is set"
-	$(BIN)/python -m pytest -m slurm -rs tests/slurm; status=$$?; tests/slurm/cluster.sh stop; exit $$status
+test-slurm: $(VENV)/installed-dev  ## the executor on two real Slurm clusters, installed and started for it: needs root
+	@tests/slurm/cluster.sh install accounting && tests/slurm/cluster.sh start && \
+		tests/slurm/cluster.sh start accounting || \
+		echo "There are no test clusters here: the tests say what they skip, or fail where ADAMQLR_NEEDS_SLURM is set"
+	@log=$$(mktemp); $(BIN)/python -m pytest -m "slurm and accounting" -rs tests/slurm >$$log 2>&1 & accounting=$$!; \
+		$(BIN)/python -m pytest -m "slurm and not accounting" -rs tests/slurm; status=$$?; \
+		wait $$accounting || status=1; cat $$log; rm $$log; tests/slurm/cluster.sh stop; exit $$status
 
 benchmark: $(VENV)/installed-dev  ## training steps against PyTorch's fused Adam and the device's limits, in minutes
 	$(BIN)/python -m tests.benchmarks

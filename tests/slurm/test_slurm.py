@@ -1,149 +1,20 @@
-"""The executor on a real Slurm (tests/slurm/cluster.sh): what it survives, and that it leaves nothing behind."""
+"""The executor on a quiet Slurm (tests/slurm/cluster.sh): what it survives, and that it leaves nothing behind."""
 
-import os
-import shutil
+import contextlib
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-import xarray as xr
 import yaml
+
+from tests.slurm.runs import ROOT, Training, head, messages, processes_in, queue, sbatch_calls, trivial, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
-ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 4000
-TRIVIAL = """
-rule all:
-    input: expand("out/{i}.txt", i=range(int(config["jobs"])))
-
-rule one:
-    output: "out/{i}.txt"
-    resources: mem_mb=100, runtime=5, gpu=int(config.get("gpu", 0))
-    shell: "touch started_{wildcards.i}; sleep {config[seconds]}; echo ${{CUDA_VISIBLE_DEVICES:-none}} > {output}"
-"""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _cluster() -> None:
-    answers = shutil.which("squeue") and subprocess.run(["squeue"], capture_output=True).returncode == 0
-    if not answers:
-        assert not os.environ.get("ADAMQLR_NEEDS_SLURM"), "the test cluster does not answer"
-        pytest.skip("no Slurm answers here: tests/slurm/cluster.sh install, then start")
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder, with commands on the path that note their calls down; afterwards no job and no process may be left."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name in ("sbatch", "sacct"):
-        real = shutil.which(name) or "false"
-        (programs / name).write_text(f'#!/bin/sh\necho call >> {programs}/{name}.calls\nexec {real} "$@"\n')
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    yield tmp_path
-    # Slurm's own processes take a moment to go after the last job.
-    wait_until(lambda: queue() == "" and processes_in(tmp_path) == [], 20)
-    # Accounting is off on the test cluster, and nobody may rely on it.
-    assert not (programs / "sacct.calls").exists()
-
-
-def queue() -> str:
-    return subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True).stdout
-
-
-def sbatch_calls(folder: Path) -> int:
-    path = folder / "bin" / "sbatch.calls"
-    return len(path.read_text().splitlines()) if path.exists() else 0
-
-
-def processes_in(folder: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
-
-
-def head(folder: Path, *arguments: object) -> subprocess.Popen[str]:
-    """Start Snakemake with the profile, its messages in head.log."""
-    program = [sys.executable, "-m", "snakemake", "--profile", str(ROOT / "profiles" / "slurm")]
-    options = ["--submitit-poll-seconds", "1", "--latency-wait", "5", *map(str, arguments)]
-    with (folder / "head.log").open("a") as log:
-        return subprocess.Popen([*program, *options], cwd=folder, stdout=log, stderr=subprocess.STDOUT, text=True)
-
-
-def messages(folder: Path) -> str:
-    return (folder / "head.log").read_text()
-
-
-def trivial(
-    folder: Path, *arguments: object, seconds: float = 0.1, jobs: int = 2, gpu: int = 0
-) -> subprocess.Popen[str]:
-    (folder / "Snakefile").write_text(TRIVIAL)
-    (folder / "empty.yaml").write_text("name: trivial\n")
-    config = ["--config", f"seconds={seconds}", f"jobs={jobs}", f"gpu={gpu}"]
-    return head(folder, "--configfile", "empty.yaml", *arguments, *config)
-
-
-class Training:
-    """One training job of the study under Slurm, long enough to be disturbed."""
-
-    def __init__(self, folder: Path, epochs: int) -> None:
-        self.folder = folder
-        settings = {
-            "name": "small",
-            "device": "cpu",
-            "datasets": {"digits": {"epochs": epochs}},
-            "optimizers": ["adamqlr_untuned"],
-            "training": {"seeds": 1, "checkpoint_seconds": 0.5},
-        }
-        self.config = folder / "small.yaml"
-        self.config.write_text(yaml.safe_dump(settings, sort_keys=False))
-        self.output = folder / "results/small/runs/epochs/digits/adamqlr_untuned/seeds_0-0.nc"
-        self.checkpoint = self.output.with_name(f".{self.output.name}.checkpoint")
-        self.log = folder / "results/small/logs/train/epochs/digits/adamqlr_untuned/seeds_0-0.log"
-
-    def start(self, *arguments: object) -> subprocess.Popen[str]:
-        snakefile = ["--snakefile", ROOT / "Snakefile", "--configfile", self.config]
-        return head(self.folder, self.output.relative_to(self.folder), *snakefile, *arguments)
-
-    def job_id(self) -> str:
-        return subprocess.run(["squeue", "--noheader", "--format=%A"], capture_output=True, text=True).stdout.split()[0]
-
-    def assert_numbers_of(self, undisturbed: Path) -> None:
-        """The run file holds what another process computed that nobody disturbed, and a GPU was allocated."""
-        found, wanted = xr.load_dataset(self.output), xr.load_dataset(undisturbed)
-        for name in ("value", "step", "diverged"):
-            np.testing.assert_array_equal(found[name].values, wanted[name].values, err_msg=name)
-        assert found.attrs["slurm_job"]
-        assert found.attrs["slurm_gpus"] in ("0", "1")
-        assert not self.checkpoint.exists()
-
-    def start_undisturbed(self, output: Path) -> subprocess.Popen[bytes]:
-        """Start the same training in a process of its own."""
-        program = [sys.executable, "-m", "adamqlr", "train", "--config", self.config, "--dataset", "digits"]
-        options = ["--optimizer", "adamqlr_untuned", "--seeds", "0", "--output", output]
-        return subprocess.Popen(
-            [*program, *options], stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
 
 
 def test_many_jobs_are_one_array_with_the_gpus_asked_for(folder: Path) -> None:
@@ -151,7 +22,7 @@ def test_many_jobs_are_one_array_with_the_gpus_asked_for(folder: Path) -> None:
     assert process.wait(timeout=180) == 0, messages(folder)
     assert sbatch_calls(folder) == 1
     assert {(folder / f"out/{i}.txt").read_text().strip() for i in range(8)} <= {"0", "1"}
-    assert not list((folder / "results/trivial/logs/slurm").iterdir())
+    assert [path.name for path in (folder / "results/trivial/logs/slurm").iterdir()] == ["efficiency.tsv"]
 
 
 @pytest.fixture(scope="module")
@@ -168,12 +39,14 @@ def test_a_disturbed_training_job_ends_with_the_numbers_of_an_undisturbed_one(
 ) -> None:
     training = Training(folder, epochs=EPOCHS)
     process = training.start()
-    wait_until(training.checkpoint.exists)
+    training.wait_for_checkpoint(process)
     job = training.job_id()
     if disturbance == "killed":
         for member in processes_in(folder):
-            if "SLURM_JOB_ID" in member.environ():
-                member.kill()
+            # Those whose parents are killed first may be gone by their turn.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "SLURM_JOB_ID" in member.environ():
+                    member.kill()
     elif disturbance == "requeued":
         subprocess.run(["scontrol", "requeue", job], check=True)
     else:

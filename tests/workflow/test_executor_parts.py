@@ -7,14 +7,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cloudpickle
 import pytest
+from snakemake.scheduling.job_scheduler import JobRateLimiter
+from snakemake.settings.types import MaxJobsPerTimespan
 from snakemake_executor_plugin_submitit.clusters import JobState, Local, Slurm
 from snakemake_executor_plugin_submitit.errors import explain_refusal
 from snakemake_executor_plugin_submitit.job import JobCommand
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger
+from snakemake_executor_plugin_submitit.nodes import Nodes
+from snakemake_executor_plugin_submitit.pace import lift_default_rate_limit
+from snakemake_executor_plugin_submitit.partitions import choose_partition, parse_partitions
 from snakemake_executor_plugin_submitit.resources import describe, submission_parameters
 from snakemake_executor_plugin_submitit.results import JobFiles
 from snakemake_interface_common.exceptions import WorkflowError
@@ -194,3 +200,59 @@ def test_a_cancelled_command_leaves_no_process_and_no_result(tmp_path: Path) -> 
     assert process.returncode == 128 + signal.SIGTERM
     assert output == ""
     assert subprocess.run(["pgrep", "-f", "^sleep 987654"], capture_output=True).stdout == b""
+
+
+def test_a_node_is_excluded_after_failures_in_a_row() -> None:
+    nodes = Nodes(2)
+    assert not nodes.note_failure("node1", "a")
+    nodes.note_success("node1")
+    assert not nodes.note_failure("node1", "b")
+    assert not nodes.note_failure("node2", "b"), "the job has failed elsewhere"
+    assert not nodes.note_failure("", "c")
+    assert nodes.note_failure("node1", "d")
+    assert not nodes.note_failure("node1", "e")
+    assert nodes.excluded == ["node1"]
+    nodes.forgive()
+    assert nodes.excluded == []
+    assert not any(Nodes(0).note_failure("node1", key) for key in "abcdef")
+
+
+@pytest.mark.parametrize(
+    ("resources", "name"),
+    [
+        ({"runtime": 10, "mem_mb": 100}, "short"),
+        ({"runtime": 11, "mem_mb": 100}, "gpu"),
+        ({"runtime": 10, "mem_mb": 9000}, "gpu"),
+        ({"runtime": 10, "gpu": 1, "gpu_model": "h100"}, "gpu"),
+        ({"runtime": 10, "gpu": 1, "gpu_model": "a100"}, "rest"),
+        ({"runtime": 10, "gpu": 1, "slurm_partition": "mine"}, None),
+    ],
+)
+def test_the_first_partition_that_fits(resources: dict[str, Any], name: str | None) -> None:
+    rows = ["short: runtime=10, mem_mb=8000", "gpu: gpu=4, gpu_model=h100|h200", "rest: gpu=1, runtime=20"]
+    assert choose_partition(parse_partitions(rows), resources) == name
+    assert choose_partition([], resources) is None
+    if name:
+        with pytest.raises(WorkflowError, match="runtime="):
+            choose_partition(parse_partitions(["tiny: runtime=1"]), resources)
+
+
+@pytest.mark.parametrize("row", ["gpu: hours=3", ": runtime=1", "gpu: runtime=1h"])
+def test_rows_that_make_no_sense_are_named(row: str) -> None:
+    with pytest.raises(WorkflowError, match="submitit-partitions"):
+        parse_partitions([row])
+
+
+@pytest.mark.parametrize("option", ["--gpus=a100:1", "--gpus-per-task=1", "--gres=gpu:1"])
+def test_gpus_in_slurms_own_words_stand_alone(option: str) -> None:
+    parameters = submission_parameters({"gpu": 1, "gpu_model": "h100", "slurm_extra": option}, threads=1)
+    assert not parameters.keys() & {"gpus_per_node", "slurm_gres"}
+
+
+@pytest.mark.parametrize(("limit", "stays"), [("100/1s", False), ("20/1s", True)])
+def test_only_snakemakes_default_rate_limit_is_lifted(limit: str, stays: bool) -> None:
+    limiter = JobRateLimiter(MaxJobsPerTimespan.parse_choice(limit))
+    scheduler = SimpleNamespace(job_rate_limiter=limiter, resources={"_job_count": 5})
+    lift_default_rate_limit(scheduler)
+    assert (scheduler.job_rate_limiter is limiter) == stays
+    assert (scheduler.resources["_job_count"] == sys.maxsize) != stays

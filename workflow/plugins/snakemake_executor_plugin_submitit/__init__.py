@@ -38,8 +38,24 @@ class ExecutorSettings(ExecutorSettingsBase):
     requeue_limit: int = field(
         default=20,
         metadata={
-            "help": "How many times a job that reaches its time limit is requeued to go on from its checkpoint.",
+            "help": "How many times a job that reaches its time limit goes on from its checkpoint, and how many times "
+            "one that was preempted or whose node was lost is submitted again. None of it counts as a failure.",
             "type": int,
+        },
+    )
+    node_failures: int = field(
+        default=2,
+        metadata={
+            "help": "After how many failed jobs in a row a node gets no more; 0 to let every node have jobs.",
+            "type": int,
+        },
+    )
+    partitions: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Partitions and what a job may ask of them, as in 'gpu: runtime=2880, mem_mb=256000, gpu=4, "
+            "gpu_model=a100|h100'. A job that names no slurm_partition gets the first that has what it asks for.",
+            "nargs": "+",
         },
     )
     setup: str | None = field(

@@ -1,23 +1,16 @@
-"""What a user should change when Slurm refuses a submission."""
+"""What a user should change when a job cannot be submitted."""
 
-_ADVICE = (
-    ("invalid partition", "set slurm_partition in profiles/slurm/config.yaml to one that `sinfo --summarize` lists"),
-    (
-        "invalid account",
-        "set slurm_account in profiles/slurm/config.yaml to one of yours: `sacctmgr show associations user=$USER`",
-    ),
-    ("invalid qos", "set qos in profiles/slurm/config.yaml to one that your account may use"),
-    ("invalid feature", "change constraint: `sinfo --format='%P %f'` lists what nodes have"),
-    ("generic resource", "change gpu, gpu_model or gres: `sinfo --format='%P %G'` lists what nodes have"),
-    (
-        "node configuration is not available",
-        "no node of the partition can meet this: `sinfo --format='%P %c %m %G %f'` lists what nodes have",
-    ),
-    ("time limit", "lower runtime, or choose a partition that allows it: `sinfo --format='%P %l'`"),
-    ("memory specification", "lower mem_mb, or choose a partition whose nodes have it: `sinfo --format='%P %m'`"),
-    ("job array", "lower --jobs: the cluster's MaxArraySize is below 1000"),
-    ("permission denied", "choose a --submitit-logdir that can be written"),
-)
+import errno
+from pathlib import Path
+
+from snakemake_executor_plugin_submitit.reasons import find_refusal
+
+_FILE_ADVICE = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room: your quota there is used up",
+    errno.EROFS: "the file system can only be read: choose a --submitit-logdir elsewhere, or have it mounted anew",
+    errno.EACCES: "choose a --submitit-logdir that you may write to",
+}
 
 
 def explain_refusal(error: str, asked: str) -> str:
@@ -29,5 +22,14 @@ def explain_refusal(error: str, asked: str) -> str:
     """
     lines = [line.removeprefix("sbatch:").strip().removeprefix("error:").strip() for line in error.splitlines()]
     said = "; ".join(dict.fromkeys(line for line in lines if line)) or "no reason given"
-    advice = next((advice for sign, advice in _ADVICE if sign in error.lower()), None)
-    return f"Slurm refused a job ({asked}): {said}" + (f". To mend it, {advice}." if advice else "")
+    reason = find_refusal(error)
+    return f"Slurm refused a job ({asked}): {said}" + (
+        f". To mend it, {reason.advice}." if reason and reason.advice else ""
+    )
+
+
+def explain_file_error(error: OSError, folder: Path) -> str:
+    """Return one line: which file the head process could not write, why, and what to change."""
+    advice = _FILE_ADVICE.get(error.errno or 0, "see to the file system")
+    where = error.filename or folder
+    return f"the head process cannot write {where}: {error.strerror or error}. To go on, {advice}, and start again."

@@ -1,47 +1,32 @@
-"""The executor: submits arrays, polls, takes up jobs of an earlier head process, cancels."""
+"""The executor: hands jobs on, polls, takes up jobs of an earlier head process, cancels."""
 
 import asyncio
-import os
-import signal
-import threading
 import time
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
-import submitit
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
-from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from snakemake_executor_plugin_submitit.attempts import Attempts
+from snakemake_executor_plugin_submitit.cancel import cancel_until_done
 from snakemake_executor_plugin_submitit.clusters import JobState, make_cluster
-from snakemake_executor_plugin_submitit.errors import explain_refusal
-from snakemake_executor_plugin_submitit.job import JobCommand
+from snakemake_executor_plugin_submitit.dispatch import Dispatcher, Task, groups
+from snakemake_executor_plugin_submitit.endings import Ending, Watch, ending_of
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, job_key
-from snakemake_executor_plugin_submitit.resources import describe, submission_parameters
-from snakemake_executor_plugin_submitit.results import JobFiles
-
-# Slurm's default limit (MaxArraySize) is 1001.
-_ARRAY_SIZE = 1000
-# A result may take a moment to appear on a shared file system.
-_POLLS_WITHOUT_RESULT = 2
-# Reasons for which a job waits until somebody changes something.
-_STUCK = {
-    "AccountNotAllowed",
-    "BadConstraints",
-    "InvalidAccount",
-    "InvalidQOS",
-    "JobHeldAdmin",
-    "JobHeldUser",
-    "PartitionDown",
-    "PartitionNodeLimit",
-    "PartitionTimeLimit",
-    "QOSNotAllowed",
-}
+from snakemake_executor_plugin_submitit.nodes import Nodes
+from snakemake_executor_plugin_submitit.pace import lift_default_rate_limit
+from snakemake_executor_plugin_submitit.partitions import choose_partition, parse_partitions
+from snakemake_executor_plugin_submitit.reasons import WAITS
+from snakemake_executor_plugin_submitit.resources import DEFAULT_RUNTIME_MINUTES, submission_parameters
+from snakemake_executor_plugin_submitit.results import JobFiles, make_log_folder
+from snakemake_executor_plugin_submitit.submission import Submission
+from snakemake_executor_plugin_submitit.trouble import read_trouble
+from snakemake_executor_plugin_submitit.usage import Efficiency
 
 
 class Executor(RemoteExecutor):
@@ -51,14 +36,38 @@ class Executor(RemoteExecutor):
         settings: Any = self.workflow.executor_settings
         self._cluster = make_cluster(settings.cluster)
         self._cluster.check()
-        self._folder = _log_folder(settings.logdir, self.workflow.globals.get("config", {}))
+        self._folder = make_log_folder(settings.logdir, self.workflow.globals.get("config", {}))
         self._ledger = Ledger(Path(self.workflow.persistence.path) / "submitit" / "ledger.jsonl")
         self._forget_ended(before=psutil.Process().create_time())
         self._entries: dict[str, Entry] = {}
-        self._polls_without_result: dict[str, int] = {}
+        self._tasks: dict[str, Task] = {}
+        self._attempts = Attempts()
+        self._nodes = Nodes(settings.node_failures)
+        self._partitions = parse_partitions(settings.partitions)
+        self._efficiency = Efficiency(self._folder.parent / "efficiency.tsv")
         self._warned: set[str] = set()
         self._earlier_folders: set[Path] = set()
-        self.next_seconds_between_status_checks = settings.poll_seconds or self._cluster.poll_seconds
+        self._cancelled = False
+        self._poll_seconds = settings.poll_seconds or self._cluster.poll_seconds
+        self.next_seconds_between_status_checks = self._poll_seconds
+        self._watch = Watch(self._cluster.ended, self.workflow.execution_settings.latency_wait, self._warn_once)
+        self._submission = Submission(
+            cluster=self._cluster.name,
+            folder=self._folder,
+            requeue_limit=settings.requeue_limit,
+            nodes=self._nodes,
+            note=self._note,
+            logger=self.logger,
+        )
+        self._dispatcher = Dispatcher(
+            name=self._cluster.name,
+            submit=self._submit,
+            settle=self._submission.sbatch.take_back,
+            give_up=lambda line: self._give_up(WorkflowError(line)),
+            out=lambda: len(self._entries),
+            logger=self.logger,
+            pause_seconds=self._poll_seconds,
+        )
 
     def _forget_ended(self, before: float) -> None:
         """Strike out jobs of an earlier head process that ended before some time, in seconds since the epoch.
@@ -66,11 +75,11 @@ class Executor(RemoteExecutor):
         What ended before this process looked at outputs is wanted again by whoever asks for it now.
         """
         entries = [entry for entry in self._ledger.entries() if entry.cluster == self._cluster.name]
-        states = self._cluster.states({entry.job_id: Path(entry.folder) for entry in entries}) if entries else {}
+        states = self._states(entries)
         for entry in entries:
             files = JobFiles(Path(entry.folder), entry.job_id)
             ended = files.ended_at()
-            gone = ended is None and states is not None and not _is_alive(states.get(entry.job_id))
+            gone = ended is None and states is not None and not _is_usable(files, states.get(entry.job_id))
             if gone or (ended is not None and ended < before):
                 self._ledger.remove([entry.key])
                 if files.exit_code() == 0:
@@ -82,82 +91,74 @@ class Executor(RemoteExecutor):
         self.run_jobs([job])
 
     def run_jobs(self, jobs: list[JobExecutorInterface]) -> None:
-        """Submit ready jobs, one array for each distinct set of resources."""
-        groups: dict[str, tuple[dict[str, Any], list[JobExecutorInterface]]] = {}
-        earlier = self._earlier_jobs(jobs)
+        """Hand ready jobs to the dispatcher, but those that an earlier head process has submitted."""
+        lift_default_rate_limit(self.workflow.scheduler)
+        earlier = self._earlier_jobs([job_key(job) for job in jobs])
+        tasks: list[Task] = []
         for job in jobs:
             self.run_job_pre(job)
-            if entry := earlier.get(job_key(job)):
-                self.logger.info(f"Job {job.jobid} is {self._cluster.name} job {entry.job_id} of an earlier run.")
-                self._earlier_folders.add(Path(entry.folder))
-                self._register(job, entry)
-                continue
             try:
-                parameters = submission_parameters(job.resources, job.threads)
+                task = self._task(job)
             except WorkflowError as error:
                 return self._give_up(WorkflowError(f"rule {job.name}: {error}"))
-            groups.setdefault(repr(parameters), (parameters, []))[1].append(job)
-        for parameters, members in groups.values():
-            for start in range(0, len(members), _ARRAY_SIZE):
-                try:
-                    self._submit(members[start : start + _ARRAY_SIZE], parameters)
-                except (FailedJobError, FailedSubmissionError, OSError) as error:
-                    return self._give_up(WorkflowError(explain_refusal(str(error), describe(parameters))))
+            if entry := earlier.get(task.key):
+                self.logger.info(f"Job {job.jobid} is {self._cluster.name} job {entry.job_id} of an earlier run.")
+                self._earlier_folders.add(Path(entry.folder))
+                self._register(task, entry)
+            else:
+                tasks.append(task)
+        if self._cluster.name == "debug":
+            for group in groups(tasks):
+                self._submit(group)
+        else:
+            self._dispatcher.put(tasks)
         return None
 
-    def _earlier_jobs(self, jobs: list[JobExecutorInterface]) -> dict[str, Entry]:
+    def _task(self, job: JobExecutorInterface) -> Task:
+        settings: Any = self.workflow.executor_settings
+        key = job_key(job)
+        prefix = f"{settings.setup} && " if settings.setup else ""
+        resources = self._attempts.resources(job, key)
+        asked = {"runtime": DEFAULT_RUNTIME_MINUTES, "cpus_per_task": job.threads, **resources}
+        if partition := choose_partition(self._partitions, asked):
+            resources["slurm_partition"] = partition
+        parameters = submission_parameters(resources, job.threads)
+        return Task(job, key, prefix + self.format_job_exec(job), parameters)
+
+    def _earlier_jobs(self, keys: list[str]) -> dict[str, Entry]:
         """Return, by key, jobs of an earlier head process that are alive or have succeeded."""
-        keys = [job_key(job) for job in jobs]
         entries = [entry for key in keys if (entry := self._ledger.find(key)) and entry.cluster == self._cluster.name]
         if not entries:
             return {}
-        states = self._cluster.states({entry.job_id: Path(entry.folder) for entry in entries})
+        while (states := self._states(entries)) is None:
+            self._warn_once("the queue cannot be read, and jobs of an earlier run may still be in it; waiting for it")
+            time.sleep(self._poll_seconds)
+        return {
+            entry.key: entry
+            for entry in entries
+            if _is_usable(JobFiles(Path(entry.folder), entry.job_id), states.get(entry.job_id))
+        }
+
+    def _states(self, entries: Sequence[Entry]) -> dict[str, JobState] | None:
+        """Return what the queue says of jobs, and accounting of those that have left it; None if nobody can tell."""
+        states = self._cluster.states(_folders(entries)) if entries else {}
         if states is None:
-            raise WorkflowError(
-                "the queue cannot be read, and jobs of an earlier run may still be in it: try again later"
-            )
+            return None
+        return {**states, **self._cluster.ended([entry.job_id for entry in entries if entry.job_id not in states])}
 
-        def is_usable(entry: Entry) -> bool:
-            files = JobFiles(Path(entry.folder), entry.job_id)
-            return _is_alive(states.get(entry.job_id)) or files.exit_code() == 0
+    def _submit(self, tasks: Sequence[Task]) -> None:
+        for task, entry in zip(tasks, self._submission.submit(tasks), strict=True):
+            self._register(task, entry)
 
-        return {entry.key: entry for entry in entries if is_usable(entry)}
+    def _note(self, entries: list[Entry]) -> None:
+        # First in memory: what is on the cluster is cancelled also when the disk is full.
+        self._entries.update({entry.job_id: entry for entry in entries})
+        self._ledger.add(entries)
 
-    def _submit(self, jobs: list[JobExecutorInterface], parameters: dict[str, Any]) -> None:
-        settings: Any = self.workflow.executor_settings
-        limit = {f"{self._cluster.name}_max_num_timeout": settings.requeue_limit}
-        executor = submitit.AutoExecutor(self._folder, self._cluster.name, **(limit if self._is_slurm else {}))
-        name = "-".join(sorted({job.name for job in jobs}))[:100]
-        executor.update_parameters(name=name, slurm_array_parallelism=_ARRAY_SIZE, **parameters)
-        if self._is_slurm:
-            # A key that accounting does not know would be refused; submitit has no public way to send none.
-            executor._executor.update_parameters(wckey=None)
-        prefix = f"{settings.setup} && " if settings.setup else ""
-        commands = [JobCommand(prefix + self.format_job_exec(job)) for job in jobs]
-        with _uninterrupted():
-            submitted = executor.submit_array(commands)
-            entries = [
-                Entry(job_key(job), handle.job_id, str(self._folder), self._cluster.name)
-                for job, handle in zip(jobs, submitted, strict=True)
-            ]
-            self._ledger.add(entries)
-            self._entries.update({entry.job_id: entry for entry in entries})
-        self.logger.info(
-            f"Submitted {len(jobs)} jobs of {name} as {self._cluster.name} job {entries[0].job_id.split('_')[0]} "
-            f"({describe(parameters)})."
-        )
-        for job, entry, handle in zip(jobs, entries, submitted, strict=True):
-            if self._cluster.name == "debug":
-                JobFiles(self._folder, entry.job_id).write_exit_code(handle.result())
-            self._register(job, entry)
-
-    @property
-    def _is_slurm(self) -> bool:
-        return self._cluster.name == "slurm"
-
-    def _register(self, job: JobExecutorInterface, entry: Entry) -> None:
+    def _register(self, task: Task, entry: Entry) -> None:
         self._entries[entry.job_id] = entry
-        self.report_job_submission(SubmittedJobInfo(job, external_jobid=entry.job_id))
+        self._tasks[entry.job_id] = task
+        self.report_job_submission(SubmittedJobInfo(task.job, external_jobid=entry.job_id))
 
     def _give_up(self, error: WorkflowError) -> None:
         """Cancel everything and end the workflow with one message."""
@@ -166,120 +167,126 @@ class Executor(RemoteExecutor):
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncGenerator[SubmittedJobInfo, None]:
         """Report jobs that have ended; yield the others."""
-        if not active_jobs:
+        if not active_jobs or self._cancelled:
             return
-        # States come first: a job that is gone from them has left its result by now, or never will.
-        states = await asyncio.to_thread(self._cluster.states, self._folders(active_jobs))
+        entries = [self._entries[str(info.external_jobid)] for info in active_jobs]
+        # States come first: a job that is gone from them has left its result by now, unless files are late.
+        states = await asyncio.to_thread(self._cluster.states, _folders(entries))
         if states is None:
             self._warn_once("the queue cannot be read; jobs go on, and Snakemake asks again")
-        succeeded = []
+        files = {entry.job_id: JobFiles(Path(entry.folder), entry.job_id) for entry in entries}
+        succeeded = {job_id for job_id in files if files[job_id].exit_code() == 0}
+        if states is not None:
+            self._warn_of_waits(states)
+            await asyncio.to_thread(self._watch.see, files.keys() - succeeded, states)
+        ended = []
         for info in active_jobs:
-            assert info.external_jobid is not None
-            files = JobFiles(Path(self._entries[info.external_jobid].folder), info.external_jobid)
-            code = files.exit_code()
-            if code == 0:
-                files.remove()
-                self._close(info)
-                succeeded.append(info)
-            elif code is not None:
-                self._fail(info, files, files.failure())
-            elif states is not None and self._is_gone(info, states.get(info.external_jobid)):
-                state = states.get(info.external_jobid)
-                self._fail(info, files, f"ended as {state.name}" if state else "is gone from the queue")
+            job_id = str(info.external_jobid)
+            if job_id in succeeded or (states is not None and self._watch.has_ended(job_id, files[job_id])):
+                ended.append(info)
             else:
                 yield info
         # All at once, so that what they make ready is submitted together.
-        for info in succeeded:
-            self.report_job_success(info)
+        for info in ended:
+            self._end(info, files[str(info.external_jobid)])
+        if ended:
+            self._dispatcher.jobs_have_ended()
 
-    def _folders(self, infos: list[SubmittedJobInfo]) -> dict[str, Path]:
-        ids = [info.external_jobid for info in infos if info.external_jobid]
-        return {job_id: Path(self._entries[job_id].folder) for job_id in ids}
-
-    def _is_gone(self, info: SubmittedJobInfo, state: JobState | None) -> bool:
-        """Tell whether a job without a result will never have one."""
-        job_id = str(info.external_jobid)
-        if state is not None and _is_alive(state):
-            self._polls_without_result.pop(job_id, None)
-            if state.reason in _STUCK:
-                self._warn_once(f"jobs wait that cannot start until somebody acts: {state.reason}")
-            return False
-        polls = self._polls_without_result.get(job_id, 0) + 1
-        self._polls_without_result[job_id] = polls
-        return polls >= _POLLS_WITHOUT_RESULT
+    def _warn_of_waits(self, states: dict[str, JobState]) -> None:
+        for reason in {state.reason for state in states.values() if state.alive} & WAITS.keys():
+            self._warn_once(f"jobs wait that cannot start until somebody acts: {reason}. To mend it, {WAITS[reason]}")
 
     def _warn_once(self, message: str) -> None:
         if message not in self._warned:
             self._warned.add(message)
             self.logger.warning(f"{self._cluster.name}: {message}.")
 
-    def _fail(self, info: SubmittedJobInfo, files: JobFiles, how: str) -> None:
-        self._close(info)
-        tail = files.tail()
-        message = f"{self._cluster.name} job {info.external_jobid} {how}. The end of {files.log}:\n{tail}\n"
-        self.report_job_error(info, msg=message)
+    def _end(self, info: SubmittedJobInfo, files: JobFiles) -> None:
+        """Report one job's end, or submit it again where the end was not its fault."""
+        settings: Any = self.workflow.executor_settings
+        job_id = str(info.external_jobid)
+        state = self._watch.last_state(job_id)
+        ending = ending_of(files, state)
+        task = self._tasks[job_id]
+        how = files.failure() if files.exit_code() is not None else ""
+        how = how or (f"ended as {state.name}" if state else "is gone from the queue")
+        self._judge_node(task, ending, job_id)
+        if self._cluster.name == "slurm":
+            self._note_usage(task, job_id, ending, files)
+        self._close(job_id)
+        if ending is Ending.SUCCEEDED:
+            files.remove()
+            self.report_job_success(info)
+        elif ending is Ending.INTERRUPTED and task.restarts < settings.requeue_limit:
+            task.restarts += 1
+            self.logger.info(
+                f"{self._cluster.name} job {job_id} {how}, through no fault of its own. It is submitted again "
+                f"({task.restarts} of at most {settings.requeue_limit} times)."
+            )
+            files.remove()
+            self._dispatcher.put([task])
+        else:
+            self._attempts.note(task.key, ending)
+            how = ": ".join(filter(None, [how, read_trouble(files.log)]))
+            message = f"{self._cluster.name} job {job_id} {how}. The end of {files.log}:\n{files.tail()}\n"
+            self.report_job_error(info, msg=message)
 
-    def _close(self, info: SubmittedJobInfo) -> None:
-        entry = self._entries.pop(str(info.external_jobid))
-        self._polls_without_result.pop(entry.job_id, None)
+    def _note_usage(self, task: Task, job_id: str, ending: Ending, files: JobFiles) -> None:
+        node, rule = self._watch.node(job_id), task.job.name
+        try:
+            self._efficiency.note(rule, job_id, node, ending.name.lower(), task.parameters, files.exit_code())
+        except OSError as error:
+            self._warn_once(f"{error.filename} cannot be written ({error.strerror}); jobs go on")
+
+    def _judge_node(self, task: Task, ending: Ending, job_id: str) -> None:
+        settings: Any = self.workflow.executor_settings
+        node, state = self._watch.node(job_id), self._watch.last_state(job_id)
+        lost = state is not None and state.name in ("NODE_FAIL", "BOOT_FAIL")
+        if ending is Ending.SUCCEEDED:
+            self._nodes.note_success(node)
+        elif (ending is Ending.FAILED or lost) and self._nodes.note_failure(node, task.key):
+            self._warn_once(
+                f"{node} gets no more jobs: {settings.node_failures} in a row failed there (--submitit-node-failures 0 "
+                "would let it have them)"
+            )
+
+    def _close(self, job_id: str) -> None:
+        entry = self._entries.pop(job_id)
+        self._tasks.pop(job_id)
+        self._watch.forget(job_id)
         self._ledger.remove([entry.key])
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
-        """Cancel all jobs, also those that are being looked at just now."""
+        """Cancel all jobs, also those that are being looked at or submitted just now."""
         self._cancel_all()
 
     def _cancel_all(self) -> None:
+        self._cancelled = True
+        self._dispatcher.stop()
+        self._submission.sbatch.stop()
+        self._dispatcher.join()
         entries = list(self._entries.values())
-        self._cluster.cancel({entry.job_id: Path(entry.folder) for entry in entries})
-        self._ledger.remove([entry.key for entry in entries])
+        left = cancel_until_done(
+            self._cluster, _folders(entries), self._submission.sbatch.take_back, self.logger, self._poll_seconds
+        )
+        self._ledger.remove([entry.key for entry in entries if entry.job_id not in left])
 
     def shutdown(self) -> None:
         """Stop polling, and leave no folder behind that holds no failed job's log."""
+        self._dispatcher.stop()
         super().shutdown()
+        for line in self._efficiency.advice():
+            self.logger.info(line)
         self._forget_ended(before=time.time())
         self._ledger.remove_file_if_empty()
         for folder in {self._folder, *self._earlier_folders}:
             JobFiles.remove_folder_without_logs(folder)
 
 
-def _is_alive(state: JobState | None) -> bool:
-    return state is not None and state.alive
+def _folders(entries: Sequence[Entry]) -> dict[str, Path]:
+    return {entry.job_id: Path(entry.folder) for entry in entries}
 
 
-def _log_folder(template: str, config: dict[str, Any]) -> Path:
-    """Make a folder of its own for this run: job ids of other kinds of clusters repeat.
-
-    Raises:
-        WorkflowError: It cannot be made, or names a setting that is not there.
-    """
-    try:
-        parent = Path(template.format(config=config)).absolute()
-    except (KeyError, IndexError, AttributeError, ValueError) as error:
-        raise WorkflowError(f"--submitit-logdir {template}: no such setting: {error}") from error
-    folder = parent / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise WorkflowError(
-            f"--submitit-logdir {parent}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
-    return folder
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C off until what is submitted is also noted down."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed: list[Any] = []
-    previous = signal.signal(signal.SIGINT, lambda signum, frame: pressed.append(frame))
-    # The mask is for sbatch, which a terminal's Ctrl-C would reach as well.
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        signal.signal(signal.SIGINT, previous)
-    if pressed:
-        raise KeyboardInterrupt
+def _is_usable(files: JobFiles, state: JobState | None) -> bool:
+    """Tell whether a job of an earlier head process is alive or has succeeded."""
+    return (state is not None and state.alive) or ending_of(files, state) is Ending.SUCCEEDED

@@ -1,5 +1,6 @@
 """Which jobs are out there: a head process that is started again takes them up instead of submitting them twice."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -57,7 +58,9 @@ class Ledger:
         """Strike out jobs that have ended."""
         for key in keys:
             self._entries.pop(key, None)
-        self._append([{"key": key} for key in keys])
+        # On a full disk, the next head process finds out by itself that they have ended.
+        with contextlib.suppress(OSError):
+            self._append([{"key": key} for key in keys])
 
     def remove_file_if_empty(self) -> None:
         """Remove the file when nothing is out there."""

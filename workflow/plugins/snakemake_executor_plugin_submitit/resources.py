@@ -10,6 +10,14 @@ DEFAULT_RUNTIME_MINUTES = 60
 # Slurm looks at time limits twice a minute and may signal a minute early.
 _SIGNAL_SECONDS, _SIGNAL_FRACTION = 90, 0.2
 
+
+def signal_seconds(minutes: int | float) -> int:
+    """Return how long before its time limit a job is asked to write its checkpoint."""
+    return min(_SIGNAL_SECONDS, int(60 * minutes * _SIGNAL_FRACTION))
+
+
+# Where slurm_extra says in one of Slurm's many ways which GPUs are wanted, nothing else is said of them.
+_GPU_OPTIONS = {"gres", "gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket", "tres-per-task"}
 _TEXT = {
     "slurm_partition": "slurm_partition",
     "slurm_account": "slurm_account",
@@ -23,7 +31,7 @@ def submission_parameters(resources: Mapping[str, Any], threads: int) -> dict[st
 
     Understood are ``runtime`` (minutes), ``mem_mb``, ``mem_mb_per_cpu``, ``cpus_per_task`` (else threads), ``gpu``,
     ``gpu_model``, ``gres``, ``slurm_partition``, ``slurm_account``, ``constraint``, ``qos`` and ``slurm_extra``:
-    further options as one would give them to ``sbatch``.
+    further options as one would give them to ``sbatch``, which come before all others.
 
     Raises:
         WorkflowError: A value makes no sense; the message names it.
@@ -33,7 +41,7 @@ def submission_parameters(resources: Mapping[str, Any], threads: int) -> dict[st
     parameters: dict[str, Any] = {
         "timeout_min": minutes,
         "cpus_per_task": cpus,
-        "slurm_signal_delay_s": min(_SIGNAL_SECONDS, int(60 * minutes * _SIGNAL_FRACTION)),
+        "slurm_signal_delay_s": signal_seconds(minutes),
         # Since Slurm 22.05 job steps do not take this from the job.
         "slurm_srun_args": [f"--cpus-per-task={cpus}"],
     }
@@ -44,8 +52,10 @@ def submission_parameters(resources: Mapping[str, Any], threads: int) -> dict[st
     for name, parameter in _TEXT.items():
         if resources.get(name) not in (None, ""):
             parameters[parameter] = str(resources[name])
-    parameters.update(_gpu_parameters(resources))
-    if extra := _options(str(resources.get("slurm_extra") or "")):
+    extra = _options(str(resources.get("slurm_extra") or ""))
+    if not extra.keys() & _GPU_OPTIONS:
+        parameters.update(_gpu_parameters(resources))
+    if extra:
         parameters["slurm_additional_parameters"] = extra
     return parameters
 

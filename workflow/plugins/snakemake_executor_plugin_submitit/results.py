@@ -1,12 +1,36 @@
 """The files that submitit keeps of a job: result, logs, pickles."""
 
+import os
 import pickle
+import time
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
+from snakemake_interface_common.exceptions import WorkflowError
 from submitit.core.utils import JobPaths
 
 _TAIL_LINES = 20
+
+
+def make_log_folder(template: str, config: dict[str, Any]) -> Path:
+    """Make a folder of its own for this run: job ids of other kinds of clusters repeat.
+
+    Raises:
+        WorkflowError: It cannot be made, or names a setting that is not there.
+    """
+    try:
+        parent = Path(template.format(config=config)).absolute()
+    except (KeyError, IndexError, AttributeError, ValueError) as error:
+        raise WorkflowError(f"--submitit-logdir {template}: no such setting: {error}") from error
+    folder = parent / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise WorkflowError(
+            f"--submitit-logdir {parent}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+    return folder
 
 
 class JobFiles:
@@ -30,7 +54,8 @@ class JobFiles:
         try:
             with self._paths.result_pickle.open("rb") as file:
                 return pickle.load(file)
-        except (FileNotFoundError, EOFError):
+        except (OSError, EOFError):
+            # A file that another node has just replaced can be stale as well as missing.
             return None
 
     def exit_code(self) -> int | None:

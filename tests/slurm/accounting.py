@@ -1,0 +1,137 @@
+"""The cluster with accounting (tests/slurm/cluster.sh): its limits, and how its parts go and come back."""
+
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from tests.slurm.runs import wait_until
+
+STATE = Path("/var/lib/adamqlr-slurm/accounting")
+# Tests count calls of the one on their path.
+_SBATCH = shutil.which("sbatch") or "sbatch"
+CONFIGURATION = STATE / "slurm.conf"
+
+
+def ask(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def modify(*words: str) -> None:
+    """Change an account, a user or a QOS, as `sacctmgr modify` does."""
+    subprocess.run(["sacctmgr", "--immediate", "--quiet", "modify", *words], check=True, stdout=subprocess.DEVNULL)
+
+
+@contextmanager
+def user_limit(name: str, value: int | str) -> Iterator[None]:
+    """A limit of the user's association."""
+    user = ("user", "root", "set")
+    modify(*user, f"{name}={value}")
+    try:
+        yield
+    finally:
+        modify(*user, f"{name}=-1")
+
+
+@contextmanager
+def qos_limit(setting: str) -> Iterator[None]:
+    """A limit of the QOS, for which jobs above it are refused."""
+    name = setting.rpartition("=")[0]
+    modify("qos", "normal", "set", setting, "flags=DenyOnLimit")
+    try:
+        yield
+    finally:
+        modify("qos", "normal", "set", f"{name}=-1", "flags=-1")
+
+
+def refusal(*options: str) -> str:
+    """Return what sbatch says to a job that it refuses."""
+    command = ["sbatch", "--output=/dev/null", "--wrap=true", *options]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert answer.returncode != 0, answer.stdout
+    return answer.stderr
+
+
+def _end(pid_file: Path, signum: signal.Signals) -> None:
+    process = psutil.Process(int(pid_file.read_text()))
+    process.send_signal(signum)
+    process.wait(timeout=30)
+
+
+def stop_controller() -> None:
+    """Take the controller away; jobs run on."""
+    _end(STATE / "slurmctld.pid", signal.SIGTERM)
+
+
+def start_controller() -> None:
+    subprocess.run(["slurmctld"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: subprocess.run(["squeue"], capture_output=True).returncode == 0)
+
+
+@contextmanager
+def controller_away() -> Iterator[None]:
+    stop_controller()
+    try:
+        yield
+    finally:
+        start_controller()
+
+
+@contextmanager
+def configured(line: str) -> Iterator[None]:
+    """A line more in the cluster's configuration."""
+    before = CONFIGURATION.read_text()
+    try:
+        _end(STATE / "slurmctld.pid", signal.SIGTERM)
+        CONFIGURATION.write_text(f"{before}{line}\n")
+        start_controller()
+        yield
+    finally:
+        _end(STATE / "slurmctld.pid", signal.SIGTERM)
+        CONFIGURATION.write_text(before)
+        start_controller()
+
+
+def jobs_on(node: str) -> list[psutil.Process]:
+    """Return the processes of a node's jobs, Slurm's own among them."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.name() == "slurmstepd":
+                ids = re.findall(r"\[(\d+)\.", " ".join(process.cmdline()))
+                if ids and node in ask("squeue", "--noheader", "--states=all", "--format=%N", f"--jobs={ids[0]}"):
+                    found += [process, *process.children(recursive=True)]
+        except (psutil.Error, subprocess.CalledProcessError):
+            continue
+    return found
+
+
+def kill_node(node: str) -> None:
+    """End a node as a power cut does."""
+    processes = jobs_on(node)
+    _end(STATE / f"slurmd.{node}.pid", signal.SIGKILL)
+    for process in processes:
+        try:
+            process.kill()
+        except psutil.Error:
+            continue
+
+
+def start_node(node: str) -> None:
+    subprocess.run(["slurmd", "-N", node], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(
+        lambda: ask("sinfo", "--noheader", "--partition=main", f"--nodes={node}", "--format=%T").strip() == "idle"
+    )
+
+
+def preempt(job: str) -> None:
+    """Have a job preempted by one of a partition that comes first, and that does nothing."""
+    node = ask("squeue", "--noheader", "--format=%N", f"--jobs={job}").strip()
+    options = ["--partition=urgent", "--exclusive", f"--nodelist={node}", "--output=/dev/null", "--wrap=true"]
+    other = ask(_SBATCH, "--parsable", *options).strip()
+    wait_until(lambda: other not in ask("squeue", "--noheader", "--format=%A").split())

@@ -1,0 +1,119 @@
+"""What tests on a real Slurm share: Snakemake with the profile, a trivial workflow, a training job, the queue."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import xarray as xr
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+TRIVIAL = """
+rule all:
+    input: expand("out/{i}.txt", i=range(int(config["jobs"])))
+
+rule one:
+    output: "out/{i}.txt"
+    resources: mem_mb=100, runtime=5, gpu=int(config.get("gpu", 0))
+    shell: "touch started_{wildcards.i}; sleep {config[seconds]}; echo ${{CUDA_VISIBLE_DEVICES:-none}} > {output}"
+"""
+
+
+def queue() -> str:
+    return subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True).stdout
+
+
+def sbatch_calls(folder: Path) -> int:
+    path = folder / "bin" / "sbatch.calls"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def head(folder: Path, *arguments: object) -> subprocess.Popen[str]:
+    """Start Snakemake with the profile, its messages in head.log."""
+    program = [sys.executable, "-m", "snakemake", "--profile", str(ROOT / "profiles" / "slurm")]
+    options = ["--submitit-poll-seconds", "1", "--latency-wait", "5", *map(str, arguments)]
+    with (folder / "head.log").open("a") as log:
+        return subprocess.Popen([*program, *options], cwd=folder, stdout=log, stderr=subprocess.STDOUT, text=True)
+
+
+def messages(folder: Path) -> str:
+    return (folder / "head.log").read_text()
+
+
+def trivial(
+    folder: Path, *arguments: object, seconds: float = 0.1, jobs: int = 2, gpu: int = 0
+) -> subprocess.Popen[str]:
+    (folder / "Snakefile").write_text(TRIVIAL)
+    (folder / "empty.yaml").write_text("name: trivial\n")
+    config = ["--config", f"seconds={seconds}", f"jobs={jobs}", f"gpu={gpu}"]
+    return head(folder, "--configfile", "empty.yaml", *arguments, *config)
+
+
+class Training:
+    """One training job of the study under Slurm, long enough to be disturbed."""
+
+    def __init__(self, folder: Path, epochs: int) -> None:
+        self.folder = folder
+        settings = {
+            "name": "small",
+            "device": "cpu",
+            "datasets": {"digits": {"epochs": epochs}},
+            "optimizers": ["adamqlr_untuned"],
+            "training": {"seeds": 1, "checkpoint_seconds": 0.5},
+        }
+        self.config = folder / "small.yaml"
+        self.config.write_text(yaml.safe_dump(settings, sort_keys=False))
+        self.output = folder / "results/small/runs/epochs/digits/adamqlr_untuned/seeds_0-0.nc"
+        self.checkpoint = self.output.with_name(f".{self.output.name}.checkpoint")
+        self.log = folder / "results/small/logs/train/epochs/digits/adamqlr_untuned/seeds_0-0.log"
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        snakefile = ["--snakefile", ROOT / "Snakefile", "--configfile", self.config]
+        return head(self.folder, self.output.relative_to(self.folder), *snakefile, *arguments)
+
+    def wait_for_checkpoint(self, process: subprocess.Popen[str]) -> None:
+        wait_until(lambda: self.checkpoint.exists() or process.poll() is not None)
+        assert process.poll() is None, messages(self.folder)
+
+    def job_id(self) -> str:
+        return subprocess.run(["squeue", "--noheader", "--format=%A"], capture_output=True, text=True).stdout.split()[0]
+
+    def assert_numbers_of(self, undisturbed: Path) -> None:
+        """The run file holds what another process computed that nobody disturbed, and a GPU was allocated."""
+        found, wanted = xr.load_dataset(self.output), xr.load_dataset(undisturbed)
+        for name in ("value", "step", "diverged"):
+            np.testing.assert_array_equal(found[name].values, wanted[name].values, err_msg=name)
+        assert found.attrs["slurm_job"]
+        assert found.attrs["slurm_gpus"] in ("0", "1")
+        assert not self.checkpoint.exists()
+
+    def start_undisturbed(self, output: Path) -> subprocess.Popen[bytes]:
+        """Start the same training in a process of its own."""
+        program = [sys.executable, "-m", "adamqlr", "train", "--config", self.config, "--dataset", "digits"]
+        options = ["--optimizer", "adamqlr_untuned", "--seeds", "0", "--output", output]
+        return subprocess.Popen(
+            [*program, *options], stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )

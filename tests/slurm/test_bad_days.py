@@ -1,0 +1,86 @@
+"""Everything that a real cluster does on its bad days, within one run: the study is made whole, with equal numbers."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.accounting import ask, kill_node, preempt, start_controller, start_node, stop_controller, user_limit
+from tests.slurm.runs import Training, head, messages, queue, wait_until
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.accounting]
+
+AWAY_SECONDS = 120
+SQUARES = """
+rule all:
+    input: expand("out/{i}.txt", i=range(60))
+
+rule square:
+    output: "out/{i}.txt"
+    resources: mem_mb=100, runtime=5
+    shell: "echo $(({wildcards.i} * {wildcards.i})) >> {output}"
+"""
+
+
+def test_sixty_jobs_where_eight_may_be_submitted_in_arrays_of_six(folder: Path) -> None:
+    (folder / "Snakefile").write_text(SQUARES)
+    (folder / "empty.yaml").write_text("name: squares\n")
+    with user_limit("MaxSubmitJobs", 8):
+        process = head(folder, "--configfile", "empty.yaml", "--retries", "0")
+        assert process.wait(timeout=500) == 0, messages(folder)
+    numbers = [(folder / f"out/{i}.txt").read_text() for i in range(60)]
+    assert numbers == [f"{i * i}\n" for i in range(60)]
+    assert max(map(int, re.findall(r"Submitted (\d+) jobs", messages(folder)))) in range(2, 7)
+    assert "Error in rule" not in messages(folder)
+
+
+def test_a_job_that_is_preempted_five_times(folder: Path) -> None:
+    training, expected = Training(folder, epochs=6000), folder / "undisturbed.nc"
+    process = training.start("--set-resources", "train:slurm_partition=cancel", "--retries", "0")
+    for _ in range(5):
+        training.wait_for_checkpoint(process)
+        written = training.checkpoint.stat().st_mtime_ns
+        wait_until(lambda: training.checkpoint.stat().st_mtime_ns != written)  # noqa: B023
+        job = training.job_id()
+        preempt(job)
+        wait_until(lambda: job not in ask("squeue", "--noheader", "--format=%A", "--states=running").split())  # noqa: B023
+        wait_until(lambda: "R" in ask("squeue", "--noheader", "--format=%t").split() or process.poll() is not None)
+    alone = training.start_undisturbed(expected)
+    assert process.wait(timeout=180) == 0, messages(folder)
+    assert alone.wait(timeout=120) == 0
+    assert "(5 of at most 20 times)" in messages(folder)
+    assert "Error in rule" not in messages(folder)
+    assert len(set(re.findall(r"Submitted 1 jobs .*\((.*)\)", messages(folder)))) == 1
+    training.assert_numbers_of(expected)
+
+
+def test_a_node_the_controller_and_the_head_die_in_one_run(folder: Path) -> None:
+    training, expected = Training(folder, epochs=12000), folder / "undisturbed.nc"
+    process = training.start("--retries", "0")
+    training.wait_for_checkpoint(process)
+    node = ask("squeue", "--noheader", "--format=%N").strip()
+    kill_node(node)
+    written = training.checkpoint.stat().st_mtime_ns
+    try:
+        wait_until(lambda: training.checkpoint.stat().st_mtime_ns != written, 120)
+    finally:
+        start_node(node)
+    process.kill()
+    process.wait()
+    stop_controller()
+    gone = time.monotonic()
+    try:
+        alone = training.start_undisturbed(expected)
+        assert training.start("--unlock").wait(timeout=60) == 0, messages(folder)
+        process = training.start("--retries", "0")
+        wait_until(lambda: "the queue cannot be read" in messages(folder))
+        assert alone.wait(timeout=120) == 0
+        wait_until(lambda: time.monotonic() - gone > AWAY_SECONDS, AWAY_SECONDS + 1)
+    finally:
+        start_controller()
+    assert process.wait(timeout=240) == 0, messages(folder)
+    assert "Error in rule" not in messages(folder)
+    training.assert_numbers_of(expected)
+    # Nodes tell a controller only by and by of jobs that have ended while it was away.
+    wait_until(lambda: queue() == "", 180)

@@ -1,0 +1,125 @@
+"""A real Slurm whose controller is away, or whose answers are lost or late: nothing is lost, nothing runs twice."""
+
+import shutil
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.slurm.accounting import ask, controller_away
+from tests.slurm.runs import Training, messages, queue, sbatch_calls, trivial, wait_until
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.accounting]
+
+
+def stand_in(folder: Path, name: str, text: str) -> None:
+    """Put a shell script before one of Slurm's commands; ``$real`` is the command itself."""
+    path = folder / "bin" / name
+    real = shutil.which(name, path="/usr/bin:/usr/local/bin")
+    path.write_text(f"#!/bin/bash\nreal={real}\nfolder={folder}\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_jobs_are_submitted_once_the_controller_is_back(folder: Path) -> None:
+    with controller_away():
+        process = trivial(folder, jobs=2)
+        wait_until(lambda: "takes no more jobs for now (Unable to contact slurm controller" in messages(folder))
+    assert process.wait(timeout=180) == 0, messages(folder)
+    assert len(list(folder.glob("out/*.txt"))) == 2
+
+
+def test_jobs_that_end_while_the_controller_is_away(folder: Path) -> None:
+    process = trivial(folder, seconds=5, jobs=2)
+    wait_until(lambda: len(list(folder.glob("started_*"))) == 2)
+    with controller_away():
+        wait_until(lambda: "the queue cannot be read" in messages(folder))
+        wait_until(lambda: len(list(folder.glob("out/*.txt"))) == 2)
+    assert process.wait(timeout=120) == 0, messages(folder)
+    assert sbatch_calls(folder) == 1
+    assert "Error in rule" not in messages(folder)
+
+
+def test_a_job_that_cannot_be_requeued_is_submitted_again(folder: Path) -> None:
+    """The controller is away when the job asks for it: no failure, the same resources, equal numbers."""
+    training, expected = Training(folder, epochs=4000), folder / "undisturbed.nc"
+    process = training.start("--retries", "0")
+    training.wait_for_checkpoint(process)
+    runner = next(p for p in psutil.process_iter(["cmdline"]) if "submitit.core._submit" in (p.info["cmdline"] or []))
+    with controller_away():
+        runner.send_signal(signal.SIGUSR2)
+        wait_until(lambda: not runner.is_running() or runner.status() == psutil.STATUS_ZOMBIE)
+    assert process.wait(timeout=180) == 0, messages(folder)
+    assert "through no fault of its own" in messages(folder)
+    assert sbatch_calls(folder) == 2
+    assert training.start_undisturbed(expected).wait() == 0
+    training.assert_numbers_of(expected)
+
+
+def test_ctrl_c_ends_everything_once_the_controller_is_back(folder: Path) -> None:
+    process = trivial(folder, seconds=300, jobs=3)
+    wait_until(lambda: len(list(folder.glob("started_*"))) == 3)
+    array = ask("squeue", "--noheader", "--format=%F").split()[0]
+    with controller_away():
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: f"3 jobs could not be cancelled yet ({array})" in messages(folder))
+    wait_until(lambda: queue() == "", 60)
+    assert process.wait(timeout=60) != 0
+    assert "everything is cancelled" in messages(folder)
+    assert not (folder / ".snakemake/submitit/ledger.jsonl").exists()
+
+
+def test_a_submission_whose_answer_is_lost_runs_once(folder: Path) -> None:
+    stand_in(
+        folder,
+        "sbatch",
+        'if [ ! -e $folder/lost ]; then touch $folder/lost; $real "$@" >/dev/null; '
+        'echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2; exit 1; fi\n'
+        'exec $real "$@"',
+    )
+    process = trivial(folder, seconds=3, jobs=2)
+    assert process.wait(timeout=120) == 0, messages(folder)
+    jobs = subprocess.run(
+        [
+            "sacct",
+            "--noheader",
+            "--parsable2",
+            "--allocations",
+            "--format=State",
+            "--starttime=now-2minutes",
+            "--name=one",
+        ],
+        capture_output=True,
+        text=True,
+    ).stdout.split("\n")
+    assert sum(state.startswith("CANCELLED") for state in jobs) >= 1
+    assert "takes no more jobs for now (Socket timed out)" in messages(folder)
+
+
+@pytest.mark.parametrize("squeue_forgets", [False, True])
+def test_results_that_appear_late(squeue_forgets: bool, folder: Path) -> None:
+    """Half a minute after the job has left the queue, and with a latency-wait of only five seconds."""
+    stand_in(
+        folder,
+        "sbatch",
+        "script=${!#}\n"
+        "cat >> $script <<'END'\n"
+        "name=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}; name=${name:-$SLURM_JOB_ID}\n"
+        "result=$(echo FOLDER/results/trivial/logs/slurm/*/${name}_0_result.pkl)\n"
+        "mv $result $result.late; cd /\n"
+        'setsid --fork bash -c "sleep 30; mv $result.late $result" </dev/null >/dev/null 2>&1\n'
+        "END\n"
+        'sed -i "s#FOLDER#$folder#" $script\n'
+        'exec $real "$@"',
+    )
+    if squeue_forgets:
+        stand_in(folder, "squeue", '$real "$@" | grep -v COMPLETED; exit 0')
+    process = trivial(folder, jobs=2)
+    assert process.wait(timeout=180) == 0, messages(folder)
+    assert "Error in rule" not in messages(folder)
+    assert "the file system shows files late" in messages(folder)
+    assert len(list(folder.glob("started_*"))) == 2
+    assert (folder / "bin" / "sacct.calls").exists() == squeue_forgets
+    wait_until(lambda: queue() == "", 30)

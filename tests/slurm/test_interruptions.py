@@ -1,0 +1,69 @@
+"""What ends jobs on a real Slurm: preemption, nodes that go, a time limit without a checkpoint."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.accounting import ask, kill_node, preempt, start_node
+from tests.slurm.runs import Training, head, messages, sbatch_calls, trivial, wait_until
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+EPOCHS = 4000
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the training that is to be disturbed gives undisturbed."""
+    output = tmp_path_factory.mktemp("undisturbed") / "out.nc"
+    assert Training(output.parent, epochs=EPOCHS).start_undisturbed(output).wait() == 0
+    return output
+
+
+@pytest.mark.accounting
+@pytest.mark.parametrize("partition", ["main", "grace"])
+def test_preempted_jobs_go_on_with_what_they_asked_for(partition: str, undisturbed: Path, folder: Path) -> None:
+    """By requeuing them, and by cancelling them after they were given some seconds."""
+    training = Training(folder, epochs=EPOCHS)
+    process = training.start("--set-resources", f"train:slurm_partition={partition}", "--retries", "0")
+    training.wait_for_checkpoint(process)
+    job = training.job_id()
+    preempt(job)
+    assert process.wait(timeout=180) == 0, messages(folder)
+    assert "Error in rule" not in messages(folder)
+    assert sbatch_calls(folder) == (1 if partition == "main" else 2)
+    assert len(set(re.findall(r"Submitted 1 jobs .*\((.*)\)", messages(folder)))) == 1
+    assert "goes on from step" in training.log.read_text()
+    training.assert_numbers_of(undisturbed)
+
+
+@pytest.mark.accounting
+@pytest.mark.parametrize("requeue", ["--requeue", "--no-requeue"])
+def test_jobs_of_a_node_that_dies_run_on_another(requeue: str, folder: Path) -> None:
+    process = trivial(
+        folder, "--set-resources", f"one:slurm_extra='{requeue} --partition=main'", "--retries", "0", seconds=15, jobs=1
+    )
+    wait_until(lambda: list(folder.glob("started_*")))
+    node = ask("squeue", "--noheader", "--format=%N").strip()
+    kill_node(node)
+    try:
+        assert process.wait(timeout=180) == 0, messages(folder)
+    finally:
+        start_node(node)
+    assert "Error in rule" not in messages(folder)
+    assert ("ended as NODE_FAIL, through no fault of its own" in messages(folder)) == (requeue == "--no-requeue")
+
+
+def test_only_the_time_limit_asks_for_more_time(folder: Path) -> None:
+    """A command that has no checkpoint is not requeued to reach the same limit again."""
+    (folder / "Snakefile").write_text(
+        'rule all:\n    input: "out.txt"\n\nrule slow:\n    output: "out.txt"\n'
+        "    resources: mem_mb=lambda wildcards, attempt: 100 * attempt, runtime=lambda wildcards, attempt: attempt\n"
+        '    shell: "sleep 70; touch {output}"\n'
+    )
+    (folder / "empty.yaml").write_text("name: slow\n")
+    process = head(folder, "--configfile", "empty.yaml")
+    assert process.wait(timeout=300) == 0, messages(folder)
+    asked = re.findall(r"Submitted 1 jobs .*\((\d) min, 1 cpu, (\d+) MB\)", messages(folder))
+    assert asked == [("1", "100"), ("2", "100")]

@@ -1,0 +1,59 @@
+"""Several nodes of a real Slurm: one that is broken, kinds of GPUs, partitions chosen from a table."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.accounting import ask
+from tests.slurm.runs import head, messages, trivial, wait_until
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.accounting]
+
+BROKEN = '[ "$SLURMD_NODENAME" != node1 ]'
+
+
+def test_a_node_on_which_jobs_fail_gets_no_more(folder: Path) -> None:
+    """One node is broken, and would take all jobs up as fast as it breaks them."""
+    process = trivial(folder, "--submitit-setup", BROKEN, "--retries", "1", jobs=6)
+    assert process.wait(timeout=180) == 0, messages(folder)
+    assert messages(folder).count("node1 gets no more jobs: 2 in a row failed there") == 1
+
+
+def test_a_job_that_fails_everywhere_is_not_the_nodes_fault(folder: Path) -> None:
+    (folder / "Snakefile").write_text('rule broken:\n    output: "x"\n    resources: mem_mb=100\n    shell: "exit 3"\n')
+    (folder / "empty.yaml").write_text("name: broken\n")
+    process = head(folder, "--configfile", "empty.yaml", "--submitit-node-failures", "1")
+    assert process.wait(timeout=180) == 1, messages(folder)
+    assert messages(folder).count("gets no more jobs") == 1
+
+
+@pytest.mark.parametrize(
+    ("resources", "node"),
+    [
+        ("one:gpu=1 one:gpu_model=a100", "node1"),
+        ("one:gpu=1 one:gpu_model=h100", "node2"),
+        ("one:gres=gpu:h100:1", "node2"),
+        ("one:gpu=1 one:slurm_extra=--gpus=a100:1", "node1"),
+        ("one:gpu=1 one:slurm_extra=--gpus-per-node=h100:1", "node2"),
+    ],
+)
+def test_kinds_of_gpus(resources: str, node: str, folder: Path) -> None:
+    process = trivial(folder, "--set-resources", *resources.split(), jobs=1, seconds=1)
+    wait_until(lambda: list(folder.glob("started_*")) or process.poll() is not None)
+    assert ask("squeue", "--noheader", "--format=%N").split() == [node], messages(folder)
+    assert process.wait(timeout=60) == 0, messages(folder)
+
+
+@pytest.mark.parametrize(("minutes", "partition"), [(5, "short"), (30, "cancel")])
+def test_the_first_partition_that_fits(minutes: int, partition: str, folder: Path) -> None:
+    table = ["short: runtime=10, mem_mb=8000", "cancel: gpu=1"]
+    process = trivial(folder, "--submitit-partitions", *table, "--set-resources", f"one:runtime={minutes}", jobs=1)
+    assert process.wait(timeout=90) == 0, messages(folder)
+    assert re.search(rf"Submitted 1 jobs of one .*partition {partition}\)", messages(folder))
+
+
+def test_what_fits_in_no_partition_is_said_at_once(folder: Path) -> None:
+    process = trivial(folder, "--submitit-partitions", "short: runtime=2", jobs=1)
+    assert process.wait(timeout=60) == 1
+    assert "rule one: no partition of --submitit-partitions has runtime=5, mem_mb=100" in messages(folder)

@@ -1,0 +1,50 @@
+"""Disks and environments that fail under a real Slurm: the culprit is named, and mended it goes on."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.runs import messages, sbatch_calls, trivial
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+
+@pytest.fixture
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A file system of a few kilobytes for the jobs' logs."""
+    disk = folder / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_on_the_head(small_disk: Path, folder: Path) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(2**20 - 2**14))
+    process = trivial(folder, "--submitit-logdir", small_disk / "logs", jobs=8)
+    assert process.wait(timeout=60) == 1, messages(folder)
+    lines = [line for line in messages(folder).splitlines() if "No space left on device" in line]
+    assert len(lines) == 1, messages(folder)
+    assert f"the head process cannot write {small_disk}" in lines[0]
+    assert "make room on that disk" in lines[0]
+    assert "Slurm refused" not in messages(folder)
+    assert "Traceback" not in messages(folder)
+    assert sbatch_calls(folder) == 0
+    assert list(small_disk.rglob("*.pkl")) == []
+    ballast.unlink()
+    assert trivial(folder, "--submitit-logdir", small_disk / "logs", jobs=8).wait(timeout=120) == 0, messages(folder)
+
+
+def test_a_home_that_a_node_does_not_have(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = trivial(folder, "--submitit-setup", "[ -d $HOME ]", "--retries", "0", jobs=1)
+    assert process.wait(timeout=60) == 0, messages(folder)
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    process = trivial(folder, "--submitit-setup", "[ -d $HOME ]", "--retries", "0", "--forceall", jobs=1)
+    assert process.wait(timeout=60) == 1, messages(folder)
+    assert "HOME (/proc/nowhere) cannot be written: No such file or directory" in messages(folder)

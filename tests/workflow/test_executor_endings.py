@@ -1,0 +1,272 @@
+"""How jobs end, what is asked for after it, and what sbatch leaves behind."""
+
+import os
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+import submitit
+from snakemake_executor_plugin_submitit.attempts import Attempts
+from snakemake_executor_plugin_submitit.clusters import JobState, Slurm
+from snakemake_executor_plugin_submitit.endings import Ending, Watch, ending_of
+from snakemake_executor_plugin_submitit.job import JobCommand
+from snakemake_executor_plugin_submitit.results import JobFiles
+from snakemake_executor_plugin_submitit.sbatch import Sbatch
+from submitit.core.utils import FailedSubmissionError
+
+CANNOT_REQUEUE = (
+    "Traceback\nCalledProcessError: Command '['scontrol', 'requeue', '7_1']' returned non-zero exit status 1."
+)
+NO_CHECKPOINT = "Traceback\nUncompletedJobError: Job not requeued because: checkpoint function returned None."
+TOO_OFTEN = "Traceback\nUncompletedJobError: Job not requeued because: timed-out too many times."
+
+
+@pytest.mark.parametrize(
+    ("result", "state", "ending"),
+    [
+        (("success", 0), None, Ending.SUCCEEDED),
+        (("success", 0), JobState("NODE_FAIL"), Ending.SUCCEEDED),
+        (("success", 1), JobState("COMPLETED"), Ending.FAILED),
+        (("success", 1), JobState("OUT_OF_MEMORY"), Ending.OUT_OF_MEMORY),
+        (("success", 1), JobState("PREEMPTED"), Ending.INTERRUPTED),
+        (("error", CANNOT_REQUEUE), JobState("FAILED"), Ending.INTERRUPTED),
+        (("error", NO_CHECKPOINT), JobState("FAILED"), Ending.OUT_OF_TIME),
+        (("error", TOO_OFTEN), JobState("FAILED"), Ending.FAILED),
+        (None, JobState("PREEMPTED"), Ending.INTERRUPTED),
+        (None, JobState("NODE_FAIL"), Ending.INTERRUPTED),
+        (None, JobState("FAILED", terminated=True), Ending.INTERRUPTED),
+        (None, JobState("FAILED"), Ending.FAILED),
+        (None, JobState("CANCELLED"), Ending.FAILED),
+        (None, JobState("TIMEOUT"), Ending.OUT_OF_TIME),
+        (None, JobState("OUT_OF_MEMORY"), Ending.OUT_OF_MEMORY),
+        (None, JobState("COMPLETED"), Ending.SUCCEEDED),
+        (None, None, Ending.FAILED),
+    ],
+)
+def test_endings(result: object, state: JobState | None, ending: Ending, tmp_path: Path) -> None:
+    if result:
+        (tmp_path / "7_1_0_result.pkl").write_bytes(cloudpickle.dumps(result))
+    assert ending_of(JobFiles(tmp_path, "7_1"), state) is ending
+
+
+@pytest.mark.parametrize(
+    ("state", "known", "shortest", "longest"),
+    [
+        ("FAILED", {}, 0.0, 0.2),
+        (None, {}, 0.3, 0.6),
+        ("COMPLETED", {}, 2.9, 10),
+        (None, {"7": JobState("COMPLETED")}, 2.9, 10),
+        (None, {"7": JobState("PREEMPTED")}, 0.0, 0.2),
+    ],
+)
+def test_how_long_a_result_is_waited_for(
+    state: str | None, known: dict[str, JobState], shortest: float, longest: float, tmp_path: Path
+) -> None:
+    """A failure is not, what nobody knows of for the latency, what is complete for long; accounting is asked once."""
+    asked: list[object] = []
+
+    def ask(jobs: Any) -> dict[str, JobState]:
+        if jobs:
+            asked.append(list(jobs))
+        return known if jobs else {}
+
+    watch, files = Watch(ask, 0.3, lambda message: None), JobFiles(tmp_path, "7")
+    watch.see(["7"], {"7": JobState("RUNNING")})
+    assert not watch.has_ended("7", files)
+    started = time.monotonic()
+    while not watch.has_ended("7", files):
+        watch.see(["7"], {"7": JobState(state)} if state else {})
+        time.sleep(0.02)
+        assert time.monotonic() - started < longest
+    assert time.monotonic() - started >= shortest
+    assert asked == ([] if state else [["7"]])
+
+
+class Job:
+    """A job as Snakemake keeps it: resources follow from the attempt."""
+
+    def __init__(self) -> None:
+        self.attempt = 1
+
+    @property
+    def resources(self) -> dict[str, int]:
+        return {"mem_mb": 100 * self.attempt, "runtime": 10 * self.attempt, "gpu": 1}
+
+
+def test_only_what_ran_out_is_asked_for_again_and_more_of_it() -> None:
+    attempts, job = Attempts(), Job()
+    found = []
+    for ending in (Ending.FAILED, Ending.OUT_OF_MEMORY, Ending.FAILED, Ending.OUT_OF_TIME, Ending.OUT_OF_MEMORY, None):
+        resources = attempts.resources(job, "key")  # type: ignore[arg-type]
+        found.append((resources["mem_mb"], resources["runtime"]))
+        if ending:
+            attempts.note("key", ending)
+        job.attempt += 1
+    assert found == [(100, 10), (100, 10), (200, 10), (200, 10), (200, 20), (300, 20)]
+    assert job.attempt == 7
+
+
+def stand_in(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(f"#!/bin/bash\necho call >> {folder}/{name}.calls\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    stand_in(folder, "srun", "exit 0")
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def test_the_queue_says_where_and_by_which_signal_a_job_has_ended(programs: Path) -> None:
+    stand_in(programs, "squeue", "printf '7_0|FAILED|NonZeroExitCode|36608|node1|\\n7_1|FAILED|x|256|node2|\\n'")
+    assert Slurm().states(dict.fromkeys(["7_0", "7_1"], programs)) == {
+        "7_0": JobState("FAILED", "NonZeroExitCode", terminated=True, node="node1"),
+        "7_1": JobState("FAILED", "x", node="node2"),
+    }
+
+
+@pytest.mark.parametrize(("kind", "calls"), [("slurmdbd", 1), ("none", 0)])
+def test_accounting_is_asked_only_where_there_is_any(kind: str, calls: int, programs: Path) -> None:
+    stand_in(programs, "scontrol", f"echo 'AccountingStorageType   = accounting_storage/{kind}'")
+    stand_in(programs, "sacct", "printf '7_0|CANCELLED by 0|0:15|node1\\n7_1|RUNNING|0:0|node2\\n'")
+    states = Slurm().ended(["7_0", "7_1"])
+    assert states == ({"7_0": JobState("CANCELLED", terminated=True, node="node1")} if calls else {})
+    assert (programs / "sacct.calls").exists() == bool(calls)
+
+
+def test_accounting_that_fails_is_not_needed(programs: Path) -> None:
+    stand_in(programs, "scontrol", "echo 'AccountingStorageType   = accounting_storage/slurmdbd'")
+    stand_in(programs, "sacct", "exit 1")
+    assert Slurm().ended(["7_0"]) == {}
+
+
+def test_what_could_not_be_cancelled_is_returned(programs: Path) -> None:
+    jobs = dict.fromkeys(["7_0", "7_1"], programs)
+    stand_in(programs, "scancel", "exit 1")
+    stand_in(programs, "squeue", "exit 1")
+    assert Slurm().cancel(jobs) == ["7_0", "7_1"]
+    stand_in(programs, "squeue", "printf '7_0|COMPLETED|None\\n7_1|RUNNING|None\\n'")
+    assert Slurm().cancel(jobs) == ["7_1"]
+    stand_in(programs, "scancel", "exit 0")
+    assert Slurm().cancel(jobs) == []
+
+
+def executor_in(folder: Path) -> Any:
+    executor = submitit.SlurmExecutor(folder)
+    executor.update_parameters(time=5, job_name="one")
+    return executor
+
+
+def submit(sbatch: Sbatch, folder: Path, number: int = 2) -> list[str]:
+    ids: list[str] = []
+    sbatch.submit(executor_in(folder), [JobCommand("true") for _ in range(number)], ids.extend)
+    return ids
+
+
+@pytest.mark.parametrize(("number", "ids"), [(1, ["12"]), (2, ["12_0", "12_1"])])
+def test_what_is_submitted_finds_its_command(number: int, ids: list[str], programs: Path, tmp_path: Path) -> None:
+    stand_in(programs, "sbatch", f"cp $1 {tmp_path}/script; echo 'Submitted batch job 12'")
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    assert submit(Sbatch(), folder, number) == ids
+    assert sorted(path.name for path in folder.iterdir()) == [f"{job}_submitted.pkl" for job in ids]
+    assert ("#SBATCH --array=0-1" in (tmp_path / "script").read_text()) == (number == 2)
+
+
+def test_what_is_refused_leaves_nothing(programs: Path, tmp_path: Path) -> None:
+    stand_in(programs, "sbatch", "echo 'sbatch: error: Invalid qos specification' >&2; exit 1")
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    with pytest.raises(FailedSubmissionError, match="Invalid qos"):
+        submit(Sbatch(), folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_sbatch_is_not_left_to_retry_by_itself(programs: Path, tmp_path: Path) -> None:
+    stand_in(
+        programs, "sbatch", "echo 'Slurm temporarily unable to accept job, sleeping and retrying.' >&2; exec sleep 60"
+    )
+    started = time.monotonic()
+    with pytest.raises(FailedSubmissionError, match="temporarily unable"):
+        submit(Sbatch(), tmp_path)
+    assert time.monotonic() - started < 10
+
+
+def test_a_call_under_way_can_be_ended(programs: Path, tmp_path: Path) -> None:
+    stand_in(programs, "sbatch", f"touch {tmp_path}/called; exec sleep 60")
+    sbatch = Sbatch()
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            submit(sbatch, tmp_path)
+        except FailedSubmissionError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while not (tmp_path / "called").exists():
+        time.sleep(0.02)
+    sbatch.stop()
+    thread.join(timeout=10)
+    assert len(errors) == 1
+    with pytest.raises(FailedSubmissionError):
+        submit(sbatch, tmp_path)
+    assert (programs / "sbatch.calls").read_text() == "call\n"
+
+
+def test_what_slurm_took_without_an_answer_is_cancelled(programs: Path, tmp_path: Path) -> None:
+    stand_in(
+        programs,
+        "sbatch",
+        f"echo \"12|$1\" > {tmp_path}/queue; echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1",
+    )
+    stand_in(programs, "scancel", f"echo $* > {tmp_path}/cancelled")
+    stand_in(programs, "squeue", "exit 1")
+    sbatch = Sbatch()
+    assert sbatch.take_back()
+    with pytest.raises(FailedSubmissionError):
+        submit(sbatch, tmp_path)
+    assert not sbatch.take_back()
+    stand_in(programs, "squeue", f"echo '11|/elsewhere.sh'; cat {tmp_path}/queue")
+    assert sbatch.take_back()
+    assert (tmp_path / "cancelled").read_text() == "12\n"
+    (programs / "squeue.calls").unlink()
+    assert sbatch.take_back()
+    assert not (programs / "squeue.calls").exists()
+
+
+def test_a_full_disk_leaves_nothing_half_written(programs: Path, tmp_path: Path) -> None:
+    stand_in(programs, "sbatch", "echo 'Submitted batch job 12'")
+    command = JobCommand("x" * 10**6)
+    folder = tmp_path / "full"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            Sbatch().submit(executor_in(folder), [command], lambda ids: None)
+        assert list(folder.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    assert not (programs / "sbatch.calls").exists()
+
+
+def test_a_command_without_a_checkpoint_is_not_requeued_at_its_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But where it is preempted long before, it is."""
+    monkeypatch.setattr("snakemake_executor_plugin_submitit.job._CHECKPOINT_SECONDS", 0.3)
+    for minutes, requeued in ((240.0, True), (0.01, False)):
+        command = JobCommand("trap '' USR2; sleep 30", minutes=minutes)
+        thread = threading.Thread(target=command)
+        thread.start()
+        time.sleep(1)
+        again = command.checkpoint()
+        thread.join(timeout=10)
+        assert (again is not None) == requeued

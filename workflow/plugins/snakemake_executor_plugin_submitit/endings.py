@@ -1,0 +1,128 @@
+"""How jobs end: what a result and Slurm's last word on a job mean, and how long each is waited for."""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from enum import Enum, auto
+
+from snakemake_executor_plugin_submitit.clusters import JobState
+from snakemake_executor_plugin_submitit.results import JobFiles
+
+# A job whose command has failed takes a moment to leave the queue, and its state then says why.
+_POLLS_FOR_A_FAILURE = 2
+# How many times latency-wait the result of a job is waited for that Slurm says is complete.
+_LATENCIES_FOR_COMPLETED = 10
+# What submitit leaves as a result where a job's command had no checkpoint to write when its time was up.
+_NO_CHECKPOINT = "checkpoint function returned None"
+_LOST_NODE = {"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "REVOKED"}
+
+
+class Ending(Enum):
+    """How a job has ended."""
+
+    SUCCEEDED = auto()
+    FAILED = auto()
+    OUT_OF_MEMORY = auto()
+    OUT_OF_TIME = auto()
+    INTERRUPTED = auto()
+    """Preempted, its node lost, or not requeued when it was to be: none of it the job's fault."""
+
+
+def ending_of(files: JobFiles, state: JobState | None) -> Ending:
+    """Tell how a job has ended.
+
+    Args:
+        files: The job's files.
+        state: Slurm's last word on it, if there is one.
+    """
+    code = files.exit_code()
+    if code == 0:
+        return Ending.SUCCEEDED
+    if code is not None:
+        how = files.failure()
+        if "'scontrol', 'requeue'" in how:
+            return Ending.INTERRUPTED
+        if _NO_CHECKPOINT in how:
+            return Ending.OUT_OF_TIME
+    if state is None:
+        return Ending.FAILED
+    if state.name == "OUT_OF_MEMORY":
+        return Ending.OUT_OF_MEMORY
+    if state.name in _LOST_NODE or (code is None and state.terminated and state.name == "FAILED"):
+        return Ending.INTERRUPTED
+    if state.name in ("TIMEOUT", "DEADLINE"):
+        return Ending.OUT_OF_TIME
+    return Ending.SUCCEEDED if code is None and state.name == "COMPLETED" else Ending.FAILED
+
+
+class Watch:
+    """Follows jobs from poll to poll until it is certain how they have ended.
+
+    Args:
+        ask_accounting: Returns what accounting knows of jobs that have left the queue.
+        latency_seconds: How long files may take to appear.
+        warn: Called with what a user should know.
+    """
+
+    def __init__(
+        self,
+        ask_accounting: Callable[[Collection[str]], dict[str, JobState]],
+        latency_seconds: float,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._ask, self._latency, self._warn = ask_accounting, latency_seconds, warn
+        self._last: dict[str, JobState] = {}
+        self._gone_since: dict[str, float] = {}
+        self._polls: dict[str, int] = {}
+
+    def see(self, jobs: Collection[str], states: Mapping[str, JobState]) -> None:
+        """Take note of what the queue says; ask accounting once about what it says nothing of.
+
+        Args:
+            jobs: Those that have not succeeded.
+            states: What the queue says, also of others.
+        """
+        self._last.update(states)
+        now = time.monotonic()
+        unknown = []
+        for job_id in jobs:
+            state = states.get(job_id)
+            if state and state.alive:
+                self._gone_since.pop(job_id, None)
+                self._polls.pop(job_id, None)
+                continue
+            first = job_id not in self._gone_since
+            self._gone_since.setdefault(job_id, now)
+            self._polls[job_id] = self._polls.get(job_id, 0) + 1
+            if first and self.last_state(job_id) is None:
+                unknown.append(job_id)
+        self._last.update(self._ask(unknown))
+
+    def last_state(self, job_id: str) -> JobState | None:
+        """Return Slurm's last word on a job, unless it was that the job lives."""
+        state = self._last.get(job_id)
+        return None if state is None or state.alive else state
+
+    def node(self, job_id: str) -> str:
+        """Return where a job ran, or nothing."""
+        state = self._last.get(job_id)
+        return state.node if state else ""
+
+    def has_ended(self, job_id: str, files: JobFiles) -> bool:
+        """Tell whether a job without success will not be heard of again."""
+        if job_id not in self._gone_since:
+            return False
+        if files.exit_code() is not None:
+            return True
+        state, seconds = self.last_state(job_id), time.monotonic() - self._gone_since[job_id]
+        if state is None:
+            return seconds >= self._latency
+        if state.name != "COMPLETED":
+            return self._polls[job_id] >= _POLLS_FOR_A_FAILURE
+        if seconds >= self._latency:
+            self._warn("jobs that Slurm says are complete have no result yet: the file system shows files late")
+        return seconds >= _LATENCIES_FOR_COMPLETED * self._latency
+
+    def forget(self, job_id: str) -> None:
+        """Drop what is known of a job."""
+        for known in (self._last, self._gone_since, self._polls):
+            known.pop(job_id, None)
