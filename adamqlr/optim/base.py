@@ -57,8 +57,9 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         self.model, self.loss = model, resolve_loss(loss)
         self._module, group = unwrapped(model)
         check_trainable(self._module)
-        self._local = process_group == "local"
-        self._process_group = None if self._local else process_group or group
+        is_local = process_group == "local"
+        self._process_group = None if is_local else process_group or group
+        self._is_alone = self._process_group is None and not is_local
         self._align_buffers = getattr(model, "broadcast_buffers", False)
         self._forward, self._microbatch = forward or call_model, microbatch
         self._takes_all = params is None
@@ -191,7 +192,7 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
             count_rows(inputs)
         if torch.is_inference_mode_enabled():
             raise RuntimeError("a step needs gradients, which torch.inference_mode forbids: take it outside")
-        if self._process_group is None and not self._local and world_size() > 1:
+        if self._is_alone and world_size() > 1:
             raise ValueError(
                 f"torch.distributed runs {world_size()} processes: give the optimizer the DistributedDataParallel "
                 "module or a process_group, or process_group='local' where each trains on its own"

@@ -83,7 +83,9 @@ def named_parameters_of(model: nn.Module, wanted: list[Tensor]) -> dict[str, nn.
     return named
 
 
+_has_processes = torch.distributed.is_initialized if torch.distributed.is_available() else lambda: False
+
+
 def world_size() -> int:
     """Return the number of processes of ``torch.distributed``; 1 where it is not in use."""
-    distributed = torch.distributed
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    return torch.distributed.get_world_size() if _has_processes() else 1
