@@ -8,11 +8,13 @@ import numpy as np
 import pooch
 import pytest
 import torch
+from sklearn import datasets
 from torch import nn
 
 from adamqlr.config import parse_config
 from adamqlr.errors import UserError
 from adamqlr.problems import images
+from adamqlr.problems.embedded import read_diabetes, read_digits
 from adamqlr.problems.fetch import fetch
 from adamqlr.problems.models import mlp
 from adamqlr.problems.problem import initial_model, load_problem
@@ -35,6 +37,15 @@ def test_embedded_datasets(key: str, sizes: list[int], shape: tuple[int, ...]) -
     assert problem.has_accuracy == (key == "digits")
     assert torch.equal(problem.train.inputs, load_problem(key, study(key), CPU).train.inputs)
     assert not torch.equal(problem.train.inputs, load_problem(key, study(key, seed=1), CPU).train.inputs)
+
+
+@pytest.mark.parametrize(
+    ("read", "load"), [(read_digits, datasets.load_digits), (read_diabetes, datasets.load_diabetes)]
+)
+def test_embedded_tables_are_scikit_learns_to_the_last_bit(read: Any, load: Any) -> None:
+    for ours, theirs in zip(read(), load(return_X_y=True), strict=True):
+        assert ours.dtype == theirs.dtype
+        assert ours.tobytes() == theirs.tobytes()
 
 
 def test_rosenbrock_is_its_formula_and_starts_where_the_paper_does() -> None:
