@@ -19,6 +19,7 @@ from adamqlr.problems.fetch import fetch
 from adamqlr.problems.models import mlp
 from adamqlr.problems.problem import initial_model, load_problem
 from adamqlr.problems.registry import DATASETS
+from adamqlr.problems.rosenbrock_function import objective
 
 CPU = torch.device("cpu")
 
@@ -55,6 +56,7 @@ def test_rosenbrock_is_its_formula_and_starts_where_the_paper_does() -> None:
     assert (x, y) == (1.0, -1.0)
     loss = 0.5 * nn.functional.mse_loss(model(problem.train.inputs), problem.train.targets)
     assert loss.item() == pytest.approx(((1 - x) ** 2 + 100 * (y - x**2) ** 2) / 4)
+    assert loss.item() == pytest.approx(objective(np.array(x), np.array(y)))
     starts = [initial_model(problem, seed, tuning=True).position.detach() for seed in (0, 0, 1)]
     assert torch.equal(starts[0], starts[1])
     assert not torch.equal(starts[0], starts[2])
