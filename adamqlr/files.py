@@ -5,12 +5,14 @@ import tempfile
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import netCDF4
-import xarray as xr
 
 from adamqlr.errors import UserError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 KIND = "adamqlr_kind"
 
@@ -43,13 +45,13 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_netcdf(dataset: xr.Dataset, path: Path, kind: str) -> None:
+def write_netcdf(dataset: "xr.Dataset", path: Path, kind: str) -> None:
     """Write a zlib-compressed NetCDF-4 file of the given ``kind``, whole or not at all."""
     with replacing(path) as temporary:
         dataset.assign_attrs({KIND: kind}).to_netcdf(temporary, engine="netcdf4", encoding=_encoding_of(dataset))
 
 
-def _encoding_of(dataset: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
+def _encoding_of(dataset: "xr.Dataset") -> dict[Hashable, dict[str, Any]]:
     """Return the NetCDF encoding that compresses every array of numbers, each metric in chunks of its own."""
     return {
         name: {
@@ -62,12 +64,15 @@ def _encoding_of(dataset: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
     }
 
 
-def read_netcdf(path: Path, *kinds: str) -> xr.Dataset:
+def read_netcdf(path: Path, *kinds: str) -> "xr.Dataset":
     """Load a file written by :func:`write_netcdf` into memory.
 
     Raises:
         UserError: The file is missing, is no NetCDF file, or is of none of ``kinds``.
     """
+    # Most that write files write no arrays.
+    import xarray as xr
+
     with opened(path, *kinds) as file:
         return xr.open_dataset(xr.backends.NetCDF4DataStore(file)).load()
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import xarray as xr
 
 from adamqlr.errors import UserError
-from adamqlr.figures.style import order
+from adamqlr.figures.lines import order
 
 
 class Pair(NamedTuple):

@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from adamqlr.figures.cubes import Pair, by_dataset
-from adamqlr.figures.style import TEXT_WIDTH, line_style, set_log_limits, space_log_ticks
+from adamqlr.figures.lines import line_style
+from adamqlr.figures.style import TEXT_WIDTH, set_log_limits, space_log_ticks
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
 
 COLUMNS = 3

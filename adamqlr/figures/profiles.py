@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from adamqlr.figures.cubes import Pair, by_dataset, pairs_of
+from adamqlr.figures.lines import line_style
 from adamqlr.figures.panels import add_legend
-from adamqlr.figures.style import TEXT_WIDTH, line_style
+from adamqlr.figures.style import TEXT_WIDTH
 from adamqlr.results.statistics import Resampling
 from adamqlr.results.targets import steps_to_target, target_loss, time_to_target
 

@@ -10,7 +10,6 @@ import pandas as pd
 from adamqlr.config import SENSITIVITY, StudyConfig
 from adamqlr.errors import UserError
 from adamqlr.figures.catalog import Entry, figures_of, tables_of
-from adamqlr.figures.style import paper_style, save
 from adamqlr.figures.tables import Table
 from adamqlr.files import write_text
 from adamqlr.results.statistics import Resampling
@@ -41,6 +40,9 @@ def render(name: str, study_path: Path, suite: str, config: StudyConfig | None, 
     Raises:
         UserError: There is no such figure or suite, or the file is no study's.
     """
+    # Tables do not wait for matplotlib.
+    from adamqlr.figures.style import paper_style, save
+
     with paper_style():
         figure, numbers = _make("figure", figures_of, name, study_path, suite, config)
         save(figure, numbers, stem)

@@ -3,14 +3,14 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import torch
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from adamqlr.figures.cubes import Pair, pairs_of
-from adamqlr.figures.style import TEXT_WIDTH, line_style
-from adamqlr.problems.rosenbrock import START, A, objective
+from adamqlr.figures.lines import line_style
+from adamqlr.figures.style import TEXT_WIDTH
+from adamqlr.problems.rosenbrock_function import START, A, objective
 from adamqlr.results.statistics import Resampling
 
 _COLUMNS = 5
@@ -37,7 +37,7 @@ def draw(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure
 
 def _draw_contours(axes: Axes) -> None:
     x, y = np.meshgrid(np.linspace(*_WINDOW["x"], 200), np.linspace(*_WINDOW["y"], 200))
-    height = objective(torch.from_numpy(x), torch.from_numpy(y)).numpy()
+    height = objective(x, y)
     axes.contourf(x, y, np.log10(height + 1e-4), levels=14, cmap="Greys", alpha=0.4)
     axes.plot(A, A**2, "*", color="#e0a800", markersize=9, markeredgecolor="black", markeredgewidth=0.4, zorder=5)
     axes.plot(*START, "o", color="white", markersize=4, markeredgecolor="black", markeredgewidth=0.7, zorder=5)
@@ -50,7 +50,7 @@ def _draw_path(axes: Axes, pair: Pair) -> pd.DataFrame:
     path = cube["parameters"].transpose("parameter", "step").values
     style = line_style(pair.optimizer)
     axes.plot(*path, color=style["color"], linewidth=1.1, marker=".", markersize=2.5, zorder=4)
-    value = float(objective(*torch.from_numpy(path[:, -1]).double()))
+    value = float(objective(*path[:, -1]))
     steps = int(cube["final_step"])
     outcome = f"diverged at step {steps}" if bool(cube["diverged"]) else f"f = {value:.1e}, {steps} steps"
     axes.set_title(f"{pair.optimizer_label}\n", fontsize=7.5)
@@ -61,6 +61,6 @@ def _draw_path(axes: Axes, pair: Pair) -> pd.DataFrame:
             "step": cube["step"].values,
             "x": path[0],
             "y": path[1],
-            "objective": objective(*torch.from_numpy(path).double()).numpy(),
+            "objective": objective(*path),
         }
     )

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from adamqlr.config import TUNING
+from adamqlr.figures.lines import line_style, order
 from adamqlr.figures.panels import COLUMNS, add_legend
-from adamqlr.figures.style import TEXT_WIDTH, line_style, order, set_log_limits, space_log_ticks
+from adamqlr.figures.style import TEXT_WIDTH, set_log_limits, space_log_ticks
 from adamqlr.results.statistics import Resampling
 
 Array = NDArray[np.float64]

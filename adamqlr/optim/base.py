@@ -10,17 +10,21 @@ from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
 from adamqlr.optim.flat import FlatParameters
-from adamqlr.optim.options import members_of, require
+from adamqlr.optim.options import require
 from adamqlr.optim.passes import Network, PassOptions, network_of
 from adamqlr.optim.passes.losses import Loss, resolve_loss
 from adamqlr.optim.passes.network import Forward, call_model, count_rows
+from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.optim.passes.union import Processes
 from adamqlr.optim.state import State
 from adamqlr.optim.structure import Structure, check_trainable, named_parameters_of, unwrapped, world_size
-from adamqlr.optim.torch_private import step_is_watched
+from adamqlr.optim.torch_private import step_is_watched, without_compiler
 
 Params = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 AnyLoss = str | nn.Module | Loss | Callable[[Tensor, Any], Tensor]
+
+_add_param_group = without_compiler(torch.optim.Optimizer.add_param_group)
+_load_state_dict = without_compiler(torch.optim.Optimizer.load_state_dict)
 
 
 class MinibatchOptimizer(torch.optim.Optimizer, ABC):
@@ -143,7 +147,7 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         """
         if self._started:
             raise ValueError("parameters cannot join after the first step: make the optimizer anew with params=…")
-        super().add_param_group(param_group)
+        _add_param_group(self, param_group)
         if self._made:
             try:
                 self._lay_out()
@@ -233,7 +237,11 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
                 for index in indices:
                     views[index].sub_(before[index], alpha=group["weight_decay"])
 
+    zero_grad = without_compiler(torch.optim.Optimizer.zero_grad)
+
     # State.
+
+    state_dict = without_compiler(torch.optim.Optimizer.state_dict)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the state that ``state_dict`` returned; the run then continues to the same numbers.
@@ -241,7 +249,7 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         Raises:
             ValueError: It is of another optimizer, or of other parameters.
         """
-        super().load_state_dict(self._separated(state_dict))
+        _load_state_dict(self, self._separated(state_dict))
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 # One value, or for networks side by side one for each.
@@ -97,14 +96,6 @@ class MemberTensors:
 def differ(*values: Any) -> bool:
     """Tell whether networks side by side have options of their own."""
     return any(isinstance(value, tuple) for value in values)
-
-
-def members_of(module: torch.nn.Module) -> torch.Size:
-    """Return () for one network, and (members,) for a module that holds several side by side."""
-    from adamqlr.optim.passes.perceptron import PerceptronPack
-
-    # Other modules may call anything their members.
-    return torch.Size([module.members] if isinstance(module, PerceptronPack) else [])
 
 
 def checked_heuristics(options: dict[str, Any], members: Sequence[int]) -> dict[str, Any]:

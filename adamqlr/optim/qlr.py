@@ -12,9 +12,10 @@ from adamqlr.optim.directions import Direction, observer_of, resolve_direction
 from adamqlr.optim.directions.wrapped import WrappedDirection
 from adamqlr.optim.heuristics import DampingRule, QuadraticModel
 from adamqlr.optim.info import QLRInfo
-from adamqlr.optim.options import GivenOption, MemberTensors, checked_heuristics, members_of
+from adamqlr.optim.options import GivenOption, MemberTensors, checked_heuristics
 from adamqlr.optim.passes.losses import resolve_loss
 from adamqlr.optim.passes.network import Curvature, Forward
+from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.optim.refusal import Refusal
 from adamqlr.optim.state import State
 from adamqlr.optim.structure import unwrapped

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from adamqlr.optim.base import AnyLoss, MinibatchOptimizer
 from adamqlr.optim.flat import LastNumber
 from adamqlr.optim.info import GradientInfo
-from adamqlr.optim.options import MemberTensors, differ, members_of, nonnegative
+from adamqlr.optim.options import MemberTensors, differ, nonnegative
+from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.optim.state import State
 from adamqlr.optim.torch_private import fused_sgd
 

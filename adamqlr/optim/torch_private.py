@@ -1,13 +1,32 @@
 """The functions of PyTorch that its documentation does not promise, in one place."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NoReturn
+from functools import wraps
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.optim import optimizer as _optimizer
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def without_compiler(method: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Return a method of PyTorch's optimizers that does not import PyTorch's compiler.
+
+    Each of them is marked as not to be compiled, and its first call imports ``torch._dynamo`` for that mark, which
+    takes longer than to train a small network. Where something else has imported it, the mark is kept.
+    """
+    bare = getattr(method, "__wrapped__", method)
+
+    @wraps(bare)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return (method if "torch._dynamo" in sys.modules else bare)(*args, **kwargs)
+
+    return call
 
 
 def fused_adam(

@@ -1,22 +1,49 @@
-"""Datasets that come with scikit-learn: small, real, and there without a network."""
+"""Datasets that come with scikit-learn: small, real, and there without a network.
 
+Their files are read without importing scikit-learn, which takes longer than to train on them.
+"""
+
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from sklearn import datasets
+from numpy.typing import NDArray
 
 from adamqlr.problems.problem import Problem
 from adamqlr.problems.splits import build_problem, split_fractions
 from adamqlr.settings import DatasetConfig
 
+Table = NDArray[np.float64]
+
 
 def load_digits(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:
     """Load handwritten digits: 1,797 rows of 64 pixels, 10 classes."""
-    data = datasets.load_digits()
-    return build_problem(key, settings, split_fractions(key, data.data, data.target, settings, seed))
+    return build_problem(key, settings, split_fractions(key, *read_digits(), settings, seed))
 
 
 def load_diabetes(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:
     """Load diabetes progression: 442 rows of 10 features, one real target."""
-    data = datasets.load_diabetes()
-    return build_problem(key, settings, split_fractions(key, data.data, np.asarray(data.target), settings, seed))
+    return build_problem(key, settings, split_fractions(key, *read_diabetes(), settings, seed))
+
+
+def read_digits() -> tuple[Table, NDArray[np.int64]]:
+    """Return pixels and classes, to the last bit those of ``sklearn.datasets.load_digits``."""
+    table = _read("digits.csv.gz", ",")
+    return table[:, :-1], table[:, -1].astype(np.int64)
+
+
+def read_diabetes() -> tuple[Table, Table]:
+    """Return features and targets, to the last bit those of ``sklearn.datasets.load_diabetes``."""
+    features, targets = _read("diabetes_data_raw.csv.gz"), _read("diabetes_target.csv.gz")
+    scale = features.std(axis=0)
+    features -= features.mean(axis=0)
+    features /= scale
+    features /= len(features) ** 0.5
+    return features, targets
+
+
+def _read(name: str, delimiter: str | None = None) -> Table:
+    package = find_spec("sklearn")
+    assert package is not None
+    assert package.origin is not None
+    return np.loadtxt(Path(package.origin).parent / "datasets" / "data" / name, delimiter=delimiter)

@@ -7,11 +7,10 @@ import pooch
 
 from adamqlr.config import StudyConfig
 from adamqlr.errors import UserError
-from adamqlr.problems import imagenet, penn_treebank
-from adamqlr.problems.images import IMAGE_SETS, read_part
-from adamqlr.problems.own_file import find_file
+from adamqlr.problems.registry import DATASETS
 from adamqlr.problems.text_table import read_table
-from adamqlr.problems.uci import TABLE, TABLES
+
+# What reads each kind of data is imported where it is fetched: torchvision, for one, takes seconds.
 
 
 def fetch(key: str, config: StudyConfig) -> list[Path]:
@@ -29,30 +28,42 @@ def fetch(key: str, config: StudyConfig) -> list[Path]:
     """
     settings, folder = config.dataset(key), config.data_folder
     if settings.path is not None:
+        from adamqlr.problems.own_file import find_file
+
         return [find_file(settings.path, folder)]
-    if key in TABLES:
-        return [_fetch_table(key, folder)]
-    if key in IMAGE_SETS:
-        return [_fetch_images(key, folder)]
+    if not DATASETS[key].downloads:
+        return []
     if key == "penn_treebank":
-        return [_fetch_text(folder / key / file.name, file) for file in penn_treebank.FILES.values()]
+        return _fetch_text(folder / key)
     if key == "imagenet":
-        imagenet.class_names(folder / key)
+        from adamqlr.problems.imagenet import class_names
+
+        class_names(folder / key)
         return [folder / key]
-    return []
+    if key.startswith("uci_"):
+        return [_fetch_table(key, folder)]
+    return [_fetch_images(key, folder)]
 
 
 def _fetch_table(key: str, folder: Path) -> Path:
+    from adamqlr.problems.uci import TABLE, TABLES
+
     path, known = folder / key / TABLE, TABLES[key]
     _download(path, known.url, f"sha256:{known.sha256}")
     read_table(path)
     return path
 
 
-def _fetch_text(path: Path, file: penn_treebank.TextFile) -> Path:
-    _download(path, f"{penn_treebank.URL}/{file.name}", f"md5:{file.md5}")
-    penn_treebank.read_words(path)
-    return path
+def _fetch_text(folder: Path) -> list[Path]:
+    from adamqlr.problems.penn_treebank import FILES, URL, read_words
+
+    paths = []
+    for file in FILES.values():
+        path = folder / file.name
+        _download(path, f"{URL}/{file.name}", f"md5:{file.md5}")
+        read_words(path)
+        paths.append(path)
+    return paths
 
 
 def _download(path: Path, url: str, checksum: str) -> None:
@@ -68,6 +79,8 @@ def _download(path: Path, url: str, checksum: str) -> None:
 
 
 def _fetch_images(key: str, folder: Path) -> Path:
+    from adamqlr.problems.images import read_part
+
     root = folder / key
     existed = root.exists()
     try:

@@ -7,10 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr.problems.problem import Problem, Rows
+from adamqlr.problems.rosenbrock_function import START, A, B
 from adamqlr.settings import DatasetConfig
-
-A, B = 1.0, 100.0
-START = (1.0, -1.0)
 
 
 class Rosenbrock(nn.Module):
@@ -28,11 +26,6 @@ class Rosenbrock(nn.Module):
         """Return the residuals, of shape (1, 2); there are no inputs to look at."""
         x, y = self.position
         return torch.stack([A - x, math.sqrt(B) * (y - x * x)])[None]
-
-
-def objective(x: Tensor, y: Tensor) -> Tensor:
-    """Return the objective ½ · mean((a − x)², b (y − x²)²) at points of any shape."""
-    return ((A - x) ** 2 + B * (y - x * x) ** 2) / 4
 
 
 def load(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:

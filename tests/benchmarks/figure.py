@@ -9,7 +9,8 @@ from matplotlib.axis import Axis
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from adamqlr.figures.style import line_style, paper_style
+from adamqlr.figures.lines import line_style
+from adamqlr.figures.style import paper_style
 from adamqlr.files import replacing
 
 from .cases import CAPTURED, MEASURED, label

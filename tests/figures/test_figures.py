@@ -18,9 +18,9 @@ from adamqlr.figures.catalog import figures_of, tables_of
 from adamqlr.figures.cubes import pairs_of
 from adamqlr.figures.endings import divergence
 from adamqlr.figures.evolution import ablation, damping, learning_rate, loss, performance
+from adamqlr.figures.lines import line_style
 from adamqlr.figures.profiles import cost_ratios
 from adamqlr.figures.render import render, render_table
-from adamqlr.figures.style import line_style
 from adamqlr.figures.tables import best_hyperparameters, final_results
 from adamqlr.figures.tuning_budget import best_so_far
 from adamqlr.results.cube import build_cube, write_cube

@@ -3,9 +3,11 @@
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
+import seaborn as sns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adamqlr.figures.lines import line_style
 from adamqlr.figures.style import paper_style, space_log_ticks
 
 
@@ -28,3 +30,8 @@ def test_labels_of_logarithmic_axes_are_two_at_least_and_do_not_collide(start: f
     plt.close(figure)
     assert len(boxes) >= (1 if decades > 2 else 2)
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_spare_colors_are_seaborns_hues_of_equal_lightness() -> None:
+    spare = {line_style(f"optimizer_{number}")["color"] for number in range(100)}
+    assert spare == set(sns.color_palette("husl", 8).as_hex())

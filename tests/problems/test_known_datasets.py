@@ -8,15 +8,18 @@ import numpy as np
 import pooch
 import pytest
 import torch
+from sklearn import datasets
 from torch import nn
 
 from adamqlr.config import parse_config
 from adamqlr.errors import UserError
 from adamqlr.problems import images
+from adamqlr.problems.embedded import read_diabetes, read_digits
 from adamqlr.problems.fetch import fetch
 from adamqlr.problems.models import mlp
 from adamqlr.problems.problem import initial_model, load_problem
 from adamqlr.problems.registry import DATASETS
+from adamqlr.problems.rosenbrock_function import objective
 
 CPU = torch.device("cpu")
 
@@ -37,6 +40,15 @@ def test_embedded_datasets(key: str, sizes: list[int], shape: tuple[int, ...]) -
     assert not torch.equal(problem.train.inputs, load_problem(key, study(key, seed=1), CPU).train.inputs)
 
 
+@pytest.mark.parametrize(
+    ("read", "load"), [(read_digits, datasets.load_digits), (read_diabetes, datasets.load_diabetes)]
+)
+def test_embedded_tables_are_scikit_learns_to_the_last_bit(read: Any, load: Any) -> None:
+    for ours, theirs in zip(read(), load(return_X_y=True), strict=True):
+        assert ours.dtype == theirs.dtype
+        assert ours.tobytes() == theirs.tobytes()
+
+
 def test_rosenbrock_is_its_formula_and_starts_where_the_paper_does() -> None:
     problem = load_problem("rosenbrock", study("rosenbrock"), CPU)
     model = initial_model(problem, 0)
@@ -44,6 +56,7 @@ def test_rosenbrock_is_its_formula_and_starts_where_the_paper_does() -> None:
     assert (x, y) == (1.0, -1.0)
     loss = 0.5 * nn.functional.mse_loss(model(problem.train.inputs), problem.train.targets)
     assert loss.item() == pytest.approx(((1 - x) ** 2 + 100 * (y - x**2) ** 2) / 4)
+    assert loss.item() == pytest.approx(objective(np.array(x), np.array(y)))
     starts = [initial_model(problem, seed, tuning=True).position.detach() for seed in (0, 0, 1)]
     assert torch.equal(starts[0], starts[1])
     assert not torch.equal(starts[0], starts[2])

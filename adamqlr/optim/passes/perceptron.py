@@ -54,6 +54,12 @@ class PerceptronPack(nn.Module):
         return features
 
 
+def members_of(module: nn.Module) -> torch.Size:
+    """Return () for one network, and (members,) for a module that holds several side by side."""
+    # Other modules may call anything their members.
+    return torch.Size([module.members] if isinstance(module, PerceptronPack) else [])
+
+
 def affine(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return features · weightᵀ + bias for each of several networks, of the same features (2-d) or of its own."""
     if features.dim() == 3:
