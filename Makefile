@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# The tests on the cluster with accounting.
+ACCOUNTING ?= tests/slurm
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes
 
 .PHONY: environment quickstart test test-slurm benchmark lint lock clean
@@ -21,7 +23,7 @@ test-slurm: $(VENV)/installed-dev  ## the executor on two real Slurm clusters, i
 	@tests/slurm/cluster.sh install accounting && tests/slurm/cluster.sh start && \
 		tests/slurm/cluster.sh start accounting || \
 		echo "There are no test clusters here: the tests say what they skip, or fail where ADAMQLR_NEEDS_SLURM is set"
-	@log=$$(mktemp); $(BIN)/python -m pytest -m "slurm and accounting" -rs tests/slurm >$$log 2>&1 & accounting=$$!; \
+	@log=$$(mktemp); $(BIN)/python -m pytest -m "slurm and accounting" -rs $(ACCOUNTING) >$$log 2>&1 & accounting=$$!; \
 		$(BIN)/python -m pytest -m "slurm and not accounting" -rs tests/slurm; status=$$?; \
 		wait $$accounting || status=1; cat $$log; rm $$log; tests/slurm/cluster.sh stop; exit $$status
 
