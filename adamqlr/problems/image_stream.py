@@ -118,7 +118,9 @@ class ImageStream:
             parts = []
             for part in islice(read, math.ceil(len(group) / _PIECE)):
                 if isinstance(part, UserError):
-                    raise part
+                    # Another one: an exception that a name of its own frame holds keeps the frame, and with it the
+                    # workers, until a collection of garbage.
+                    raise UserError(*part.args)
                 parts.append([tensor.to(self.device) for tensor in part])
             images, classes = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
             yield images.to(torch.get_default_dtype()).div_(255).sub_(mean).div_(deviation), classes

@@ -8,7 +8,7 @@ For networks this small the cost of a step is the number of its kernels and what
 - several networks side by side (:class:`PerceptronPack`) take the same kernels as one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -180,22 +180,24 @@ class PerceptronModel:
         self.outputs = current
         self.loss, self._cotangent, self._output_hessian = network.loss.differentiate(current, targets)
         gradients = network.gradient.views
-        for layer, delta in enumerate(self._deltas(self._cotangent)):
+        for layer, delta in self._deltas(self._cotangent):
             _matmul_into(gradients[2 * layer], delta, features[layer])
             torch.sum(delta, dim=-2, out=gradients[2 * layer + 1])
         network.gradient.publish()
 
-    def _deltas(self, cotangent: Tensor) -> list[Tensor]:
-        """Return δ of each layer's outputs for a δ of the network's."""
-        deltas, weights = [cotangent], self._network.weights
-        for layer in range(len(weights) - 1, 0, -1):
-            deltas.append(_threshold_backward(torch.matmul(deltas[-1], weights[layer]), self.inputs[layer], 0))
-        deltas.reverse()
-        return deltas
+    def _deltas(self, delta: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield every layer's number and the δ of its outputs, from the last layer, whose δ is given, to the first."""
+        weights = self._network.weights
+        layer = len(weights) - 1
+        yield layer, delta
+        while layer > 0:
+            delta = _threshold_backward(torch.matmul(delta, weights[layer]), self.inputs[layer], 0)
+            layer -= 1
+            yield layer, delta
 
     def back_propagate(self, cotangent: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Return δ of each layer's outputs for a δ of the network's."""
-        return self._deltas(cotangent), ()
+        return [delta for _, delta in self._deltas(cotangent)][::-1], ()
 
     def curvature(self, directions: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
         """Return vᵢᵀ C vⱼ, for directions of one tensor a parameter each."""
