@@ -25,12 +25,16 @@ side by side.
 import math
 from collections.abc import Sequence
 from functools import cache
+from struct import Struct
 
 import torch
 from torch import Tensor
 
 GOOD_RATIO = 0.75
 POOR_RATIO = 0.25
+
+# What is larger does not fit into single precision.
+_SINGLE, _ALMOST_LARGEST = Struct("f"), 3.4e38
 
 Vector = Sequence[Tensor]
 Matrix = Sequence[Sequence[Tensor]]
@@ -57,10 +61,11 @@ class QuadraticModel:
     """
 
     def __init__(self, gradient: Tensor, directions: Vector, curvature: Matrix, damping: Tensor) -> None:
-        self.slopes = [torch.linalg.vecdot(gradient, direction) for direction in directions]
+        vecdot = torch.linalg.vecdot
+        self.slopes = [vecdot(gradient, direction) for direction in directions]
         self.curvature = curvature
         self.damped = [
-            [torch.addcmul(q, damping, torch.linalg.vecdot(v, u)) for q, u in zip(row, directions, strict=True)]
+            [torch.addcmul(q, damping, vecdot(v, u)) for q, u in zip(row, directions, strict=True)]
             for row, v in zip(curvature, directions, strict=True)
         ]
 
@@ -134,13 +139,12 @@ class DampingRule:
         self._nan_is_poor = nan_is_poor
         self._fraction = None if resolution is None else 0.5 / resolution
         # On a CPU the numbers are at hand, and reading them takes less than the kernels of the rule.
-        self._host = [float(t) for t in self._tensors()] if like.device.type == "cpu" and like.dim() == 0 else None
-
-    def _tensors(self) -> list[Tensor]:
-        return [self._decrease, self._increase, self._minimum, self._maximum]
+        numbers = self._decrease, self._increase, self._minimum, self._maximum
+        self._host = list(map(float, numbers)) if like.device.type == "cpu" and like.dim() == 0 else None
+        self._is_double = like.dtype == torch.float64
 
     def __call__(self, damping: Tensor, rho: Tensor, loss: Tensor, true_change: Tensor) -> Tensor:
-        """Return the new λ.
+        """Move λ, in place, and return what it is then.
 
         Args:
             damping: λ.
@@ -149,25 +153,31 @@ class DampingRule:
             true_change: ΔL.
         """
         if self._host is not None:
-            return damping.clone().fill_(self._on_host(damping.item(), rho.item(), loss, true_change))
+            new = self._on_host(damping.item(), rho.item(), loss.item(), true_change.item())
+            return damping.fill_(new).clone()
         poor = ~(rho >= self._poor) if self._nan_is_poor else rho < self._poor
         factor = torch.where(rho > self._good, self._decrease, torch.where(poor, self._increase, self._unchanged))
         if self._fraction is not None:
-            factor = torch.where(self._is_lost(loss, true_change), self._unchanged, factor)
-        new = torch.maximum(damping * factor, self._minimum)
-        return torch.minimum(new, self._maximum) if self._limited else new
+            # What is lost when it is added to L is less than half a unit of L's last place.
+            lost = torch.add(loss, true_change, alpha=self._fraction) == loss
+            factor = torch.where(lost, self._unchanged, factor)
+        adapted = torch.maximum(damping * factor, self._minimum)
+        adapted = torch.minimum(adapted, self._maximum) if self._limited else adapted
+        damping.copy_(adapted)
+        return adapted
 
-    def _on_host(self, damping: float, rho: float, loss: Tensor, true_change: Tensor) -> float:
+    def _on_host(self, damping: float, rho: float, loss: float, true_change: float) -> float:
         """Return the new λ as above, for one network on a CPU."""
         assert self._host is not None
         decrease, increase, minimum, maximum = self._host
         poor = not rho >= POOR_RATIO if self._nan_is_poor else rho < POOR_RATIO
         factor = decrease if rho > GOOD_RATIO else increase if poor else 1.0
-        if factor != 1 and self._fraction is not None and self._is_lost(loss, true_change).item():
+        if self._fraction is not None and self._round(loss + self._fraction * true_change) == loss:
             factor = 1.0
         return min(max(damping * factor, minimum), maximum)
 
-    def _is_lost(self, loss: Tensor, true_change: Tensor) -> Tensor:
-        """Tell where ΔL cannot be resolved: what is lost when it is added to L is less than half its last place."""
-        assert self._fraction is not None
-        return torch.add(loss, true_change, alpha=self._fraction) == loss
+    def _round(self, number: float) -> float:
+        """Return a number as the loss's precision holds it."""
+        if self._is_double or not abs(number) < _ALMOST_LARGEST:
+            return number
+        return _SINGLE.unpack(_SINGLE.pack(number))[0]

@@ -180,7 +180,6 @@ class QLR(MinibatchOptimizer):
         rho = true_change / model_change
         adapted = self._rule()(damping, rho, local.loss, true_change) if group["adapt_damping"] else damping.clone()
 
-        damping.copy_(adapted)
         taken = self._finish(before, refusal, local.loss, true_change)
         return QLRInfo(
             local.loss,

@@ -93,12 +93,21 @@ def test_the_rule_is_the_same_on_the_host_as_on_a_device(
     damping: float, rho: float, loss: float, change: float, nan_is_poor: bool, dtype: torch.dtype
 ) -> None:
     """One network on a CPU is looked at on the host, networks side by side are not."""
-    one = torch.tensor([damping, rho, loss, change], dtype=dtype)
-    found = [
-        DampingRule(0.9, 1 / 0.9, 1e-8, 1e5, given[0], nan_is_poor, 4.0)(*given)
-        for given in (one.unbind(), one.unsqueeze(-1).unbind())
-    ]
+    found = []
+    for shape in ((), (1,)):
+        given = [torch.full(shape, number, dtype=dtype) for number in (damping, rho, loss, change)]
+        found.append(DampingRule(0.9, 1 / 0.9, 1e-8, 1e5, given[0], nan_is_poor, 4.0)(*given))
+        assert torch.equal(given[0], found[-1])
     torch.testing.assert_close(found[0], found[1][0], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("loss", [3.4e38, math.inf, math.nan])
+def test_losses_at_the_end_of_single_precision_do_no_harm(loss: float) -> None:
+    found = []
+    for shape in ((), (1,)):
+        given = [torch.full(shape, number) for number in (1.0, 0.0, loss, loss)]
+        found.append(float(DampingRule(0.5, 2.0, 0.0, math.inf, given[0], resolution=4.0)(*given)))
+    assert found[0] == found[1]
 
 
 def test_damping_is_bounded_above() -> None:
