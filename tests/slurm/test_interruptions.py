@@ -56,11 +56,14 @@ def test_jobs_of_a_node_that_dies_run_on_another(requeue: str, folder: Path) -> 
 
 
 def test_only_the_time_limit_asks_for_more_time(folder: Path) -> None:
-    """A command that has no checkpoint is not requeued to reach the same limit again."""
+    """A command that has no checkpoint is not requeued to reach the same limit again.
+
+    It takes 105 seconds: Slurm looks at limits every half minute.
+    """
     (folder / "Snakefile").write_text(
         'rule all:\n    input: "out.txt"\n\nrule slow:\n    output: "out.txt"\n'
         "    resources: mem_mb=lambda wildcards, attempt: 100 * attempt, runtime=lambda wildcards, attempt: attempt\n"
-        '    shell: "sleep 70; touch {output}"\n'
+        '    shell: "sleep 105; touch {output}"\n'
     )
     (folder / "empty.yaml").write_text("name: slow\n")
     process = head(folder, "--configfile", "empty.yaml")
