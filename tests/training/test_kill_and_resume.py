@@ -34,7 +34,7 @@ def command(stage: str, config: Path, output: Path, optimizer: str = "adamqlr", 
     count = ["--processes", str(processes)]
     options = {
         "train": [*count, "--seeds", "0-1", "--set", "dataset.epochs=700", "--set", setting],
-        "tune": [*count, "--set", "dataset.epochs=700", "--set", "tuning.limit=700"],
+        "tune": [*count, "--set", "dataset.epochs=2500", "--set", "tuning.limit=2500"],
         "tune packed": ["--set", "training.pack=always", "--set", "dataset.fixed_batch_size=true"],
     }
     pair = ["--dataset", "diabetes", "--optimizer", optimizer, *options[stage]]
