@@ -7,8 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
+
+from tests.slurm.runs import processes_in
 
 WORKFLOW = """
 rule all:
@@ -44,17 +45,6 @@ def snakemake(folder: Path, *arguments: str, seconds: str = "0.1", jobs: int = 2
 def finish(process: subprocess.Popen[str], timeout: float = 120) -> tuple[int, str]:
     output, _ = process.communicate(timeout=timeout)
     return process.returncode, output
-
-
-def processes_in(folder: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 @pytest.mark.slow
