@@ -10,11 +10,12 @@ from typing import Any, NoReturn
 import click
 
 from adamqlr import __version__
-from adamqlr.config import StudyConfig, load_config
 from adamqlr.errors import UserError
+from adamqlr.jobs.interrupts import Interrupted
 from adamqlr.logs import configure_logging
-from adamqlr.overrides import parse_value
-from adamqlr.training.interrupts import Interrupted
+from adamqlr.study.case import Case
+from adamqlr.study.config import load_config
+from adamqlr.study.overrides import parse_value
 
 # PyTorch and the plotting libraries are imported by the commands that need them, so that --help answers at once.
 
@@ -39,7 +40,7 @@ class SeedRange(click.ParamType):
         return seeds
 
 
-class Shard(click.ParamType):
+class ShardNumber(click.ParamType):
     """A shard written as ``k/K``."""
 
     name = "k/K"
@@ -80,17 +81,14 @@ def _pair_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _load(config_path: Path, dataset: str, suite: str | None, settings: tuple[str, ...]) -> tuple[StudyConfig, str]:
+def _case(config_path: Path, dataset: str, optimizer: str, suite: str | None, settings: tuple[str, ...]) -> Case:
     renamed = [
         f"datasets.{dataset}.{setting.removeprefix('dataset.')}" if setting.startswith("dataset.") else setting
         for setting in settings
         if not setting.startswith("optimizer.")
     ]
-    config = load_config(config_path, renamed)
-    config.dataset(dataset)
-    suite = suite or next(iter(config.suites))
-    config.suite(suite)
-    return config, suite
+    study = load_config(config_path, renamed)
+    return Case(study, suite or next(iter(study.suites)), dataset, optimizer)
 
 
 def _hyperparameters(settings: tuple[str, ...]) -> dict[str, Any]:
@@ -126,14 +124,13 @@ def train(
 
     Killed and run again, it goes on from its last checkpoint, beside the output, to the same numbers.
     """
-    config, suite = _load(config_path, dataset, suite, settings)
-    config.optimizer(optimizer)
+    case = _case(config_path, dataset, optimizer, suite, settings)
     from adamqlr.stages.train import train as train_stage
     from adamqlr.tuning.trials import read_best
 
     chosen = read_best(best, dataset, optimizer) if best else {}
     hyperparameters = {**chosen, **_hyperparameters(settings)}
-    train_stage(config, suite, dataset, optimizer, seeds, hyperparameters, output, processes)
+    train_stage(case, seeds, hyperparameters, output, processes)
 
 
 @cli.command()
@@ -162,7 +159,7 @@ def sweep(
 
 @cli.command()
 @_pair_options
-@click.option("--shard", type=Shard(), default="0/1", show_default=True, help="Train shard k of K only.")
+@click.option("--shard", type=ShardNumber(), default="0/1", show_default=True, help="Train shard k of K only.")
 def tune(
     config_path: Path,
     dataset: str,
@@ -178,13 +175,12 @@ def tune(
     Shards run at once or one after another, and share what they found through a journal beside their outputs. `adamqlr
     select` joins them.
     """
-    config, suite = _load(config_path, dataset, suite, settings)
-    config.optimizer(optimizer)
+    case = _case(config_path, dataset, optimizer, suite, settings)
     if _hyperparameters(settings):
         raise UserError("--set optimizer.NAME: fix it under 'optimizers' in the configuration instead")
     from adamqlr.stages.tune import tune as tune_stage
 
-    tune_stage(config, suite, dataset, optimizer, shard, output, processes)
+    tune_stage(case, shard, output, processes)
 
 
 @cli.command()
@@ -204,14 +200,9 @@ def select(shards: tuple[Path, ...], output: Path, best: Path) -> None:
 @click.option("--output", type=_FILE, help="Write a receipt here once the data is in place.")
 def fetch(config_path: Path, dataset: str, output: Path | None) -> None:
     """Bring a dataset to the data folder, if it is not there, and check that it can be read."""
-    config = load_config(config_path)
-    config.dataset(dataset)
-    from adamqlr.files import write_text
-    from adamqlr.problems.fetch import fetch as fetch_dataset
+    from adamqlr.stages.fetch import fetch as fetch_stage
 
-    files = fetch_dataset(dataset, config)
-    if output is not None:
-        write_text(output, "".join(f"{file.name}\n" for file in files))
+    fetch_stage(dataset, load_config(config_path), output)
 
 
 @cli.command()
@@ -244,9 +235,9 @@ def figures(name: str, study_path: Path, suite: str, config_path: Path | None, s
     Figures are trajectories, performance, loss, learning_rate, damping, profiles, tuning_budget, and ablation_NAME for
     each ablation of the configuration; of the suite sensitivity, they are its sensitivity studies.
     """
-    from adamqlr.figures.render import render
+    from adamqlr.stages.figures import draw_figure
 
-    render(name, study_path, suite, load_config(config_path) if config_path else None, stem)
+    draw_figure(name, study_path, suite, load_config(config_path) if config_path else None, stem)
 
 
 @cli.command()
@@ -260,9 +251,9 @@ def tables(name: str, study_path: Path, suite: str, config_path: Path | None, st
 
     Tables are provenance, final_results, divergence, time_to_target, best_hyperparameters and search_space.
     """
-    from adamqlr.figures.render import render_table
+    from adamqlr.stages.tables import write_table
 
-    render_table(name, study_path, suite, load_config(config_path) if config_path else None, stem)
+    write_table(name, study_path, suite, load_config(config_path) if config_path else None, stem)
 
 
 @cli.command()
@@ -271,16 +262,16 @@ def tables(name: str, study_path: Path, suite: str, config_path: Path | None, st
 @_STEM_OPTION
 def claims(study_path: Path, config_path: Path | None, stem: Path) -> None:
     """Weigh the paper's claims on a study: CSV, Markdown and HTML with an interval and a verdict for each."""
-    from adamqlr.claims.render import render_claims
+    from adamqlr.stages.claims import judge_claims
 
-    render_claims(study_path, load_config(config_path) if config_path else None, stem)
+    judge_claims(study_path, load_config(config_path) if config_path else None, stem)
 
 
 @cli.command()
 @click.argument("path", type=_FILE)
 def info(path: Path) -> None:
     """Print what the result file PATH holds and where it comes from."""
-    from adamqlr.results.info import describe
+    from adamqlr.stages.info import describe
 
     click.echo(describe(path))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from adamqlr.config import StudyConfig, parse_config
+from adamqlr.study.config import StudyConfig, parse_config
 
 ROOT = Path(__file__).resolve().parents[1]
 

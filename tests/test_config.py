@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from adamqlr.config import StudyConfig, fingerprint, load_config, parse_config
 from adamqlr.errors import UserError
-from adamqlr.space import Distribution
+from adamqlr.study.config import StudyConfig, fingerprint, load_config, parse_config
+from adamqlr.study.space import Distribution
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from adamqlr.config import load_config
 from adamqlr.stages.aggregate import aggregate
 from adamqlr.stages.select import select
 from adamqlr.stages.train import train
 from adamqlr.stages.tune import tune
+from adamqlr.study.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,9 +29,9 @@ def results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config_file: Callab
         parts = []
         for optimizer in ("adam_untuned", "adamqlr_untuned"):
             parts.append(tmp_path / f"{optimizer}.nc")
-            train(config, "epochs", "digits", optimizer, [0, 1], {}, tmp_path / "runs.nc")
+            train(Case(config, "epochs", "digits", optimizer), [0, 1], {}, tmp_path / "runs.nc")
             aggregate([tmp_path / "runs.nc"], parts[-1], 20)
-        tune(config, "epochs", "digits", "adamqlr", (0, 1), tmp_path / "shards" / "0.nc")
+        tune(Case(config, "epochs", "digits", "adamqlr"), (0, 1), tmp_path / "shards" / "0.nc")
         select([tmp_path / "shards" / "0.nc"], tmp_path / "trials.nc", tmp_path / "best.yaml")
         aggregate([*parts, tmp_path / "trials.nc"], tmp_path / "results" / name / "study.nc", 20)
     return tmp_path / "results"

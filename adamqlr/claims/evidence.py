@@ -6,39 +6,26 @@ from typing import NamedTuple
 import xarray as xr
 
 from adamqlr.claims.judge import Judgment, judge_ratio, judge_spread, performance
-from adamqlr.config import SENSITIVITY, StudyConfig
-
-# What untuned AdamQLR is measured against: everything that was tuned and is none of its relatives.
-BASELINES = ("sgd_minimal", "sgd_full", "adam", "adam_eps", "kfac", "kfac_unadaptive", "baydin_sgd")
+from adamqlr.results.pairs import Study, by_dataset
+from adamqlr.study.config import SENSITIVITY
 
 
-class Study(NamedTuple):
-    """What claims are weighed on.
+def cubes_by_dataset(study: Study) -> Iterator[tuple[str, str, dict[str, xr.Dataset]]]:
+    """Yield suite, dataset and the cubes of its optimizers, for everything that has a test set."""
+    for suite in study.config.suites:
+        if suite in study.tree.children:
+            for dataset, pairs in by_dataset(study.test_pairs(suite)).items():
+                yield suite, dataset, {pair.optimizer: pair.cube for pair in pairs}
 
-    Attributes:
-        tree: The study's file, opened.
-        config: Its configuration.
-    """
 
-    tree: xr.DataTree
-    config: StudyConfig
-
-    def datasets(self) -> Iterator[tuple[str, str, dict[str, xr.Dataset]]]:
-        """Yield suite, dataset and the cubes of its optimizers, for everything that has a test set."""
-        for suite in self.config.suites:
-            for dataset, node in self.tree[suite].children.items() if suite in self.tree.children else ():
-                cubes = {key: leaf.to_dataset() for key, leaf in node.children.items()}
-                if not any("parameters" in cube for cube in cubes.values()):
-                    yield suite, dataset, cubes
-
-    def sweeps(self, parameter: str) -> Iterator[tuple[str, dict[float, xr.Dataset]]]:
-        """Yield name and cubes by value of AdamQLR's sensitivity studies of one hyperparameter."""
-        present = self.tree[SENSITIVITY].children if SENSITIVITY in self.tree.children else {}
-        for name, node in present.items():
-            cubes = {float(value): leaf.to_dataset() for value, leaf in node.children.items()}
-            attrs = next(iter(cubes.values())).attrs
-            if attrs["sweep_parameter"] == parameter and attrs["optimizer"].startswith("adamqlr"):
-                yield name, cubes
+def sweeps_of(study: Study, parameter: str, family: str) -> Iterator[tuple[str, dict[float, xr.Dataset]]]:
+    """Yield name and cubes by value of a family's sensitivity studies of one hyperparameter."""
+    present = study.tree[SENSITIVITY].children if SENSITIVITY in study.tree.children else {}
+    for name, node in present.items():
+        cubes = {float(value): leaf.to_dataset() for value, leaf in node.children.items()}
+        attrs = next(iter(cubes.values())).attrs
+        if attrs["sweep_parameter"] == parameter and study.spec(attrs["optimizer"]).family == family:
+            yield name, cubes
 
 
 class Evidence(NamedTuple):
@@ -60,7 +47,7 @@ class Evidence(NamedTuple):
 def pairwise(study: Study, subject: str, reference: str, with_margin: bool = False) -> Iterator[Evidence]:
     """Weigh one optimizer against another at the end of training: as good up to the margin, or else better."""
     limit = 1 + study.config.claims.margin if with_margin else 1.0
-    for suite, dataset, cubes in study.datasets():
+    for suite, dataset, cubes in cubes_by_dataset(study):
         if subject in cubes and reference in cubes:
             values = performance(cubes[subject]), [performance(cubes[reference])]
             quantity = f"{_measure(cubes[subject])}, {_label(cubes[subject])} ÷ {_label(cubes[reference])}"
@@ -69,8 +56,8 @@ def pairwise(study: Study, subject: str, reference: str, with_margin: bool = Fal
 
 def against_best_baseline(study: Study, subject: str) -> Iterator[Evidence]:
     """Weigh an optimizer against the tuned baseline with the lowest final median, when the first of them has ended."""
-    for suite, dataset, cubes in study.datasets():
-        baselines = [cubes[key] for key in BASELINES if key in cubes]
+    for suite, dataset, cubes in cubes_by_dataset(study):
+        baselines = [cube for key, cube in cubes.items() if study.spec(key).is_baseline]
         if subject not in cubes or not baselines:
             continue
         best = min(baselines, key=lambda cube: float(performance(cube).median()))
@@ -105,7 +92,7 @@ def effect_varies(study: Study, subject: str, reference: str) -> Iterator[Eviden
 def matters_little(study: Study, parameter: str) -> Iterator[Evidence]:
     """Weigh whether the worst of a hyperparameter's values is at most some times the best."""
     settings = study.config.claims
-    for name, cubes in study.sweeps(parameter):
+    for name, cubes in sweeps_of(study, parameter, "AdamQLR"):
         values = [performance(cube) for cube in cubes.values()]
         first = next(iter(cubes.values()))
         quantity = f"{_measure(first)}, worst ÷ best of {len(values)} values ({name})"
@@ -116,7 +103,7 @@ def matters_little(study: Study, parameter: str) -> Iterator[Evidence]:
 def value_is_best(study: Study, parameter: str, choose: Callable[[list[float]], float]) -> Iterator[Evidence]:
     """Weigh whether one value of a hyperparameter is as good as the best of the others, up to the margin."""
     settings = study.config.claims
-    for name, cubes in study.sweeps(parameter):
+    for name, cubes in sweeps_of(study, parameter, "AdamQLR"):
         chosen = choose(list(cubes))
         others = [performance(cube) for value, cube in cubes.items() if value != chosen]
         quantity = f"{_measure(cubes[chosen])} at {chosen:g} ÷ best of {len(others)} other values ({name})"

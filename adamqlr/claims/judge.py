@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from adamqlr.settings import ClaimsConfig
+from adamqlr.study.settings import ClaimsConfig
 
 Array = NDArray[np.float64]
 

@@ -4,51 +4,50 @@ from collections.abc import Sequence
 from functools import partial
 
 import pandas as pd
-import xarray as xr
 from matplotlib.figure import Figure
 
-from adamqlr.figures.cubes import Pair, pairs_of
 from adamqlr.figures.panels import Panel, draw_grid, loss_panel, performance_panel
-from adamqlr.results.statistics import Resampling
+from adamqlr.results.pairs import Pair, Study
 
 _PARTS = ("train", "test")
 
 
-def performance(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
+def performance(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw training and test performance against training time: loss for regression, accuracy for classification."""
-    return draw_grid(pairs_of(study, suite), resampling, "time", [partial(performance_panel, part) for part in _PARTS])
+    return draw_grid(
+        study.pairs(suite), study.resampling, "time", [partial(performance_panel, part) for part in _PARTS]
+    )
 
 
-def loss(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
+def loss(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw training and test loss against training time."""
-    return draw_grid(pairs_of(study, suite), resampling, "time", [partial(loss_panel, part) for part in _PARTS])
+    return draw_grid(study.pairs(suite), study.resampling, "time", [partial(loss_panel, part) for part in _PARTS])
 
 
-def learning_rate(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
+def learning_rate(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw the magnitude of the learning rate α against steps."""
-    return draw_grid(pairs_of(study, suite), resampling, "step", [_learning_rate_panel])
+    return draw_grid(study.pairs(suite), study.resampling, "step", [_learning_rate_panel])
 
 
-def damping(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
+def damping(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw the damping λ and the reduction ratio ρ against steps, for the optimizers that have them."""
-    pairs = [pair for pair in pairs_of(study, suite) if _has_damping(pair)]
-    return draw_grid(pairs, resampling, "step", [_damping_panel, _reduction_ratio_panel])
+    pairs = [pair for pair in study.pairs(suite) if _has_damping(pair)]
+    return draw_grid(pairs, study.resampling, "step", [_damping_panel, _reduction_ratio_panel])
 
 
 def ablation(
-    study: xr.DataTree,
+    study: Study,
     suite: str,
-    resampling: Resampling,
     optimizers: Sequence[str],
     datasets: Sequence[str] | None = None,
 ) -> tuple[Figure, pd.DataFrame]:
     """Draw the performance of some optimizers on some datasets, all if none is named."""
     pairs = [
         pair
-        for pair in pairs_of(study, suite)
+        for pair in study.pairs(suite)
         if pair.optimizer in optimizers and (datasets is None or pair.dataset in datasets)
     ]
-    return draw_grid(pairs, resampling, "time", [partial(performance_panel, part) for part in _PARTS])
+    return draw_grid(pairs, study.resampling, "time", [partial(performance_panel, part) for part in _PARTS])
 
 
 def _has_damping(pair: Pair) -> bool:

@@ -1,7 +1,7 @@
 """Grids of panels: a dataset each column, medians over seeds as lines and their uncertainty as bands."""
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from adamqlr.figures.cubes import Pair, by_dataset
 from adamqlr.figures.lines import line_style
 from adamqlr.figures.style import TEXT_WIDTH, set_log_limits, space_log_ticks
+from adamqlr.results.pairs import Pair, by_dataset
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
+from adamqlr.study.optimizers import OptimizerSpec
 
 COLUMNS = 3
 ROW_HEIGHT = 1.75
@@ -80,7 +81,7 @@ def draw_grid(
             _title_with_divergence(column[0], group, 38 if len(groups) >= COLUMNS else 60)
         for axes in column if is_single else column[-1:]:
             axes.set_xlabel({"time": "Training time (s)", "step": "Step"}[axis])
-    add_legend(figure, {pair.optimizer: pair.optimizer_label for group in groups.values() for pair in group})
+    add_legend(figure, [pair.spec for group in groups.values() for pair in group])
     return figure, pd.concat(tables, ignore_index=True)
 
 
@@ -109,7 +110,7 @@ def _draw_panel(axes: Axes, pairs: Sequence[Pair], panel: Panel, axis: str, resa
         if not values.notnull().any():
             continue
         summary = median_over_seeds(values, resampling)
-        draw_curve(axes, summary, axis, line_style(pair.optimizer), is_log=panel.scale == "log")
+        draw_curve(axes, summary, axis, line_style(pair.spec), is_log=panel.scale == "log")
         table = summary.to_dataframe().reset_index()[[axis, "median", "mean", "std", "lower", "upper"]]
         names = {"dataset": pair.dataset, "optimizer": pair.optimizer, "metric": panel.metric}
         tables.append(table.assign(**names, survived=survived_fraction(pair.cube)))
@@ -180,14 +181,15 @@ def _diverged(pairs: Sequence[Pair], width: int) -> list[str]:
     return [line.replace("\u00a0", " ") for line in lines]
 
 
-def add_legend(figure: Figure, labels: Mapping[str, str]) -> None:
+def add_legend(figure: Figure, optimizers: Iterable[OptimizerSpec]) -> None:
     """Put an entry for each optimizer below the panels, in rows of like length, and one for crosses if there are any.
 
     Args:
         figure: The figure, drawn.
-        labels: Optimizers' names by key.
+        optimizers: What is drawn; those that appear several times get one entry.
     """
-    handles = [Line2D([], [], label=label, **line_style(key)) for key, label in labels.items()]
+    distinct = {spec.key: spec for spec in optimizers}
+    handles = [Line2D([], [], label=spec.label, **line_style(spec)) for spec in distinct.values()]
     if any(line.get_marker() == _CROSS for axes in figure.axes for line in axes.lines):
         handles.append(Line2D([], [], marker=_CROSS, linestyle="", color="#555555", label="median diverges"))
     rows = -(-len(handles) // _LEGEND_COLUMNS)

@@ -3,37 +3,37 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from adamqlr.figures.cubes import Pair, by_dataset, pairs_of
 from adamqlr.figures.lines import line_style
 from adamqlr.figures.panels import add_legend
 from adamqlr.figures.style import TEXT_WIDTH
-from adamqlr.results.statistics import Resampling
+from adamqlr.results.pairs import Pair, Study, by_dataset
 from adamqlr.results.targets import steps_to_target, target_loss, time_to_target
+from adamqlr.study.optimizers import OptimizerSpec
 
 _MEASURES = {"time": time_to_target, "step": steps_to_target}
 _AXIS_LABELS = {"time": "Training time / fastest", "step": "Steps / fewest"}
 _WIDEST_RATIO = 1000.0
 
 
-def draw(study: xr.DataTree, suite: str, resampling: Resampling, target_gap: float) -> tuple[Figure, pd.DataFrame]:
+def draw(study: Study, suite: str, target_gap: float) -> tuple[Figure, pd.DataFrame]:
     """Draw which fraction of all (dataset, seed) cases each optimizer solves within a multiple of the best one's cost.
 
     A case is solved when the test loss reaches the dataset's target (:func:`adamqlr.results.targets.target_loss`).
     Every case counts, so nothing is resampled.
     """
-    pairs = [pair for pair in pairs_of(study, suite) if not pair.is_trajectory]
+    pairs = study.test_pairs(suite)
+    specs = {pair.optimizer: pair.spec for pair in pairs}
     figure, grid = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 3.1), sharey=True, squeeze=False)
     tables = []
     for axes, measure in zip(grid.flat, _MEASURES, strict=True):
         ratios = cost_ratios(pairs, measure, target_gap)
-        tables.append(_draw_profiles(axes, ratios).assign(measure=measure))
+        tables.append(_draw_profiles(axes, ratios, specs).assign(measure=measure))
         axes.set(xscale="log", xlabel=_AXIS_LABELS[measure], xlim=(1, _WIDEST_RATIO), ylim=(-0.02, 1.02))
     grid.flat[0].set_ylabel("Fraction of cases at target")
-    add_legend(figure, {pair.optimizer: pair.optimizer_label for pair in pairs})
+    add_legend(figure, specs.values())
     return figure, pd.concat(tables, ignore_index=True)
 
 
@@ -62,13 +62,13 @@ def cost_ratios(pairs: list[Pair], measure: str, target_gap: float) -> dict[str,
     return {optimizer: joined[optimizer].to_numpy() for optimizer in optimizers}
 
 
-def _draw_profiles(axes: Axes, ratios: dict[str, np.ndarray]) -> pd.DataFrame:
+def _draw_profiles(axes: Axes, ratios: dict[str, np.ndarray], specs: dict[str, OptimizerSpec]) -> pd.DataFrame:
     tables = []
     for optimizer, values in ratios.items():
         solved = np.sort(values[np.isfinite(values)])
         levels = np.arange(1, len(solved) + 1) / max(1, len(values))
         at = np.concatenate([[1.0], solved, [max(_WIDEST_RATIO, *solved, 1.0)]])
         fraction = np.concatenate([[0.0], levels, levels[-1:] if len(levels) else [0.0]])
-        axes.step(at, fraction, where="post", **line_style(optimizer))
+        axes.step(at, fraction, where="post", **line_style(specs[optimizer]))
         tables.append(pd.DataFrame({"optimizer": optimizer, "ratio": at, "fraction": fraction, "cases": len(values)}))
     return pd.concat(tables, ignore_index=True)

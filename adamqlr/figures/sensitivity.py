@@ -11,34 +11,31 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from adamqlr.figures.cubes import Pair
 from adamqlr.figures.panels import Panel, draw_curve, keep_crosses_inside, performance_panel
 from adamqlr.figures.style import TEXT_WIDTH, set_log_limits, space_log_ticks
-from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
+from adamqlr.results.pairs import Pair, Study
+from adamqlr.results.statistics import median_over_seeds, survived_fraction
 
 _COLORS = plt.get_cmap("viridis")
 
 
-def draw(
-    study: xr.DataTree, suite: str, resampling: Resampling, sweep: str, parameter: str
-) -> tuple[Figure, pd.DataFrame]:
+def draw(study: Study, suite: str, sweep: str, parameter: str) -> tuple[Figure, pd.DataFrame]:
     """Draw training and test performance of every value: on the left against time, on the right at the end.
 
     Args:
-        study: The study's file.
+        study: The study's results.
         suite: ``sensitivity``.
-        resampling: How seeds are resampled.
         sweep: The sensitivity study's name.
         parameter: The name of what it varies, for labels.
     """
-    cubes = dict(sorted(((float(name), leaf.to_dataset()) for name, leaf in study[suite][sweep].children.items())))
+    cubes = dict(sorted(((float(name), leaf.to_dataset()) for name, leaf in study.tree[suite][sweep].children.items())))
     first = next(iter(cubes.values()))
     norm = _norm(list(cubes))
     figure, grid = plt.subplots(2, 2, figsize=(TEXT_WIDTH, 3.9), sharex="col", sharey="row", width_ratios=(1.15, 1))
     tables = []
     for row, part in zip(grid, ("train", "test"), strict=True):
-        panel = performance_panel(part, Pair(first.attrs["dataset"], first.attrs["optimizer"], first))
-        curves = {value: median_over_seeds(_values(cube, panel), resampling) for value, cube in cubes.items()}
+        panel = performance_panel(part, Pair(first.attrs["dataset"], study.spec(first.attrs["optimizer"]), first))
+        curves = {value: median_over_seeds(_values(cube, panel), study.resampling) for value, cube in cubes.items()}
         for value, curve in curves.items():
             style = {"color": _COLORS(norm(value)), "linewidth": 1.0}
             draw_curve(row[0], curve, "time", style, is_log=panel.scale == "log")

@@ -3,23 +3,21 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from adamqlr.figures.cubes import Pair, pairs_of
 from adamqlr.figures.lines import line_style
 from adamqlr.figures.style import TEXT_WIDTH
 from adamqlr.problems.rosenbrock_function import START, A, objective
-from adamqlr.results.statistics import Resampling
+from adamqlr.results.pairs import Pair, Study
 
 _COLUMNS = 5
 _WINDOW = {"x": (-1.6, 1.6), "y": (-1.5, 1.6)}
 
 
-def draw(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
+def draw(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw each optimizer's first run over the contours of the objective, one panel each; nothing is resampled."""
-    pairs = [pair for pair in pairs_of(study, suite) if pair.is_trajectory]
+    pairs = [pair for pair in study.pairs(suite) if pair.is_trajectory]
     rows = -(-len(pairs) // _COLUMNS)
     figure, grid = plt.subplots(rows, _COLUMNS, figsize=(TEXT_WIDTH, 1.5 * rows + 0.3), squeeze=False)
     tables = []
@@ -48,7 +46,7 @@ def _draw_contours(axes: Axes) -> None:
 def _draw_path(axes: Axes, pair: Pair) -> pd.DataFrame:
     cube = pair.cube.isel(seed=0)
     path = cube["parameters"].transpose("parameter", "step").values
-    style = line_style(pair.optimizer)
+    style = line_style(pair.spec)
     axes.plot(*path, color=style["color"], linewidth=1.1, marker=".", markersize=2.5, zorder=4)
     value = float(objective(*path[:, -1]))
     steps = int(cube["final_step"])

@@ -7,34 +7,36 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from adamqlr.config import TUNING
-from adamqlr.figures.lines import line_style, order
+from adamqlr.figures.lines import line_style
 from adamqlr.figures.panels import COLUMNS, add_legend
 from adamqlr.figures.style import TEXT_WIDTH, set_log_limits, space_log_ticks
+from adamqlr.results.pairs import Study
 from adamqlr.results.statistics import Resampling
+from adamqlr.study.config import TUNING
+from adamqlr.study.optimizers import OptimizerSpec
 
 Array = NDArray[np.float64]
 
 _LABELS = {"train_loss": "Best training loss", "validation_loss": "Best validation loss"}
 
 
-def draw(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure, pd.DataFrame]:
+def draw(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw, for each dataset and optimizer, the objective of the trial that a search of n trials would choose.
 
     Trials are independent draws, so that any order of them might have happened: lines are medians over random orders;
     the numbers have the 2.5 and 97.5 percentiles as well, which would hide each other as bands.
     """
-    datasets = study[TUNING][suite].children
+    datasets = study.tree[TUNING][suite].children
     columns = min(COLUMNS, len(datasets))
     rows = -(-len(datasets) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(TEXT_WIDTH, 2.1 * rows + 0.7), squeeze=False)
-    tables, labels = [], {}
+    tables: list[pd.DataFrame] = []
+    specs: list[OptimizerSpec] = []
     for axes, (dataset, node) in zip(grid.flat, datasets.items(), strict=False):
-        for optimizer, leaf in sorted(node.children.items(), key=lambda child: order(child[0])):
-            trials = leaf.to_dataset()
-            labels[optimizer] = trials.attrs["optimizer_label"]
-            table = _curve(trials, resampling).assign(dataset=dataset, optimizer=optimizer)
-            axes.plot(table["trials"], table["median"].where(np.isfinite(table["median"])), **line_style(optimizer))
+        for spec, trials in study.ordered(node):
+            specs.append(spec)
+            table = _curve(trials, study.resampling).assign(dataset=dataset, optimizer=spec.key)
+            axes.plot(table["trials"], table["median"].where(np.isfinite(table["median"])), **line_style(spec))
             tables.append(table)
             axes.set_title(trials.attrs["dataset_label"])
             axes.set_ylabel(_LABELS[trials.attrs["objective"]])
@@ -43,7 +45,7 @@ def draw(study: xr.DataTree, suite: str, resampling: Resampling) -> tuple[Figure
         _limit_to_progress(axes, pd.concat([table for table in tables if table["dataset"].iloc[0] == dataset]))
     for axes in grid.flat[len(datasets) :]:
         axes.set_axis_off()
-    add_legend(figure, {key: labels[key] for key in sorted(labels, key=order)})
+    add_legend(figure, specs)
     return figure, pd.concat(tables, ignore_index=True)
 
 

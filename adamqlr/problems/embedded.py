@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from adamqlr.problems.problem import Problem
 from adamqlr.problems.splits import build_problem, split_fractions
-from adamqlr.settings import DatasetConfig
+from adamqlr.study.settings import DatasetConfig
 
 Table = NDArray[np.float64]
 

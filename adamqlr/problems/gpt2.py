@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from adamqlr.errors import UserError
-from adamqlr.settings import TransformerConfig
+from adamqlr.study.settings import TransformerConfig
 
 
 class Gpt2(nn.Module):

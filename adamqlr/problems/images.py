@@ -1,6 +1,8 @@
-"""The paper's image datasets, read by torchvision from the data folder."""
+"""The paper's image datasets, read by torchvision import shutil
+from the data folder."""
 
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +13,7 @@ from torchvision import datasets
 from adamqlr.errors import UserError
 from adamqlr.problems.problem import Problem
 from adamqlr.problems.splits import Pair, Splits, build_problem
-from adamqlr.settings import DatasetConfig
+from adamqlr.study.settings import DatasetConfig
 
 
 class ImageSet(NamedTuple):
@@ -67,3 +69,26 @@ def read_part(key: str, root: Path, train: bool, download: bool = False) -> Pair
     elif images.shape[-1] == 3:
         images = images.transpose(0, 3, 1, 2)
     return images, np.asarray(part.labels if hasattr(part, "labels") else part.targets)
+
+
+def fetch(key: str, folder: Path) -> list[Path]:
+    """Bring images to the data folder, if they are not there, and read them.
+
+    Raises:
+        UserError: They cannot be downloaded, or what is there is damaged.
+    """
+    root = folder / key
+    existed = root.exists()
+    try:
+        for train in (True, False):
+            read_part(key, root, train)
+    except UserError:
+        try:
+            for train in (True, False):
+                read_part(key, root, train, download=True)
+        except UserError:
+            # torchvision makes the folder before it finds out that there is no way out.
+            if not existed:
+                shutil.rmtree(root, ignore_errors=True)
+            raise
+    return [root]

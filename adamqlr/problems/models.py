@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from adamqlr.settings import DatasetConfig
+from adamqlr.study.settings import DatasetConfig
 
 RESNETS = ("resnet18", "resnet50")
 

@@ -9,7 +9,7 @@ from adamqlr.errors import UserError
 from adamqlr.problems.problem import Problem
 from adamqlr.problems.splits import Array, Pair, Splits, build_problem, split_fractions
 from adamqlr.problems.text_table import read_table
-from adamqlr.settings import DatasetConfig
+from adamqlr.study.settings import DatasetConfig
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _COLORS = (1, 3, 4)

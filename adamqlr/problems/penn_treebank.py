@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 from adamqlr.errors import UserError
+from adamqlr.problems.download import download
 from adamqlr.problems.gpt2 import Gpt2
-from adamqlr.problems.problem import Problem, Rows
-from adamqlr.settings import DatasetConfig
+from adamqlr.problems.problem import Problem
+from adamqlr.problems.rows import Rows
+from adamqlr.study.settings import DatasetConfig
 
 VOCABULARY, END, UNKNOWN = 10_000, "<eos>", "<unk>"
 
@@ -88,3 +90,18 @@ def _windows(path: Path, words: list[str], numbers: Mapping[str, int], length: i
         raise UserError(f"{path}: {len(words)} words are too few for a row of {length} and the word after it")
     inputs, targets = (tokens[start : start + rows * length].view(rows, length) for start in (0, 1))
     return Rows(inputs, targets, outputs=length * len(numbers))
+
+
+def fetch(key: str, folder: Path) -> list[Path]:
+    """Bring the text to the data folder, if it is not there, and read it.
+
+    Raises:
+        UserError: It cannot be downloaded, or what is there is damaged.
+    """
+    paths = []
+    for file in FILES.values():
+        path = folder / key / file.name
+        download(path, f"{URL}/{file.name}", f"md5:{file.md5}")
+        read_words(path)
+        paths.append(path)
+    return paths

@@ -1,55 +1,15 @@
 """A problem: rows to fit, a network to fit them with, and the loss."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
 
 import torch
 from torch import Tensor, nn
 
-from adamqlr.config import StudyConfig
-from adamqlr.problems.batches import Batches
 from adamqlr.problems.examples import BatchStream, Examples
-from adamqlr.problems.registry import DATASETS, USER_FILE_LOADER
-
-# Chunks of about this many numbers keep activations of convolutional networks, and logits, within memory.
-_CHUNK_INPUTS, _CHUNK_OUTPUTS = 4_000_000, 32_000_000
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Examples that lie in the device's memory.
-
-    Attributes:
-        inputs: Shape (rows, …).
-        targets: Class numbers of shape (rows,) or (rows, length), or real targets of shape (rows, outputs).
-        outputs: How many numbers a network returns for a row; where they are many, fewer rows are evaluated at a time.
-    """
-
-    inputs: Tensor
-    targets: Tensor
-    outputs: int = 1
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the rows are."""
-        return self.inputs.device
-
-    def to(self, device: torch.device) -> "Rows":
-        """Return the rows on a device."""
-        return Rows(self.inputs.to(device), self.targets.to(device), self.outputs)
-
-    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield inputs and targets of all rows once, in order, as many at a time as are evaluated together."""
-        rows = max(1, min(_CHUNK_INPUTS // max(1, self.inputs[0].numel()), _CHUNK_OUTPUTS // self.outputs))
-        return zip(self.inputs.split(rows), self.targets.split(rows), strict=True)
-
-    def batches(self, batch_size: int, seed: int, augmentation: str) -> Batches:
-        """Return minibatches, gathered on the device."""
-        return Batches(self, batch_size, seed, augmentation)
+from adamqlr.study.config import StudyConfig
+from adamqlr.study.datasets import DATASETS, USER_FILE_LOADER
 
 
 @dataclass(frozen=True)
@@ -64,7 +24,7 @@ class Problem:
         test: Test rows, if there are any.
         build_model: Makes a freshly initialized network on the CPU.
         build_tuning_model: Makes the network that tuning starts from, where it is another.
-        augmentation: What training rows go through; see :class:`~adamqlr.settings.DatasetConfig`.
+        augmentation: What training rows go through; see :class:`~adamqlr.study.settings.DatasetConfig`.
         channels_last: Whether convolutional networks see images with their channels last in memory.
     """
 

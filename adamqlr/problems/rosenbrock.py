@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from adamqlr.problems.problem import Problem, Rows
+from adamqlr.problems.problem import Problem
 from adamqlr.problems.rosenbrock_function import START, A, B
-from adamqlr.settings import DatasetConfig
+from adamqlr.problems.rows import Rows
+from adamqlr.study.settings import DatasetConfig
 
 
 class Rosenbrock(nn.Module):

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from adamqlr.errors import UserError
 from adamqlr.problems.models import RESNETS, new_model
-from adamqlr.problems.problem import Problem, Rows
+from adamqlr.problems.problem import Problem
+from adamqlr.problems.rows import Rows
 from adamqlr.problems.standardize import standardization_of
-from adamqlr.settings import DatasetConfig
+from adamqlr.study.settings import DatasetConfig
 
 Array = NDArray[np.generic]
 Pair = tuple[Array, Array]

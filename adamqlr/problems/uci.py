@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adamqlr.errors import UserError
+from adamqlr.problems.download import download
 from adamqlr.problems.problem import Problem
 from adamqlr.problems.splits import build_problem, split_rows
 from adamqlr.problems.text_table import read_table
-from adamqlr.settings import DatasetConfig
+from adamqlr.study.settings import DatasetConfig
 
 TABLE, PERMUTATION = "data.txt", "permutation_indices.txt"
 
@@ -84,3 +85,15 @@ def _row_order(path: Path, rows: int, seed: int) -> NDArray[np.int64]:
     if not np.array_equal(np.sort(order), np.arange(rows)):
         raise UserError(f"{path}: not a permutation of the rows 0 … {rows - 1}")
     return order.astype(np.int64)
+
+
+def fetch(key: str, folder: Path) -> list[Path]:
+    """Bring a table to the data folder, if it is not there, and read it.
+
+    Raises:
+        UserError: It cannot be downloaded, or what is there is damaged.
+    """
+    path, known = folder / key / TABLE, TABLES[key]
+    download(path, known.url, f"sha256:{known.sha256}")
+    read_table(path)
+    return [path]

@@ -68,6 +68,12 @@ def build_cube(runs: Sequence[xr.Dataset], grid_points: int) -> xr.Dataset:
         ("diverged_time", np.array([r.times[-1] if r.diverged else np.nan for r in seeds]), "s", "time of divergence"),
         ("final_step", np.array([r.steps[-1] for r in seeds]), "1", "steps taken"),
         ("final_time", np.array([r.times[-1] for r in seeds]), "s", "training time of the run"),
+        (
+            "evaluation_seconds",
+            np.array([r.evaluation_seconds for r in seeds]),
+            "s",
+            "time of an evaluation of all sets, which the training time leaves out",
+        ),
     ]
     cube = xr.Dataset(
         {
@@ -99,6 +105,7 @@ class _SeedRecords:
         count = int(run["records"].values[index])
         self.seed = int(run["seed"].values[index])
         self.diverged = bool(run["diverged"].values[index])
+        self.evaluation_seconds = float(run["evaluation_seconds"].values[index])
         self.steps = run["step"].values[index, :count]
         self.times: Array = run["time"].values[index, :count]
         values: Array = run["value"].values[index, :count]

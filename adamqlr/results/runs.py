@@ -47,6 +47,11 @@ def runs_dataset(histories: Sequence[History], attrs: Mapping[str, Any]) -> xr.D
             "time": (("seed", "record"), times, {"units": "s", "long_name": "training time"}),
             "records": ("seed", [len(h.steps) for h in histories], {"units": "1", "long_name": "number of records"}),
             "diverged": ("seed", [h.diverged for h in histories], {"units": "1", "long_name": "whether it diverged"}),
+            "evaluation_seconds": (
+                "seed",
+                [h.evaluation_seconds for h in histories],
+                {"units": "s", "long_name": "time of an evaluation of all sets, not in the training time"},
+            ),
         },
         coords={
             "seed": ("seed", [h.seed for h in histories], {"units": "1", "long_name": "seed of the run"}),
@@ -79,4 +84,10 @@ def read_runs(path: Path) -> xr.Dataset:
     Raises:
         UserError: It is not one.
     """
-    return read_netcdf(path, KIND)
+    runs = read_netcdf(path, KIND)
+    if "evaluation_seconds" in runs:
+        return runs
+    # Version 0.1 recorded fewer metrics, and not what evaluation takes.
+    unknown = ("seed", np.full(runs.sizes["seed"], np.nan), {"units": "s", "long_name": "time of an evaluation"})
+    known = runs.drop_vars(["metric_units", "metric_long_name"]).reindex(metric=list(METRICS))
+    return known.assign_coords(metric_coordinates()).assign(evaluation_seconds=unknown).assign_attrs(runs.attrs)

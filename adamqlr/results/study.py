@@ -9,12 +9,12 @@ import netCDF4
 import xarray as xr
 import yaml
 
-from adamqlr.config import TUNING, StudyConfig, parse_config
 from adamqlr.errors import UserError
 from adamqlr.files import KIND as KIND_ATTRIBUTE
 from adamqlr.files import opened, replacing
+from adamqlr.results.attributes import group_of
 from adamqlr.results.cube import KIND as CUBE
-from adamqlr.results.provenance import group_of
+from adamqlr.study.config import TUNING, StudyConfig, parse_config
 from adamqlr.tuning.trials import KIND as TRIALS
 
 KIND = "study"

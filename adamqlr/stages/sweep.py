@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from adamqlr.config import StudyConfig
 from adamqlr.errors import UserError
 from adamqlr.stages.train import train
+from adamqlr.study.case import Case
+from adamqlr.study.config import StudyConfig
 from adamqlr.tuning.trials import read_best
 
 
@@ -39,6 +40,5 @@ def sweep(
     chosen = read_best(best, settings.dataset, settings.optimizer) if best else {}
     hyperparameters = {**chosen, **settings.hyperparameters(point)}
     labels = {"sweep": name, "sweep_parameter": settings.parameter, "sweep_point": point}
-    train(
-        config, settings.suite, settings.dataset, settings.optimizer, seeds, hyperparameters, output, processes, labels
-    )
+    case = Case(config, settings.suite, settings.dataset, settings.optimizer)
+    train(case, seeds, hyperparameters, output, processes, labels)

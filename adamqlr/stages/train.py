@@ -4,23 +4,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adamqlr.config import StudyConfig
-from adamqlr.results.provenance import provenance
+from adamqlr.jobs.checkpoint import Checkpoint
+from adamqlr.jobs.device import device_name, keep_freed_memory, resolve_device
+from adamqlr.jobs.interrupts import stop_on_signals
+from adamqlr.jobs.processes import process_count
+from adamqlr.results.attributes import file_attributes
 from adamqlr.results.runs import write_runs
-from adamqlr.training.checkpoint import Checkpoint
-from adamqlr.training.device import device_name, keep_freed_memory, resolve_device
-from adamqlr.training.hyperparameters import resolve_hyperparameters
-from adamqlr.training.interrupts import stop_on_signals
-from adamqlr.training.job import SeedsJob
-from adamqlr.training.seeds import train_seeds, train_seeds_packed, train_seeds_together
-from adamqlr.training.sharing import process_count
+from adamqlr.study.case import Case
+from adamqlr.training.optimizers import check_hyperparameters
+from adamqlr.training.seeds import SeedsJob, train_seeds, train_seeds_together
 
 
 def train(
-    config: StudyConfig,
-    suite: str,
-    dataset: str,
-    optimizer: str,
+    case: Case,
     seeds: Sequence[int],
     chosen: Mapping[str, Any],
     output: Path,
@@ -30,12 +26,9 @@ def train(
     """Train some seeds and write a run file.
 
     Args:
-        config: The study.
-        suite: What bounds a run.
-        dataset: What is optimized.
-        optimizer: A registered name.
+        case: What is trained.
         seeds: The runs' seeds.
-        chosen: Hyperparameters on top of the registered and configured ones.
+        chosen: Hyperparameters on top of the catalogue's and configured ones.
         output: The run file; a checkpoint lies beside it until it is in place.
         processes: How many processes share the device; if not given, one where the seeds are packed or on a CPU, and
             the dataset's ``runs_per_gpu`` on a GPU.
@@ -45,31 +38,29 @@ def train(
         UserError: A setting, the data or the checkpoint cannot be used.
         Interrupted: A signal asked to stop; the checkpoint is written.
     """
-    hyperparameters = resolve_hyperparameters(config, dataset, optimizer, chosen)
-    job = SeedsJob(config, suite, dataset, optimizer, hyperparameters, seeds)
-    device = resolve_device(config.device)
-    is_packed = processes is None and job.is_packed(device.type)
-    checkpoint = Checkpoint(output, f"{job.identity}-packed" if is_packed else job.identity)
+    hyperparameters = case.hyperparameters(chosen)
+    check_hyperparameters(case.spec, hyperparameters)
+    job = SeedsJob(case, hyperparameters, seeds)
+    device = resolve_device(case.study.device)
+    is_packed = processes is None and case.packs_seeds(seeds, device.type)
+    identity = case.training_fingerprint(hyperparameters, seeds)
+    checkpoint = Checkpoint(output, f"{identity}-packed" if is_packed else identity)
     keep_freed_memory()
-    count = 1 if is_packed else process_count(processes, device, config.dataset(dataset).runs_per_gpu, len(seeds))
-    timing: dict[str, str | float] = {"time_source": "measured", "packed_seeds": 1}
+    count = 1 if is_packed else process_count(processes, device, case.settings.runs_per_gpu, len(seeds))
     with stop_on_signals() as stop:
-        if is_packed:
-            histories, step_seconds = train_seeds_packed(job, device, checkpoint, stop)
-            timing = {
-                "time_source": "steps taken times step_seconds, measured on a single run",
-                "step_seconds": step_seconds,
-                "packed_seeds": len(seeds),
-            }
-        elif count == 1:
-            histories = train_seeds(job, device, checkpoint, stop)
+        if count == 1:
+            finished = train_seeds(job, device, checkpoint, stop, side_by_side=is_packed)
         else:
-            histories = train_seeds_together(job, device, checkpoint, stop, count)
-    attrs = provenance(
-        config,
-        suite=suite,
-        dataset=dataset,
-        optimizer=optimizer,
+            finished = train_seeds_together(job, device, checkpoint, stop, count)
+    timing: dict[str, str | float] = {"time_source": "measured", "packed_seeds": 1}
+    if finished.step_seconds is not None:
+        timing = {
+            "time_source": "steps taken times step_seconds, measured on a single run",
+            "step_seconds": finished.step_seconds,
+            "packed_seeds": len(seeds),
+        }
+    attrs = file_attributes(
+        case,
         seeds=list(seeds),
         hyperparameters=hyperparameters,
         device=device_name(device),
@@ -77,6 +68,6 @@ def train(
         **timing,
         **(labels or {}),
     )
-    write_runs(output, histories, attrs)
+    write_runs(output, finished.histories, attrs)
     for kept in (checkpoint, *(checkpoint.part(index, count) for index in range(count))):
         kept.remove()

@@ -6,37 +6,25 @@ from pathlib import Path
 
 import torch
 
-from adamqlr.config import StudyConfig
 from adamqlr.errors import UserError
-from adamqlr.results.provenance import provenance
-from adamqlr.training.checkpoint import Checkpoint
-from adamqlr.training.device import device_name, keep_freed_memory, resolve_device
-from adamqlr.training.interrupts import StopRequest, stop_on_signals
-from adamqlr.training.sharing import process_count, run_together
-from adamqlr.tuning.packed_shard import PackedShard
-from adamqlr.tuning.search import JOURNAL, Search
+from adamqlr.jobs.checkpoint import Checkpoint
+from adamqlr.jobs.device import device_name, keep_freed_memory, resolve_device
+from adamqlr.jobs.interrupts import StopRequest, stop_on_signals
+from adamqlr.jobs.processes import process_count, run_together
+from adamqlr.results.attributes import file_attributes
+from adamqlr.study.case import Case
+from adamqlr.tuning.journal import JOURNAL
 from adamqlr.tuning.shard import Shard
 from adamqlr.tuning.trials import summary, trials_dataset, write_trials
 
 logger = logging.getLogger(__name__)
 
 
-def tune(
-    config: StudyConfig,
-    suite: str,
-    dataset: str,
-    optimizer: str,
-    shard: tuple[int, int],
-    output: Path,
-    processes: int | None = None,
-) -> None:
+def tune(case: Case, shard: tuple[int, int], output: Path, processes: int | None = None) -> None:
     """Train one shard of a search and write its trials.
 
     Args:
-        config: The study.
-        suite: Decides objective and budget.
-        dataset: What is optimized.
-        optimizer: A registered name.
+        case: What is tuned.
         shard: k and K: this is shard k of K.
         output: The file of trials; the checkpoint and the journal of all shards lie beside it.
         processes: How many processes share the device; the dataset's ``runs_per_gpu`` on a GPU, and 1 elsewhere, if
@@ -46,40 +34,37 @@ def tune(
         UserError: A setting, the data or the checkpoint cannot be used, or there is nothing to tune.
         Interrupted: A signal asked to stop; the checkpoint is written.
     """
-    if not config.is_tuned(optimizer, dataset):
-        raise UserError(f"optimizer '{optimizer}': nothing to tune on '{dataset}'")
-    search = Search(config, suite, dataset, optimizer)
+    if not case.is_tuned:
+        raise UserError(f"optimizer '{case.optimizer}': nothing to tune on '{case.dataset}'")
     index, count = shard
-    device = resolve_device(config.device)
-    is_packed = processes is None and search.is_packed(device.type)
-    identity = f"{search.identity}-{index}-{count}"
+    tuning = case.study.tuning
+    device = resolve_device(case.study.device)
+    is_packed = processes is None and case.packs_trials(device.type)
+    identity = f"{case.search_fingerprint()}-{index}-{count}"
     checkpoint = Checkpoint(output, f"{identity}-packed" if is_packed else identity)
     keep_freed_memory()
     journal = output.parent / JOURNAL
-    owned = len(range(index, config.tuning.trials, count))
-    sharing = 1 if is_packed else process_count(processes, device, config.dataset(dataset).runs_per_gpu, owned)
-    whole = (PackedShard if is_packed else Shard)(search, index, count, journal, device)
+    owned = len(range(index, tuning.trials, count))
+    sharing = 1 if is_packed else process_count(processes, device, case.settings.runs_per_gpu, owned)
+    whole = Shard(case, index, count, journal, device, side_by_side=is_packed)
     with stop_on_signals() as stop:
         if sharing == 1:
             whole.run(checkpoint, stop)
         else:
-            run_together(partial(_tune_part, search, shard, sharing, journal, device, checkpoint), sharing, stop)
-    attrs = provenance(
-        config,
-        suite=suite,
-        dataset=dataset,
-        optimizer=optimizer,
+            run_together(partial(_tune_part, case, shard, sharing, journal, device, checkpoint), sharing, stop)
+    attrs = file_attributes(
+        case,
         seeds=[],
         hyperparameters={},
         device=device_name(device),
         runs_sharing_device=sharing,
         time_source=whole.time_source,
         packed_trials=whole.largest_pack,
-        objective=search.objective,
-        identity=search.identity,
-        trials=config.tuning.trials,
+        objective=case.objective,
+        identity=case.search_fingerprint(),
+        trials=tuning.trials,
     )
-    trials = trials_dataset(whole.results(), search.resources, config.tuning.unit, attrs)
+    trials = trials_dataset(whole.results(), case.rungs, tuning.unit, attrs)
     write_trials(trials, output)
     logger.info(summary(trials))
     for kept in (checkpoint, *(checkpoint.part(part, sharing) for part in range(sharing))):
@@ -87,7 +72,7 @@ def tune(
 
 
 def _tune_part(
-    search: Search,
+    case: Case,
     shard: tuple[int, int],
     processes: int,
     journal: Path,
@@ -99,4 +84,4 @@ def _tune_part(
     """Train every ``processes``-th configuration of a shard: they are a shard of the search themselves."""
     keep_freed_memory()
     index, count = shard
-    Shard(search, index + count * part, count * processes, journal, device).run(checkpoint.part(part, processes), stop)
+    Shard(case, index + count * part, count * processes, journal, device).run(checkpoint.part(part, processes), stop)

@@ -1,67 +1,58 @@
-"""The optimizers of the study by name (paper, section 4 and appendix B).
+"""The optimizers of the study by name (paper, section 4 and appendix B), and all that is known of each.
 
-A new optimizer is one module with a class ``(model, loss, **options)`` that has ``step(inputs, targets)``, and one
-entry here. Importing this module does not import PyTorch.
+A new optimizer is one class ``(model, loss, **options)`` that has ``step(inputs, targets)``, and one entry here; any of
+PyTorch's needs neither, only a few lines of configuration. Importing this module does not import PyTorch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-from adamqlr.errors import UserError
-from adamqlr.space import Distribution, choice, loguniform, one_minus_loguniform
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from adamqlr.optim.passes.losses import Loss
+from adamqlr.study.optimizer_settings import DIRECTION, OptimizerConfig
+from adamqlr.study.space import Distribution, choice, loguniform, one_minus_loguniform
 
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """One optimizer of the study.
+    """One optimizer of the study: all that is known of it stands here.
 
     Attributes:
+        key: Its name in the configuration and in files.
         label: Its name in figures and tables.
         factory: ``module:class`` that makes it.
+        family: What it is a variant of; claims about AdamQLR's hyperparameters are about the family ``AdamQLR``.
+        color: Of its lines, everywhere.
+        line: Matplotlib's style of them: dashed where untuned, dotted where an ablation.
         options: Fixed keyword arguments of the class.
         space: What is tuned: ``batch_size`` and keyword arguments of the class. Empty: nothing.
         batch_size: The batch size where it is not tuned; None for the dataset's own.
         required: Keyword arguments that must be given although the class has a default.
         member_options: Keyword arguments that may differ between networks side by side
             (:class:`adamqlr.optim.passes.perceptron.PerceptronPack`). Empty: it trains no such networks.
+        is_baseline: Whether it is among those that untuned AdamQLR is measured against.
+        has_damping: Whether it has a damping λ that the figures of damping show.
+        wraps: ``module:Class`` or ``file.py:Class``, or a direction's name, that the factory is given besides.
     """
 
+    key: str
     label: str
     factory: str
+    family: str
+    color: str
+    line: str = "-"
     options: Mapping[str, Any] = field(default_factory=dict)
     space: Mapping[str, Distribution] = field(default_factory=dict)
     batch_size: int | None = None
     required: tuple[str, ...] = ()
     member_options: tuple[str, ...] = ()
+    is_baseline: bool = False
+    has_damping: bool = False
+    wraps: str | None = None
 
     @property
     def packable(self) -> bool:
         """Whether it can train several networks side by side."""
         return bool(self.member_options)
-
-
-class StudyOptimizer(Protocol):
-    """What the study asks of an optimizer, beyond being a :class:`torch.optim.Optimizer`."""
-
-    def step(self, inputs: "Tensor", targets: "Tensor") -> Any:
-        """Take one step on a minibatch; return a tuple with at least ``loss`` and ``lr``, 0-d tensors."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what :meth:`load_state_dict` takes up again."""
-        ...
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved state, to the same numbers."""
-        ...
 
 
 BATCH_SIZES = choice(50, 100, 200, 400, 800, 1600, 3200)
@@ -75,16 +66,24 @@ _ADAMQLR_SPACE = {
     "damping_increase": loguniform(1, 4),
 }
 
-OPTIMIZERS: dict[str, OptimizerSpec] = {
-    "sgd_minimal": OptimizerSpec(
+_CATALOGUE = (
+    OptimizerSpec(
+        "sgd_minimal",
         "SGD Minimal",
         "adamqlr.optim.sgd:SGD",
+        "SGD",
+        "#7fb3d9",
+        is_baseline=True,
         space={"batch_size": BATCH_SIZES, "lr": loguniform(1e-6, 1e-1)},
         member_options=_SGD_MEMBERS,
     ),
-    "sgd_full": OptimizerSpec(
+    OptimizerSpec(
+        "sgd_full",
         "SGD Full",
         "adamqlr.optim.sgd:SGD",
+        "SGD",
+        "#1f6fb4",
+        is_baseline=True,
         space={
             "batch_size": BATCH_SIZES,
             "lr": loguniform(1e-6, 1e-1),
@@ -93,59 +92,81 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
         },
         member_options=_SGD_MEMBERS,
     ),
-    "adam": OptimizerSpec(
+    OptimizerSpec(
+        "adam",
         "Adam",
         "adamqlr.optim.adam:Adam",
+        "Adam",
+        "#e6550d",
+        is_baseline=True,
         space={"batch_size": BATCH_SIZES, "lr": loguniform(1e-6, 1)},
         member_options=_ADAM_MEMBERS,
     ),
-    "adam_untuned": OptimizerSpec(
-        "Adam (Untuned)", "adamqlr.optim.adam:Adam", options={"lr": 1e-3}, member_options=_ADAM_MEMBERS
+    OptimizerSpec(
+        "adam_untuned",
+        "Adam (Untuned)",
+        "adamqlr.optim.adam:Adam",
+        "Adam",
+        "#f2a33a",
+        line="--",
+        options={"lr": 1e-3},
+        member_options=_ADAM_MEMBERS,
     ),
-    "adam_eps": OptimizerSpec(
+    OptimizerSpec(
+        "adam_eps",
         "Adam (Tuned ε)",
         "adamqlr.optim.adam:Adam",
+        "Adam",
+        "#8c2d04",
+        line=":",
+        is_baseline=True,
         space={"batch_size": BATCH_SIZES, "lr": loguniform(1e-6, 1), "eps": loguniform(1e-8, 1)},
         member_options=_ADAM_MEMBERS,
     ),
-    "adamqlr": OptimizerSpec(
-        "AdamQLR", "adamqlr.optim.adamqlr:AdamQLR", space=_ADAMQLR_SPACE, member_options=_ADAMQLR_MEMBERS
+    OptimizerSpec(
+        "baydin_sgd",
+        "Baydin SGD",
+        "adamqlr.optim.baydin:BaydinSGD",
+        "SGD",
+        "#8c8c8c",
+        is_baseline=True,
+        space={
+            "batch_size": BATCH_SIZES,
+            "lr": loguniform(1e-6, 1),
+            "hypergradient_lr": loguniform(1e-6, 1),
+        },
+        member_options=("lr", "hypergradient_lr"),
     ),
-    "adamqlr_untuned": OptimizerSpec(
-        "AdamQLR (Untuned)",
-        "adamqlr.optim.adamqlr:AdamQLR",
-        options={"damping": 1e-3, "damping_decrease": 0.5, "damping_increase": 2.0},
-        batch_size=3200,
-        member_options=_ADAMQLR_MEMBERS,
-    ),
-    "adamqlr_undamped": OptimizerSpec(
-        "AdamQLR (Undamped)",
-        "adamqlr.optim.adamqlr:AdamQLR",
-        options={"damping": 0.0, "adapt_damping": False},
-        space={"batch_size": BATCH_SIZES},
-        member_options=_ADAMQLR_MEMBERS,
-    ),
-    "adamqlr_hessian": OptimizerSpec(
-        "AdamQLR (Hessian)",
-        "adamqlr.optim.adamqlr:AdamQLR",
-        options={"curvature": "hessian"},
-        space=_ADAMQLR_SPACE,
-        member_options=_ADAMQLR_MEMBERS,
-    ),
-    "kfac": OptimizerSpec(
+    OptimizerSpec(
+        "kfac",
         "K-FAC",
         "adamqlr.optim.kfac:KFAC",
+        "K-FAC",
+        "#2ca25f",
+        is_baseline=True,
+        has_damping=True,
         space={"batch_size": BATCH_SIZES, "damping": loguniform(1e-8, 1)},
     ),
-    "kfac_untuned": OptimizerSpec(
+    OptimizerSpec(
+        "kfac_untuned",
         "K-FAC (Untuned)",
         "adamqlr.optim.kfac:KFAC",
+        "K-FAC",
+        "#84cc83",
+        line="--",
+        has_damping=True,
         options={"damping": 1.0},
         batch_size=3200,
     ),
-    "kfac_unadaptive": OptimizerSpec(
+    OptimizerSpec(
+        "kfac_unadaptive",
         "K-FAC (Unadaptive)",
         "adamqlr.optim.kfac:KFAC",
+        "K-FAC",
+        "#00441b",
+        line=":",
+        is_baseline=True,
+        has_damping=True,
         options={"adapt_damping": False},
         space={
             "batch_size": BATCH_SIZES,
@@ -155,53 +176,123 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
         },
         required=("lr", "momentum"),
     ),
-    "baydin_sgd": OptimizerSpec(
-        "Baydin SGD",
-        "adamqlr.optim.baydin:BaydinSGD",
-        space={
-            "batch_size": BATCH_SIZES,
-            "lr": loguniform(1e-6, 1),
-            "hypergradient_lr": loguniform(1e-6, 1),
-        },
-        member_options=("lr", "hypergradient_lr"),
+    OptimizerSpec(
+        "adamqlr",
+        "AdamQLR",
+        "adamqlr.optim.adamqlr:AdamQLR",
+        "AdamQLR",
+        "#6a3d9a",
+        has_damping=True,
+        space=_ADAMQLR_SPACE,
+        member_options=_ADAMQLR_MEMBERS,
     ),
-}
+    OptimizerSpec(
+        "adamqlr_untuned",
+        "AdamQLR (Untuned)",
+        "adamqlr.optim.adamqlr:AdamQLR",
+        "AdamQLR",
+        "#d6218b",
+        line="--",
+        has_damping=True,
+        options={"damping": 1e-3, "damping_decrease": 0.5, "damping_increase": 2.0},
+        batch_size=3200,
+        member_options=_ADAMQLR_MEMBERS,
+    ),
+    OptimizerSpec(
+        "adamqlr_undamped",
+        "AdamQLR (Undamped)",
+        "adamqlr.optim.adamqlr:AdamQLR",
+        "AdamQLR",
+        "#a58fd0",
+        line=":",
+        options={"damping": 0.0, "adapt_damping": False},
+        space={"batch_size": BATCH_SIZES},
+        member_options=_ADAMQLR_MEMBERS,
+    ),
+    OptimizerSpec(
+        "adamqlr_hessian",
+        "AdamQLR (Hessian)",
+        "adamqlr.optim.adamqlr:AdamQLR",
+        "AdamQLR",
+        "#111111",
+        line="-.",
+        has_damping=True,
+        options={"curvature": "hessian"},
+        space=_ADAMQLR_SPACE,
+        member_options=_ADAMQLR_MEMBERS,
+    ),
+    OptimizerSpec(
+        "adamqlr_hessian_untuned",
+        "AdamQLR (Untuned, Hessian)",
+        "adamqlr.optim.adamqlr:AdamQLR",
+        "AdamQLR",
+        "#777777",
+        line="--",
+        has_damping=True,
+        options={"curvature": "hessian", "damping": 1e-3, "damping_decrease": 0.5, "damping_increase": 2.0},
+        batch_size=3200,
+        member_options=_ADAMQLR_MEMBERS,
+    ),
+    OptimizerSpec(
+        "adamqlr_clipped",
+        "AdamQLR (Clipped)",
+        "adamqlr.optim.adamqlr:AdamQLR",
+        "AdamQLR",
+        "#b15928",
+        line="-.",
+        has_damping=True,
+        space={**_ADAMQLR_SPACE, "lr_clipping": loguniform(1e-4, 10)},
+        member_options=_ADAMQLR_MEMBERS,
+    ),
+)
+
+OPTIMIZERS: dict[str, OptimizerSpec] = {spec.key: spec for spec in _CATALOGUE}
+
+# Eight hues of equal lightness and saturation (HUSL), for optimizers of one's own.
+_SPARE_COLORS = ("#f77189", "#ce9032", "#97a431", "#32b166", "#36ada4", "#39a7d0", "#a48cf4", "#f561dd")
+_SPARE_LINES = ("-", "--", ":", "-.")
 
 
-def make_optimizer(
-    key: str, model: "torch.nn.Module", loss: "str | Loss", options: Mapping[str, Any]
-) -> StudyOptimizer:
-    """Make the optimizer ``key`` with ``options`` on top of its fixed ones.
-
-    Raises:
-        UserError: An option is out of its range, or the optimizer cannot train the model.
-    """
-    spec = OPTIMIZERS[key]
-    module, _, name = spec.factory.partition(":")
-    factory = getattr(import_module(module), name)
-    try:
-        return factory(model, loss, **{**spec.options, **options})
-    except (TypeError, ValueError) as error:
-        raise UserError(f"optimizer '{key}': {error}") from error
-
-
-def stack_options(key: str, options: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return options for networks side by side from those of each: equal ones stay as they are, others become tuples.
+def own_spec(key: str, settings: OptimizerConfig, number: int) -> OptimizerSpec:
+    """Return what an optimizer of one's own is.
 
     Args:
-        key: The optimizer.
-        options: One mapping a network, all of the same names.
-
-    Raises:
-        UserError: One that differs must be the same for all.
+        key: Its name.
+        settings: What the configuration says of it.
+        number: Its place among its like, from 0, which decides its color and line.
     """
-    stacked: dict[str, Any] = {}
-    for name in options[0]:
-        values = tuple(one[name] for one in options)
-        if all(value == values[0] for value in values):
-            stacked[name] = values[0]
-        elif name in OPTIMIZERS[key].member_options:
-            stacked[name] = values
-        else:
-            raise UserError(f"optimizer '{key}': networks side by side share their {name}, got {values!r}")
-    return stacked
+    color, line = _SPARE_COLORS[number % 8], _SPARE_LINES[number // 8 % 4]
+    wraps = settings.optimizer or settings.direction
+    assert wraps is not None
+    name = wraps.rpartition(":")[2]
+    if settings.direction is None:
+        return OptimizerSpec(
+            key,
+            settings.label or key,
+            "adamqlr.training.own_optimizers:make_own",
+            settings.family or name,
+            color,
+            line,
+            is_baseline=bool(settings.space),
+            has_damping="damping" in {*settings.options, *settings.space},
+            batch_size=settings.batch_size,
+            wraps=wraps,
+        )
+    return OptimizerSpec(
+        key,
+        settings.label or key,
+        "adamqlr.training.own_optimizers:make_heuristics",
+        settings.family or f"QLR over {name}",
+        color,
+        line,
+        options=settings.heuristics,
+        has_damping=settings.heuristics.get("adapt_damping", True) or settings.heuristics.get("damping", 1) > 0,
+        batch_size=settings.batch_size,
+        wraps=wraps,
+    )
+
+
+def own_options(settings: OptimizerConfig) -> dict[str, Any]:
+    """Return the configured options under the names that hyperparameters have: a direction's are ``direction.NAME``."""
+    prefix = DIRECTION if settings.direction is not None else ""
+    return {f"{prefix}{name}": value for name, value in settings.options.items()}

@@ -1,52 +1,54 @@
-"""Loss and accuracy of a network on whole sets of rows."""
+"""Loss and accuracy on whole sets of rows, of one network or of several side by side."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from adamqlr.optim.passes.losses import Loss
-from adamqlr.optim.passes.perceptron import PerceptronPack
-from adamqlr.optim.passes.row_losses import RowLoss
+from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.problems.examples import Examples
 
+# Mean loss of outputs and targets, of shape members.
+MeanLoss = Callable[[Tensor, Tensor], Tensor]
 
-def count_correct(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return how many targets are the class of the largest logit, a 0-d tensor.
+
+def count_correct(model: nn.Module, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return how many targets are the class of the largest logit, of shape members.
 
     Args:
-        outputs: Logits of shape (rows, classes, …).
-        targets: Class numbers of shape (rows, …).
+        model: The network, or networks side by side.
+        outputs: Logits of shape (rows, classes, …); of shape (members, rows, classes) for networks side by side.
+        targets: Class numbers of shape (rows, …), or (members, rows).
     """
+    if members_of(model):
+        return (outputs.argmax(dim=-1) == targets).sum(dim=-1)
     return (outputs.argmax(dim=1) == targets).sum()
 
 
+def count_targets(model: nn.Module, targets: Tensor) -> int:
+    """Return how many targets of :func:`count_correct` each network has."""
+    return targets.shape[-1] if members_of(model) else targets.numel()
+
+
 @torch.no_grad()
-def evaluate(model: nn.Module, loss: Loss, rows: Examples, with_accuracy: bool) -> tuple[float, float]:
-    """Return mean loss and accuracy (NaN unless asked for) over all targets, the model in evaluation mode."""
+def evaluate(model: nn.Module, loss: MeanLoss, rows: Examples, with_accuracy: bool) -> tuple[list[float], list[float]]:
+    """Return mean loss and accuracy (NaN unless asked for) over all targets, one number a network.
+
+    The model is in evaluation mode meanwhile.
+    """
     was_training = model.training
     model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=rows.device)
-    correct = torch.zeros((), dtype=torch.int64, device=rows.device)
+    total = torch.zeros(members_of(model), dtype=torch.float64, device=rows.device)
+    correct = torch.zeros(members_of(model), dtype=torch.int64, device=rows.device)
     compared = 0
     for inputs, targets in rows.chunks():
         outputs = model(inputs)
         total += loss(outputs, targets).double() * len(inputs)
         if with_accuracy:
-            correct += count_correct(outputs, targets)
-            compared += targets.numel()
+            correct += count_correct(model, outputs, targets)
+            compared += count_targets(model, targets)
     model.train(was_training)
-    return float(total) / len(rows), float(correct) / compared if with_accuracy else float("nan")
-
-
-@torch.no_grad()
-def evaluate_pack(
-    pack: PerceptronPack, loss: RowLoss, rows: Examples, with_accuracy: bool
-) -> tuple[list[float], list[float]]:
-    """Return every network's mean loss and accuracy (NaN unless asked for) over all rows."""
-    total = torch.zeros(pack.members, dtype=torch.float64, device=rows.device)
-    correct = torch.full_like(total, 0.0 if with_accuracy else float("nan"))
-    for inputs, targets in rows.chunks():
-        outputs = pack(inputs)
-        total += loss.value(outputs, targets).double() * len(inputs)
-        if with_accuracy:
-            correct += (outputs.argmax(dim=-1) == targets).sum(dim=-1)
-    return (total / len(rows)).tolist(), (correct / len(rows)).tolist()
+    losses = [value / len(rows) for value in total.reshape(-1).tolist()]
+    if not with_accuracy:
+        return losses, [float("nan")] * len(losses)
+    return losses, [value / compared for value in correct.reshape(-1).tolist()]

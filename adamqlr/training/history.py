@@ -22,6 +22,8 @@ class History:
         parameters: The parameters at each record, for problems with so few that their trajectory is of interest.
         diverged: Whether the run ended early because its loss or parameters were no longer finite. The last record
             is then the one at which that was found.
+        evaluation_seconds: What the evaluation of all sets takes, the mean over the records; of runs side by side, one
+            run's share.
     """
 
     seed: int
@@ -30,9 +32,18 @@ class History:
     values: list[list[float]] = field(default_factory=list)
     parameters: list[list[float]] = field(default_factory=list)
     diverged: bool = False
+    evaluation_seconds: float = 0.0
 
-    def append(self, step: int, time: float, metrics: dict[str, float], parameters: list[float] | None = None) -> None:
+    def append(
+        self,
+        step: int,
+        time: float,
+        metrics: dict[str, float],
+        parameters: list[float] | None = None,
+        evaluation_seconds: float = 0.0,
+    ) -> None:
         """Add one record; metrics that are not given are NaN."""
+        self.evaluation_seconds += (evaluation_seconds - self.evaluation_seconds) / (len(self.steps) + 1)
         self.steps.append(step)
         self.times.append(time)
         self.values.append([metrics.get(name, float("nan")) for name in METRICS])
@@ -49,5 +60,6 @@ class History:
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> "History":
-        """Rebuild a history."""
-        return cls(**state)
+        """Rebuild a history; metrics that it does not have yet, in one of an earlier version, are NaN."""
+        missing = len(METRICS) - len(state["values"][0]) if state["values"] else 0
+        return cls(**{**state, "values": [[*row, *[float("nan")] * missing] for row in state["values"]]})

@@ -33,4 +33,8 @@ METRICS: dict[str, Metric] = {
     "curvature": Metric("1", "curvature c along the direction", _NAN),
     "grad_norm": Metric("1", "gradient norm", _NAN),
     "update_norm": Metric("1", "update norm", _NAN),
+    "momentum": Metric("1", "momentum, the previous update's coefficient w₂", _NAN),
+    "model_change": Metric("1", "change of the quadratic model", _NAN),
+    "true_change": Metric("1", "change of the minibatch loss", _NAN),
+    "grad_dot_direction": Metric("1", "slope along the direction gᵀd", _NAN),
 }

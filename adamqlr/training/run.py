@@ -1,26 +1,40 @@
-"""One training run: a network, an optimizer, a stream of batches and what they recorded."""
+"""Training runs: a network or several, an optimizer, a stream of batches and what they recorded."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adamqlr.optim.passes.losses import resolve_loss
+from adamqlr.optim.passes.perceptron import PerceptronPack, members_of
 from adamqlr.optim.passes.replay import preserved_buffers
+from adamqlr.optim.passes.row_losses import row_loss
 from adamqlr.problems.problem import Problem, initial_model
-from adamqlr.study.optimizers import make_optimizer
+from adamqlr.problems.rows import Batches, Rows
+from adamqlr.study.limit import Limit
+from adamqlr.study.optimizers import OptimizerSpec
 from adamqlr.training.capture import fastest_step
 from adamqlr.training.clock import TrainingClock
-from adamqlr.training.evaluation import count_correct, evaluate
+from adamqlr.training.evaluation import MeanLoss, count_correct, count_targets, evaluate
 from adamqlr.training.history import History
-from adamqlr.training.limit import Limit
+from adamqlr.training.optimizers import make_optimizer, stack_options
 from adamqlr.training.schedule import RecordSchedule
 
 # The metrics that an optimizer's step may report under their own names.
-STEP_METRICS = ("lr", "damping", "rho", "curvature")
+STEP_METRICS = (
+    "lr",
+    "damping",
+    "rho",
+    "curvature",
+    "momentum",
+    "model_change",
+    "true_change",
+    "grad_dot_direction",
+)
 _TRAJECTORY_PARAMETERS = 3
 
 
@@ -29,14 +43,14 @@ class RunSpec:
     """What decides a run's numbers, besides the problem.
 
     Attributes:
-        optimizer: A registered name.
+        optimizer: What the optimizer is.
         hyperparameters: Keyword arguments of the optimizer, and ``batch_size``.
         seed: The run's number among its like.
         study_seed: The study's seed.
         tuning: Whether this is a configuration being tuned; its random numbers differ from final runs'.
     """
 
-    optimizer: str
+    optimizer: OptimizerSpec
     hyperparameters: Mapping[str, Any]
     seed: int
     study_seed: int = 0
@@ -49,39 +63,69 @@ class RunSpec:
 
 
 class Run:
-    """A training run that can go on in pieces, be saved and be taken up again to the same numbers.
+    """A training run, or several side by side, that can go on in pieces, be saved and be taken up to the same numbers.
+
+    Runs side by side are of one optimizer and batch size, and are those of separate runs but for rounding: each has its
+    own initial network, order of rows, damping and divergence. As they share the device, their time is not measured:
+    it is the steps taken times what a step takes a run that has the device to itself.
 
     Args:
-        problem: What is optimized, on the device that trains.
-        spec: Optimizer, hyperparameters and seed.
+        problem: What is optimized, on the device that trains. Side by side: by a perceptron, with rows in memory and no
+            augmentation.
+        spec: Optimizer, hyperparameters and seed; several for runs side by side, which may differ in their seeds, and
+            in what the optimizer allows its networks to differ in.
         schedule: Which steps are recorded.
         evaluations: Which sets are evaluated at each record: ``validation`` and ``test``, where the problem has them.
+        step_seconds: Seconds that a step counts; None to measure them. Needed side by side.
 
     Attributes:
-        history: What has been recorded.
+        histories: What has been recorded, one a run.
         step: Optimizer steps taken.
+        step_seconds: As given.
+
+    Raises:
+        UserError: Runs side by side differ in what they must share.
     """
 
     def __init__(
         self,
         problem: Problem,
-        spec: RunSpec,
+        spec: RunSpec | Sequence[RunSpec],
         schedule: RecordSchedule,
         evaluations: tuple[str, ...] = ("validation", "test"),
+        step_seconds: float | None = None,
     ) -> None:
-        self._problem, self._spec, self._schedule = problem, spec, schedule
+        self._problem, self._schedule, self.step_seconds = problem, schedule, step_seconds
         self._evaluated = {name: rows for name in evaluations if (rows := getattr(problem, name)) is not None}
-        self._model = initial_model(problem, spec.derived_seed(0), tuning=spec.tuning).train()
-        torch.manual_seed(spec.derived_seed(2))
-        self._loss = resolve_loss(problem.loss)
-        options = dict(spec.hyperparameters)
-        batch_size = options.pop("batch_size")
-        self._batches = problem.batches(batch_size, spec.derived_seed(1))
-        self._optimizer = make_optimizer(spec.optimizer, self._model, self._loss, options)
+        specs = [spec] if isinstance(spec, RunSpec) else list(spec)
+        models = [initial_model(problem, one.derived_seed(0), tuning=one.tuning).train() for one in specs]
+        torch.manual_seed(specs[0].derived_seed(2))
+        loss = resolve_loss(problem.loss)
+        options = [dict(one.hyperparameters) for one in specs]
+        # Batches of more rows than there are are all the same.
+        batch_size, *others = {min(one.pop("batch_size"), len(problem.train)) for one in options}
+        assert not others
+        self._model: nn.Module
+        self._loss: MeanLoss = loss
+        if isinstance(spec, RunSpec):
+            self._model = models[0]
+            self._batches = problem.batches(batch_size, spec.derived_seed(1))
+        else:
+            assert step_seconds is not None
+            assert isinstance(problem.train, Rows)
+            rows_loss = row_loss(loss)
+            assert rows_loss is not None
+            self._model = PerceptronPack([model for model in models if isinstance(model, nn.Sequential)])
+            self._loss = rows_loss.value
+            self._batches = Batches(problem.train, batch_size, [one.derived_seed(1) for one in specs])
+        optimizer = specs[0].optimizer
+        assert all(one.optimizer == optimizer for one in specs)
+        self._optimizer = make_optimizer(optimizer, self._model, loss, stack_options(optimizer, options))
         self._clock = TrainingClock(problem.device)
+        self._dropped: set[int] = set()
         self._prepare_steps()
         self.step = 0
-        self.history = History(seed=spec.seed)
+        self.histories = [History(seed=one.seed) for one in specs]
         self._record({})
 
     def _prepare_steps(self) -> None:
@@ -96,19 +140,28 @@ class Run:
         )
 
     @property
+    def history(self) -> History:
+        """What the only run, or the first of several, has recorded."""
+        return self.histories[0]
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in one pass over the training rows."""
         return self._batches.steps_per_epoch
 
     @property
     def seconds(self) -> float:
-        """Training seconds so far."""
-        return self._clock.read()
+        """Training seconds of a run so far."""
+        return self._clock.read() if self.step_seconds is None else self.step * self.step_seconds
 
     @property
     def diverged(self) -> bool:
-        """Whether the run has ended because its numbers are no longer finite."""
-        return self.history.diverged
+        """Whether all runs but dropped ones have ended because their numbers are no longer finite."""
+        return all(history.diverged or member in self._dropped for member, history in enumerate(self.histories))
+
+    def drop(self, member: int) -> None:
+        """Record a run no longer. It goes on unseen, as leaving it out would change how the others' sums round."""
+        self._dropped.add(member)
 
     def advance(self, limit: Limit, between_steps: Callable[[], None] = lambda: None) -> None:
         """Train up to ``limit``; the last step is recorded, whatever the schedule says.
@@ -154,44 +207,60 @@ class Run:
         selection = self._batches.next_selection(self._clock.paused)
         with self._clock.paused():
             before = self._flatten()
-            accuracy = self._minibatch_accuracy(*self._batches.gather(*selection))
+            accuracies = self._minibatch_accuracies(*self._batches.gather(*selection))
         info = self._take_step(*selection)
         self.step += 1
         with self._clock.paused():
-            metrics = {name: float(getattr(info, name)) for name in STEP_METRICS if hasattr(info, name)}
+            metrics = {name: _listed(getattr(info, name)) for name in STEP_METRICS if hasattr(info, name)}
             gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
-            metrics["grad_norm"] = float(torch.nn.utils.get_total_norm(gradients))
-            metrics["update_norm"] = float(torch.linalg.vector_norm(self._flatten() - before))
-            metrics["train_loss"], metrics["train_accuracy"] = float(info.loss), accuracy
-            finite = np.isfinite(metrics["train_loss"]) and np.isfinite(metrics["update_norm"])
-            self.history.diverged = not finite
+            metrics["grad_norm"] = _listed(torch.linalg.vector_norm(self._joined(gradients), dim=-1))
+            metrics["update_norm"] = _listed(torch.linalg.vector_norm(self._flatten() - before, dim=-1))
+            metrics["train_loss"], metrics["train_accuracy"] = _listed(info.loss), accuracies
             self._record(metrics)
 
-    def _record(self, metrics: dict[str, float]) -> None:
-        for name, rows in self._evaluated.items():
-            loss, accuracy = evaluate(self._model, self._loss, rows, self._problem.has_accuracy)
-            metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = loss, accuracy
+    def _record(self, metrics: dict[str, list[float]]) -> None:
+        evaluation = TrainingClock(self._problem.device)
+        with evaluation.running():
+            for name, rows in self._evaluated.items():
+                found = evaluate(self._model, self._loss, rows, self._problem.has_accuracy)
+                metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = found
+        share = evaluation.read() / len(self.histories)
         parameters = self._flatten()
-        trajectory = parameters.tolist() if len(parameters) <= _TRAJECTORY_PARAMETERS else None
-        self.history.append(self.step, self._clock.read(), metrics, trajectory)
+        trajectory = parameters.tolist() if parameters.numel() <= _TRAJECTORY_PARAMETERS else None
+        for member, history in enumerate(self.histories):
+            if history.diverged or member in self._dropped:
+                continue
+            values = {name: numbers[member] for name, numbers in metrics.items()}
+            history.append(self.step, self.seconds, values, trajectory, share)
+            if self.step > 0:
+                history.diverged = not (math.isfinite(values["train_loss"]) and math.isfinite(values["update_norm"]))
 
     def _flatten(self) -> Tensor:
-        return torch.cat([parameter.detach().flatten() for parameter in self._model.parameters()])
+        return self._joined([parameter.detach() for parameter in self._model.parameters()])
+
+    def _joined(self, tensors: list[Tensor]) -> Tensor:
+        """Return tensors of parameters' shapes as one of shape (*members, n)."""
+        leading = len(members_of(self._model))
+        return torch.cat([tensor.reshape(*tensor.shape[:leading], -1) for tensor in tensors], dim=-1)
 
     @torch.no_grad()
-    def _minibatch_accuracy(self, inputs: Tensor, targets: Tensor) -> float:
+    def _minibatch_accuracies(self, inputs: Tensor, targets: Tensor) -> list[float]:
         if not self._problem.has_accuracy:
-            return float("nan")
+            return [float("nan")] * len(self.histories)
         with preserved_buffers(self._model):
-            return float(count_correct(self._model(inputs), targets)) / targets.numel()
+            correct = count_correct(self._model, self._model(inputs), targets)
+        return [count / count_targets(self._model, targets) for count in _listed(correct)]
 
-    def objective(self, name: str) -> float:
-        """Return the whole-set loss ``train_loss`` or ``validation_loss`` now; +inf after divergence."""
-        rows = getattr(self._problem, name.removesuffix("_loss"))
+    def objectives(self, name: str) -> list[float]:
+        """Return each run's whole-set loss ``train_loss`` or ``validation_loss`` now; +inf after divergence."""
         if self.diverged:
-            return float("inf")
-        loss, _ = evaluate(self._model, self._loss, rows, with_accuracy=False)
-        return loss if np.isfinite(loss) else float("inf")
+            return [math.inf] * len(self.histories)
+        rows = getattr(self._problem, name.removesuffix("_loss"))
+        losses, _ = evaluate(self._model, self._loss, rows, with_accuracy=False)
+        return [
+            loss if math.isfinite(loss) and not history.diverged else math.inf
+            for loss, history in zip(losses, self.histories, strict=True)
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to go on: tensors and plain Python values."""
@@ -199,7 +268,7 @@ class Run:
             state = {
                 "step": self.step,
                 "seconds": self._clock.read(),
-                "history": self.history.state_dict(),
+                "histories": [history.state_dict() for history in self.histories],
                 "model": self._model.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "batches": self._batches.state_dict(),
@@ -210,14 +279,21 @@ class Run:
             return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved state; the run then continues to the numbers it would have had."""
+        """Take up a saved state, of version 0.1 too; the run then continues to the numbers it would have had."""
         self.step = state["step"]
-        self._clock = TrainingClock(self._problem.device, state["seconds"])
-        self.history = History.from_state_dict(state["history"])
+        self._clock = TrainingClock(self._problem.device, state.get("seconds", 0.0))
+        saved = state["histories"] if "histories" in state else [state["history"]]
+        self.histories = [History.from_state_dict(history) for history in saved]
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._batches.load_state_dict(state["batches"])
         self._prepare_steps()
-        torch.set_rng_state(state["rng"])
+        if "rng" in state:
+            torch.set_rng_state(state["rng"])
         if "cuda_rng" in state and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["cuda_rng"])
+
+
+def _listed(numbers: Tensor) -> list[float]:
+    """Return one number a run."""
+    return numbers.reshape(-1).tolist()

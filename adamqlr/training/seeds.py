@@ -1,62 +1,106 @@
 """Final training: a configuration's seeds one after another, in processes that share the device, or side by side."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from adamqlr.jobs.between_steps import BetweenSteps
+from adamqlr.jobs.checkpoint import Checkpoint
+from adamqlr.jobs.device import keep_freed_memory, set_precision
+from adamqlr.jobs.interrupts import StopRequest
+from adamqlr.jobs.processes import run_together
+from adamqlr.jobs.progress import Progress
 from adamqlr.problems.problem import load_problem
-from adamqlr.training.checkpoint import Checkpoint
-from adamqlr.training.device import keep_freed_memory, set_precision
+from adamqlr.study.case import Case
 from adamqlr.training.history import History
-from adamqlr.training.interrupts import StopRequest
-from adamqlr.training.job import SeedsJob
-from adamqlr.training.keeper import Keeper
-from adamqlr.training.pack import RunPack
-from adamqlr.training.progress import Progress
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
-from adamqlr.training.sharing import run_together
 from adamqlr.training.step_time import measure_step_seconds
 
 logger = logging.getLogger(__name__)
 
 
-def train_seeds(job: SeedsJob, device: torch.device, checkpoint: Checkpoint, stop: StopRequest) -> list[History]:
-    """Train every seed, taking up what the checkpoint holds.
+@dataclass(frozen=True)
+class SeedsJob:
+    """Several seeds of one configuration.
+
+    Attributes:
+        case: What is trained.
+        hyperparameters: Keyword arguments of the optimizer, and ``batch_size``.
+        seeds: The runs' seeds.
+    """
+
+    case: Case
+    hyperparameters: Mapping[str, Any]
+    seeds: Sequence[int]
+
+    @property
+    def runs(self) -> list[RunSpec]:
+        """What decides each run's numbers."""
+        spec, study_seed = self.case.spec, self.case.study.seed
+        return [RunSpec(spec, self.hyperparameters, seed, study_seed) for seed in self.seeds]
+
+
+class Finished(NamedTuple):
+    """What came of a job.
+
+    Attributes:
+        histories: What the runs recorded, in the order of the seeds.
+        step_seconds: The seconds of a step that the time of runs side by side is made of; None where it was measured.
+    """
+
+    histories: list[History]
+    step_seconds: float | None = None
+
+
+def train_seeds(
+    job: SeedsJob, device: torch.device, checkpoint: Checkpoint, stop: StopRequest, side_by_side: bool = False
+) -> Finished:
+    """Train every seed, one after another or side by side, taking up what the checkpoint holds.
 
     Raises:
         UserError: The data cannot be used, or the checkpoint is of another configuration.
         Interrupted: The job was asked to stop; its state is in the checkpoint.
     """
-    saved = checkpoint.load() or {"finished": [], "current": None}
-    finished = [History.from_state_dict(state) for state in saved["finished"]]
-    set_precision(job.config.precision)
-    problem = load_problem(job.dataset, job.config, device)
-    training = job.config.training
+    saved = _in_form(checkpoint.load() or {})
+    histories = [History.from_state_dict(state) for state in saved["finished"]]
+    set_precision(job.case.study.precision)
+    problem = load_problem(job.case.dataset, job.case.study, device)
+    training = job.case.study.training
     schedule = RecordSchedule(training.record_every, training.record_growth)
-    progress = Progress(f"train {job.dataset}/{job.optimizer}")
-    keeper = Keeper(checkpoint, stop, training.checkpoint_seconds, progress)
-    current = saved["current"]
-    for seed in job.seeds[len(finished) :]:
-        run = Run(problem, RunSpec(job.optimizer, job.hyperparameters, seed, job.config.seed), schedule)
+    progress = Progress(f"train {job.case}")
+    between_steps = BetweenSteps(checkpoint, stop, training.checkpoint_seconds, progress)
+    step_seconds, current = saved["step_seconds"], saved["current"]
+    if side_by_side and step_seconds is None:
+        step_seconds = measure_step_seconds(problem, job.runs[0])
+    for spec in [job.runs] if side_by_side else job.runs[len(histories) :]:
+        run = Run(problem, spec, schedule, step_seconds=step_seconds)
         if current is not None:
             run.load_state_dict(current)
-            logger.info("seed %d goes on from step %d", seed, run.step)
+            logger.info("%s on from step %d", _goes(run.histories), run.step)
             current = None
-        _finish_run(run, job, finished, keeper)
-        finished.append(run.history)
-        _log_end(run.history)
+        _finish_run(run, job, histories, between_steps)
+        histories += run.histories
+        for history in run.histories:
+            _log_end(history)
     progress.close()
-    return finished
+    return Finished(histories, step_seconds)
+
+
+def _in_form(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint in today's form: version 0.1 had another one for seeds side by side."""
+    if "pack" in saved:
+        saved = {"current": saved["pack"], "step_seconds": saved["step_seconds"]}
+    return {"finished": [], "current": None, "step_seconds": None, **saved}
 
 
 def train_seeds_together(
     job: SeedsJob, device: torch.device, checkpoint: Checkpoint, stop: StopRequest, processes: int
-) -> list[History]:
+) -> Finished:
     """Train the seeds in several processes at once; every process has a checkpoint of its own.
 
     Raises:
@@ -69,7 +113,7 @@ def train_seeds_together(
         saved = checkpoint.part(index, processes).load()
         assert saved is not None
         histories.update(zip(job.seeds[index::processes], map(History.from_state_dict, saved["finished"]), strict=True))
-    return [histories[seed] for seed in job.seeds]
+    return Finished([histories[seed] for seed in job.seeds])
 
 
 def _train_part(
@@ -78,57 +122,32 @@ def _train_part(
     keep_freed_memory()
     part = checkpoint.part(index, processes)
     finished = train_seeds(replace(job, seeds=job.seeds[index::processes]), device, part, stop)
-    part.save({"finished": [history.state_dict() for history in finished], "current": None})
+    part.save({"finished": [history.state_dict() for history in finished.histories], "current": None})
 
 
-def train_seeds_packed(
-    job: SeedsJob, device: torch.device, checkpoint: Checkpoint, stop: StopRequest
-) -> tuple[list[History], float]:
-    """Train all seeds side by side; return what they recorded, and the seconds of a step that their time is made of.
-
-    Raises:
-        UserError: The data cannot be used, or the checkpoint is of another configuration.
-        Interrupted: The job was asked to stop; its state is in the checkpoint.
-    """
-    saved = checkpoint.load()
-    set_precision(job.config.precision)
-    problem = load_problem(job.dataset, job.config, device)
-    training = job.config.training
-    specs = [RunSpec(job.optimizer, job.hyperparameters, seed, job.config.seed) for seed in job.seeds]
-    step_seconds = measure_step_seconds(problem, specs[0]) if saved is None else saved["step_seconds"]
-    pack = RunPack(problem, specs, RecordSchedule(training.record_every, training.record_growth), step_seconds)
-    if saved is not None:
-        pack.load_state_dict(saved["pack"])
-        logger.info("%d seeds go on from step %d", len(specs), pack.step)
-    progress = Progress(f"train {job.dataset}/{job.optimizer}")
-    keeper = Keeper(checkpoint, stop, training.checkpoint_seconds, progress)
-    limit = job.limit(pack.steps_per_epoch)
-    assert limit.steps is not None
-    steps = limit.steps
+def _finish_run(run: Run, job: SeedsJob, finished: Sequence[History], between_steps: BetweenSteps) -> None:
+    limit = job.case.limit(run.steps_per_epoch)
 
     def state() -> dict[str, Any]:
-        return {"step_seconds": step_seconds, "pack": pack.state_dict()}
-
-    pack.advance(
-        limit, lambda: keeper.between_steps(state, lambda: (pack.step / steps, f"{len(specs)} seeds, step {pack.step}"))
-    )
-    progress.close()
-    for history in pack.histories:
-        _log_end(history)
-    return pack.histories, step_seconds
-
-
-def _finish_run(run: Run, job: SeedsJob, finished: Sequence[History], keeper: Keeper) -> None:
-    limit = job.limit(run.steps_per_epoch)
-
-    def state() -> dict[str, Any]:
-        return {"finished": [history.state_dict() for history in finished], "current": run.state_dict()}
+        return {
+            "finished": [history.state_dict() for history in finished],
+            "current": run.state_dict(),
+            "step_seconds": run.step_seconds,
+        }
 
     def status() -> tuple[float, str]:
-        done = len(finished) + run.fraction_of(limit)
-        return done / len(job.seeds), f"seed {run.history.seed}, step {run.step}"
+        done = len(finished) + len(run.histories) * run.fraction_of(limit)
+        return done / len(job.seeds), f"{_names(run.histories)}, step {run.step}"
 
-    run.advance(limit, lambda: keeper.between_steps(state, status))
+    run.advance(limit, lambda: between_steps(state, status))
+
+
+def _names(histories: Sequence[History]) -> str:
+    return f"seed {histories[0].seed}" if len(histories) == 1 else f"{len(histories)} seeds"
+
+
+def _goes(histories: Sequence[History]) -> str:
+    return f"{_names(histories)} {'goes' if len(histories) == 1 else 'go'}"
 
 
 def _log_end(history: History) -> None:

@@ -1,7 +1,7 @@
 """What a step takes a run that has the device to itself."""
 
 from adamqlr.problems.problem import Problem
-from adamqlr.training.limit import Limit
+from adamqlr.study.limit import Limit
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
 

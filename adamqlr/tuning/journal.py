@@ -7,8 +7,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from adamqlr.study.case import Case
 from adamqlr.tuning.asha import AshaPruner
-from adamqlr.tuning.search import Search
+
+# The file beside shards' outputs through which they share what they found.
+JOURNAL = ".journal"
 
 
 class Journal:
@@ -16,16 +19,16 @@ class Journal:
 
     Args:
         path: The file.
-        search: What is searched.
+        case: What is searched.
     """
 
-    def __init__(self, path: Path, search: Search) -> None:
+    def __init__(self, path: Path, case: Case) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(path))),
-            study_name=search.identity,
-            pruner=AshaPruner(search.config.tuning.reduction_factor),
+            study_name=case.search_fingerprint(),
+            pruner=AshaPruner(case.study.tuning.reduction_factor),
             load_if_exists=True,
         )
 

@@ -1,54 +1,77 @@
-"""One shard of a search: the configurations it owns, trained rung by rung."""
+"""One shard of a search: the configurations it owns, trained rung by rung, one after another or side by side."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from adamqlr.jobs.between_steps import BetweenSteps
+from adamqlr.jobs.checkpoint import Checkpoint
+from adamqlr.jobs.device import set_precision
+from adamqlr.jobs.interrupts import StopRequest
+from adamqlr.jobs.progress import Progress
 from adamqlr.problems.problem import Problem, load_problem
-from adamqlr.training.checkpoint import Checkpoint
-from adamqlr.training.device import set_precision
-from adamqlr.training.hyperparameters import resolve_hyperparameters
-from adamqlr.training.interrupts import StopRequest
-from adamqlr.training.keeper import Keeper
-from adamqlr.training.limit import Limit
-from adamqlr.training.progress import Progress
+from adamqlr.study.case import Case
+from adamqlr.study.limit import Limit
+from adamqlr.training.optimizers import check_hyperparameters
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
+from adamqlr.training.step_time import measure_step_seconds
 from adamqlr.tuning.journal import Entry, Journal
-from adamqlr.tuning.search import Search, rung_limit
 from adamqlr.tuning.trials import Trial
 
 logger = logging.getLogger(__name__)
+
+# Beyond this, runs side by side save little, and their activations take memory.
+_MOST_MEMBERS = 64
+
+
+class _Group(NamedTuple):
+    """Configurations that are trained together.
+
+    Attributes:
+        batch_size: Of all of them, at most all rows.
+        numbers: Which ones.
+    """
+
+    batch_size: int
+    numbers: list[int]
 
 
 class Shard:
     """Shard k of K: it owns configurations i with i mod K = k, and shares rung values with the others.
 
+    Side by side, configurations of one batch size are trained together and judged together, at the end of each rung.
+    Seconds are then steps times what a step takes a single run of the batch size, which is measured once.
+
     Args:
-        search: What is searched.
+        case: What is searched.
         index: k.
         count: K.
         journal: The file through which shards share what they found.
         device: Where it trains.
+        side_by_side: Whether to train configurations together.
 
     Attributes:
         time_source: Where trials' seconds are from.
         largest_pack: The most configurations that were trained side by side in one process.
     """
 
-    time_source = "measured"
-    largest_pack = 1
-
-    def __init__(self, search: Search, index: int, count: int, journal: Path, device: torch.device) -> None:
-        self._search = search
-        self._owned = range(index, search.config.tuning.trials, count)
-        self._device = device
-        self._configurations = search.configurations()
-        self._journal = Journal(journal, search)
-        training = search.config.training
+    def __init__(
+        self, case: Case, index: int, count: int, journal: Path, device: torch.device, side_by_side: bool = False
+    ) -> None:
+        self._case, self._device, self._side_by_side = case, device, side_by_side
+        self._owned = range(index, case.study.tuning.trials, count)
+        self._configurations = case.configurations()
+        self._journal = Journal(journal, case)
+        training = case.study.training
         self._schedule = RecordSchedule(training.record_every, training.record_growth)
+        self.largest_pack = 1
+        self.time_source = "measured"
+        if side_by_side:
+            self.time_source = "steps taken times the seconds of a step, measured on a single run of each batch size"
 
     def run(self, checkpoint: Checkpoint, stop: StopRequest) -> None:
         """Bring every owned configuration to its end.
@@ -56,56 +79,121 @@ class Shard:
         Raises:
             Interrupted: The job was asked to stop; its state is in the checkpoint and the journal.
         """
-        search = self._search
-        set_precision(search.config.precision)
-        problem = load_problem(search.dataset, search.config, self._device)
-        progress = Progress(f"tune {search.dataset}/{search.optimizer}")
-        keeper = Keeper(checkpoint, stop, search.config.training.checkpoint_seconds, progress)
-        self._train_all(problem, checkpoint.load(), keeper)
+        case = self._case
+        set_precision(case.study.precision)
+        problem = load_problem(case.dataset, case.study, self._device)
+        progress = Progress(f"tune {case}")
+        between_steps = BetweenSteps(checkpoint, stop, case.study.training.checkpoint_seconds, progress)
+        self._train_all(problem, checkpoint.load(), between_steps)
         progress.close()
 
     def results(self) -> list[Trial]:
         """Return the owned configurations, all of which have been brought to their ends."""
         return [self._result(number) for number in self._owned]
 
-    def _train_all(self, problem: Problem, saved: dict[str, Any] | None, keeper: Keeper) -> None:
-        """Train configurations one after another, going on from a saved state."""
-        for position, number in enumerate(self._owned):
-            entry = self._journal.entry(number)
-            if entry.is_finished:
+    def _train_all(self, problem: Problem, saved: dict[str, Any] | None, between_steps: BetweenSteps) -> None:
+        """Train one group after another, going on from a saved state."""
+        groups = self._groups(len(problem.train))
+        self.largest_pack = max((len(group.numbers) for group in groups), default=1)
+        saved = self._in_form(saved or {})
+        step_seconds: dict[int, float] = saved["step_seconds"]
+        for index, group in enumerate(groups):
+            entries = [self._journal.entry(number) for number in group.numbers]
+            if all(entry.is_finished for entry in entries):
                 continue
-            run = Run(problem, self._spec(number), self._schedule, evaluations=())
-            if saved is not None and saved["number"] == number:
+            specs = [self._spec(number) for number in group.numbers]
+            if self._side_by_side and group.batch_size not in step_seconds:
+                step_seconds[group.batch_size] = measure_step_seconds(problem, specs[0])
+            spec = specs if self._side_by_side else specs[0]
+            run = Run(problem, spec, self._schedule, (), step_seconds.get(group.batch_size))
+            if saved["group"] == index:
                 run.load_state_dict(saved["run"])
-                logger.info("trial %d goes on from step %d", number, run.step)
-            self._train(number, run, entry, keeper, position / len(self._owned))
+                logger.info("%s on from step %d", _goes(group.numbers), run.step)
+            kept = {"group": index, "step_seconds": step_seconds}
+            self._train(run, group.numbers, entries, between_steps, kept, index / len(groups))
 
-    def _train(self, number: int, run: Run, entry: Entry, keeper: Keeper, done: float) -> None:
-        def between_steps() -> None:
-            keeper.between_steps(
-                lambda: {"number": number, "run": run.state_dict()},
-                lambda: (done, f"trial {number}, step {run.step}"),
-            )
+    def _train(
+        self,
+        run: Run,
+        numbers: Sequence[int],
+        entries: Sequence[Entry],
+        between_steps: BetweenSteps,
+        kept: dict[str, Any],
+        done: float,
+    ) -> None:
+        """Bring configurations to their ends; ``kept`` goes into the checkpoint with the run's state."""
 
-        objective, final = self._search.objective, len(self._search.resources) - 1
-        for rung in range(final + 1):
-            run.advance(self._limit(rung, run.steps_per_epoch), between_steps)
-            entry.report(rung, run.objective(objective))
-            if run.diverged or (rung < final and entry.is_beaten(rung)):
-                entry.end(run.seconds, run.diverged, None)
+        def state() -> dict[str, Any]:
+            return {**kept, "run": run.state_dict()}
+
+        def status() -> tuple[float, str]:
+            left = sum(not entry.is_finished for entry in entries)
+            what = f"trial {numbers[0]}" if len(numbers) == 1 else f"{left} of {len(numbers)} trials side by side"
+            return done, f"{what}, step {run.step}"
+
+        if self._side_by_side:
+            # Rungs must not move once values at them are in the journal.
+            between_steps.save(state())
+        for member, entry in enumerate(entries):
+            if entry.is_finished:
+                run.drop(member)
+        for rung in range(len(self._case.rungs)):
+            limit = self._case.rung_limit(rung, run.steps_per_epoch)
+            if run.step_seconds is not None:
+                steps = limit.in_steps(run.step_seconds)
+                if run.step > steps:
+                    # The runs left this rung, all of them judged, before the checkpoint was written.
+                    continue
+                limit = Limit(steps=steps)
+            run.advance(limit, lambda: between_steps(state, status))
+            self._judge(run, entries, rung)
+            if all(entry.is_finished for entry in entries):
                 return
-        entry.end(run.seconds, run.diverged, run.objective(objective))
+
+    def _judge(self, run: Run, entries: Sequence[Entry], rung: int) -> None:
+        """Enter the objectives at a rung, and end the configurations that go no further.
+
+        All values are entered before the first verdict, so that a shard killed in between decides the same again.
+        """
+        final = rung == len(self._case.rungs) - 1
+        objectives = run.objectives(self._case.objective)
+        running = [(member, entry) for member, entry in enumerate(entries) if not entry.is_finished]
+        for member, entry in running:
+            entry.report(rung, objectives[member])
+        for member, entry in running:
+            history = run.histories[member]
+            if history.diverged or final or entry.is_beaten(rung):
+                complete = final and not history.diverged
+                entry.end(history.times[-1], history.diverged, objectives[member] if complete else None)
+                run.drop(member)
+
+    def _groups(self, rows: int) -> list[_Group]:
+        """Return what is trained together. Batches of more than all ``rows`` are all the same."""
+        sizes = {number: min(self._spec(number).hyperparameters["batch_size"], rows) for number in self._owned}
+        if not self._side_by_side:
+            return [_Group(size, [number]) for number, size in sizes.items()]
+        by_size: dict[int, list[int]] = {}
+        for number, size in sizes.items():
+            by_size.setdefault(size, []).append(number)
+        return [
+            _Group(size, numbers[first : first + _MOST_MEMBERS])
+            for size, numbers in sorted(by_size.items())
+            for first in range(0, len(numbers), _MOST_MEMBERS)
+        ]
+
+    def _in_form(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """Return a checkpoint in today's form: version 0.1 had two others."""
+        if "number" in saved:
+            saved = {"group": self._owned.index(saved["number"]), "run": saved["run"]}
+        elif "pack" in saved:
+            saved = {"group": saved["index"], "run": saved["pack"], "step_seconds": saved["step_seconds"]}
+        return {"group": None, "step_seconds": {}, **saved}
 
     def _spec(self, number: int) -> RunSpec:
-        search = self._search
-        hyperparameters = resolve_hyperparameters(
-            search.config, search.dataset, search.optimizer, self._configurations[number]
-        )
-        return RunSpec(search.optimizer, hyperparameters, number, search.config.seed, tuning=True)
-
-    def _limit(self, rung: int, steps_per_epoch: int) -> Limit:
-        search = self._search
-        return rung_limit(search.config, search.suite, search.dataset, search.resources[rung], steps_per_epoch)
+        case = self._case
+        hyperparameters = case.hyperparameters(self._configurations[number])
+        check_hyperparameters(case.spec, hyperparameters)
+        return RunSpec(case.spec, hyperparameters, number, case.study.seed, tuning=True)
 
     def _result(self, number: int) -> Trial:
         found = self._journal.find(number)
@@ -113,3 +201,7 @@ class Shard:
         values = [value for _, value in sorted(found.intermediate_values.items())]
         state = "diverged" if found.user_attrs["diverged"] else found.state.name.lower()
         return Trial(number, self._configurations[number], values, state, found.user_attrs["seconds"])
+
+
+def _goes(numbers: Sequence[int]) -> str:
+    return f"trial {numbers[0]} goes" if len(numbers) == 1 else f"{len(numbers)} trials go"

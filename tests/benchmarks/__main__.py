@@ -8,8 +8,8 @@ import click
 import torch
 
 from adamqlr.errors import UserError
+from adamqlr.jobs.device import device_name, keep_freed_memory, resolve_device
 from adamqlr.logs import configure_logging
-from adamqlr.training.device import device_name, keep_freed_memory, resolve_device
 
 from .figure import draw
 from .kfac_parts import measure_kfac_parts

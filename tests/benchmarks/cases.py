@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from adamqlr.problems.models import mlp
-from adamqlr.study.optimizers import OPTIMIZERS, make_optimizer
+from adamqlr.study.optimizers import OPTIMIZERS
+from adamqlr.training.optimizers import make_optimizer
 
 from .timing import Make
 
@@ -132,7 +133,7 @@ def study_step(
     def make() -> Callable[[], object]:
         torch.manual_seed(0)
         model = (build or case.build)().to(batch[0].device)
-        step = make_optimizer(optimizer, model, case.loss, MEASURED[optimizer]).step
+        step = make_optimizer(OPTIMIZERS[optimizer], model, case.loss, MEASURED[optimizer]).step
         if mode == EAGER:
             return lambda: step(*batch)
         from adamqlr.training.capture import CapturedStep

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from adamqlr.config import SENSITIVITY, StudyConfig, load_config
 from adamqlr.results.cube import build_cube, write_cube
-from adamqlr.results.provenance import provenance
 from adamqlr.results.runs import runs_dataset
 from adamqlr.results.study import write_study
+from adamqlr.study.config import SENSITIVITY, StudyConfig, load_config
 from adamqlr.training.history import History
 from adamqlr.training.metrics import METRICS
 from adamqlr.training.schedule import RecordSchedule

@@ -13,15 +13,14 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adamqlr.claims.catalog import CLAIMS
 from adamqlr.claims.judge import Judgment, Verdict, divide, judge_ratio, judge_spread, performance
-from adamqlr.claims.render import render_claims
-from adamqlr.config import StudyConfig, parse_config
+from adamqlr.claims.statements import CLAIMS
 from adamqlr.results.cube import build_cube, write_cube
-from adamqlr.results.provenance import provenance
 from adamqlr.results.runs import runs_dataset
 from adamqlr.results.study import write_study
-from adamqlr.settings import ClaimsConfig
+from adamqlr.stages.claims import judge_claims
+from adamqlr.study.config import StudyConfig, parse_config
+from adamqlr.study.settings import ClaimsConfig
 from adamqlr.training.history import History
 
 _spec = spec_from_file_location("histories", Path(__file__).parents[1] / "results" / "histories.py")
@@ -176,7 +175,7 @@ def study_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_claim_gets_its_verdict_where_the_study_speaks_of_it(study_file: Path, tmp_path: Path) -> None:
-    render_claims(study_file, None, tmp_path / "claims")
+    judge_claims(study_file, None, tmp_path / "claims")
     table = pd.read_csv(tmp_path / "claims.csv").set_index(["claim", "dataset"])
     verdicts = table["verdict"].to_dict()
     assert verdicts == {
@@ -206,7 +205,7 @@ def test_each_claim_gets_its_verdict_where_the_study_speaks_of_it(study_file: Pa
 
 def test_the_margin_is_the_configurations(study_file: Path, tmp_path: Path) -> None:
     lenient = STUDY.model_copy(update={"claims": ClaimsConfig(margin=5, flatness=1.2)})
-    render_claims(study_file, lenient, tmp_path / "claims")
+    judge_claims(study_file, lenient, tmp_path / "claims")
     verdicts = pd.read_csv(tmp_path / "claims.csv").set_index(["claim", "dataset"])["verdict"]
     assert verdicts["untuned_adamqlr", "diabetes"] == "supported"
     assert verdicts["initial_damping", "digits"] == "refuted"
@@ -219,7 +218,7 @@ def test_runtime_is_compared_when_the_first_has_ended(tmp_path: Path) -> None:
         cube_file(tmp_path, config, "diabetes", "adamqlr_untuned", 0.1, duration=10),
     ]
     write_study(parts, tmp_path / "study.nc")
-    render_claims(tmp_path / "study.nc", config, tmp_path / "claims")
+    judge_claims(tmp_path / "study.nc", config, tmp_path / "claims")
     row = pd.read_csv(tmp_path / "claims.csv").set_index("claim").loc["untuned_adamqlr"]
     # After a tenth of its run AdamQLR has done one of its ten equal factors.
     assert row["estimate"] == pytest.approx(0.1**0.1 / 0.1, rel=0.01)

@@ -8,27 +8,28 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from adamqlr.tables.endings import divergence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adamqlr.config import StudyConfig, parse_config
 from adamqlr.errors import UserError
 from adamqlr.figures import sensitivity
-from adamqlr.figures.catalog import figures_of, tables_of
-from adamqlr.figures.cubes import pairs_of
-from adamqlr.figures.endings import divergence
+from adamqlr.figures.contents import figures_of
 from adamqlr.figures.evolution import ablation, damping, learning_rate, loss, performance
 from adamqlr.figures.lines import line_style
 from adamqlr.figures.profiles import cost_ratios
-from adamqlr.figures.render import render, render_table
-from adamqlr.figures.tables import best_hyperparameters, final_results
 from adamqlr.figures.tuning_budget import best_so_far
 from adamqlr.results.cube import build_cube, write_cube
-from adamqlr.results.provenance import provenance
+from adamqlr.results.pairs import pairs_of
 from adamqlr.results.runs import runs_dataset
 from adamqlr.results.statistics import Resampling
 from adamqlr.results.study import load_study, write_study
+from adamqlr.stages.figures import draw_figure
+from adamqlr.stages.tables import write_table
+from adamqlr.study.config import StudyConfig, parse_config
 from adamqlr.study.optimizers import OPTIMIZERS
+from adamqlr.tables.contents import tables_of
+from adamqlr.tables.final_results import best_hyperparameters, final_results
 from adamqlr.training.history import History
 from adamqlr.tuning.trials import Trial, trials_dataset, write_trials
 
@@ -129,7 +130,7 @@ def test_figures_come_with_their_numbers_and_are_reproducible(
     suite: str, name: str, study_file: Path, tmp_path: Path
 ) -> None:
     for attempt in ("one", "two"):
-        render(name, study_file, suite, None, tmp_path / attempt)
+        draw_figure(name, study_file, suite, None, tmp_path / attempt)
     for suffix in ("pdf", "png", "csv"):
         first, second = (tmp_path / f"{attempt}.{suffix}" for attempt in ("one", "two"))
         assert first.stat().st_size > 1000 or suffix == "csv"
@@ -182,13 +183,13 @@ def test_damping_that_runs_away_leaves_the_others_visible(study_tree: xr.DataTre
 
 
 def test_every_optimizer_has_a_color_of_its_own() -> None:
-    colors = [line_style(key)["color"] for key in OPTIMIZERS]
+    colors = [line_style(OPTIMIZERS[key])["color"] for key in OPTIMIZERS]
     assert len(set(colors)) == len(OPTIMIZERS)
 
 
 @pytest.mark.parametrize("name", tables_of(STUDY, "epochs"))
 def test_tables_come_in_four_formats(name: str, study_file: Path, tmp_path: Path) -> None:
-    render_table(name, study_file, "epochs", None, tmp_path / name)
+    write_table(name, study_file, "epochs", None, tmp_path / name)
     texts = {suffix: (tmp_path / f"{name}.{suffix}").read_text() for suffix in ("csv", "md", "tex", "html")}
     assert texts["md"].startswith("|")
     assert r"\toprule" in texts["tex"]
@@ -299,10 +300,10 @@ def test_unknown_names_are_refused(config: StudyConfig, study_file: Path, tmp_pa
         with pytest.raises(UserError, match=problem):
             maker(name, study_file, "epochs", None, tmp_path / "x")
     with pytest.raises(UserError, match="unknown suite 'runtime': this study has epochs"):
-        render("loss", study_file, "runtime", None, tmp_path / "x")
+        draw_figure("loss", study_file, "runtime", None, tmp_path / "x")
     with pytest.raises(UserError, match=r"digits_adam\.nc: expected study, found cube"):
-        render("loss", study_file.with_name("digits_adam.nc"), "epochs", None, tmp_path / "x")
+        draw_figure("loss", study_file.with_name("digits_adam.nc"), "epochs", None, tmp_path / "x")
     other = config.model_copy(update={"suites": {**config.suites, "other": config.suite("epochs")}})
     with pytest.raises(UserError, match="no 'other' in this study, which has epochs"):
-        render("loss", study_file, "other", other, tmp_path / "x")
+        draw_figure("loss", study_file, "other", other, tmp_path / "x")
     assert json.dumps(sorted(path.name for path in tmp_path.iterdir())) == "[]"

@@ -9,7 +9,8 @@ from torch import nn
 
 from adamqlr.optim.passes.perceptron import PerceptronPack
 from adamqlr.problems.models import mlp
-from adamqlr.study.optimizers import make_optimizer
+from adamqlr.study.optimizers import OPTIMIZERS
+from adamqlr.training.optimizers import make_optimizer
 
 STATES: dict[str, dict[str, Any]] = torch.load(
     Path(__file__).parents[1] / "fixtures" / "states_of_version_0.1.pt", weights_only=True
@@ -25,7 +26,7 @@ NETWORKS = {
 def test_a_state_of_version_0_1_goes_on(name: str) -> None:
     saved = STATES[name]
     model = NETWORKS[saved["network"]]().double()
-    optimizer = make_optimizer(saved["optimizer"], model, "cross_entropy", saved["options"])
+    optimizer = make_optimizer(OPTIMIZERS[saved["optimizer"]], model, "cross_entropy", saved["options"])
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["state"])
     for batch in saved["batches"]:

@@ -15,7 +15,8 @@ from adamqlr.optim.passes.differentiated import DifferentiatedNetwork, HessianLi
 from adamqlr.optim.passes.losses import CrossEntropy, Loss, SquaredError
 from adamqlr.optim.passes.perceptron import PerceptronNetwork, PerceptronPack, find_layers
 from adamqlr.problems.models import mlp
-from adamqlr.study.optimizers import OPTIMIZERS, make_optimizer, stack_options
+from adamqlr.study.optimizers import OPTIMIZERS
+from adamqlr.training.optimizers import make_optimizer, stack_options
 
 # Inputs wider and narrower than the layer that takes them, and networks of one to three layers.
 WIDTHS = {"wide inputs": [7, 4, 3], "narrow inputs": [2, 6, 5, 3], "linear": [4, 3]}
@@ -84,8 +85,8 @@ def test_a_packs_members_move_as_if_alone(key: str, loss: str, shared: bool, wid
     torch.manual_seed(1)
     alone = [mlp(widths).double() for _ in range(MEMBERS)]
     pack = PerceptronPack(alone)
-    optimizers = [make_optimizer(key, model, loss, HYPERPARAMETERS[key]) for model in alone]
-    packed = make_optimizer(key, pack, loss, HYPERPARAMETERS[key])
+    optimizers = [make_optimizer(OPTIMIZERS[key], model, loss, HYPERPARAMETERS[key]) for model in alone]
+    packed = make_optimizer(OPTIMIZERS[key], pack, loss, HYPERPARAMETERS[key])
     for step in range(STEPS):
         inputs, targets = minibatch(widths, loss) if shared else minibatch(widths, loss, MEMBERS)
         found = packed.step(inputs, targets)
@@ -125,12 +126,16 @@ def test_members_with_options_of_their_own_move_as_if_alone(key: str) -> None:
         for member in range(MEMBERS)
     ]
     pack = PerceptronPack(alone)
-    optimizers = [make_optimizer(key, model, "half_mse", one) for model, one in zip(alone, each, strict=True)]
-    packed = make_optimizer(key, pack, "half_mse", stack_options(key, each))
+    optimizers = [
+        make_optimizer(OPTIMIZERS[key], model, "half_mse", one) for model, one in zip(alone, each, strict=True)
+    ]
+    packed = make_optimizer(OPTIMIZERS[key], pack, "half_mse", stack_options(OPTIMIZERS[key], each))
     for step in range(STEPS):
         inputs, targets = minibatch(widths, "half_mse", MEMBERS)
         if step == STEPS // 2:
-            packed = restarted(packed, make_optimizer(key, pack, "half_mse", stack_options(key, each)))
+            packed = restarted(
+                packed, make_optimizer(OPTIMIZERS[key], pack, "half_mse", stack_options(OPTIMIZERS[key], each))
+            )
         found = packed.step(inputs, targets)
         for member, optimizer in enumerate(optimizers):
             for name, value in optimizer.step(inputs[member], targets[member])._asdict().items():
@@ -149,9 +154,9 @@ def restarted(optimizer: Any, again: Any) -> Any:
 
 def test_options_are_stacked_where_they_differ() -> None:
     each = [{"lr": 0.1, "momentum": 0.9}, {"lr": 0.2, "momentum": 0.9}]
-    assert stack_options("sgd_full", each) == {"lr": (0.1, 0.2), "momentum": 0.9}
+    assert stack_options(OPTIMIZERS["sgd_full"], each) == {"lr": (0.1, 0.2), "momentum": 0.9}
     with pytest.raises(UserError, match="'adamqlr': networks side by side share their weight_decay"):
-        stack_options("adamqlr", [{"weight_decay": 0.1}, {"weight_decay": 0.2}])
+        stack_options(OPTIMIZERS["adamqlr"], [{"weight_decay": 0.1}, {"weight_decay": 0.2}])
 
 
 @pytest.mark.parametrize(
@@ -168,9 +173,9 @@ def test_options_are_stacked_where_they_differ() -> None:
 def test_bad_options_of_members_are_named(key: str, options: dict[str, Any], culprit: str) -> None:
     pack = PerceptronPack([mlp([4, 3]) for _ in range(2)])
     with pytest.raises(UserError, match=culprit):
-        make_optimizer(key, pack, "half_mse", options)
+        make_optimizer(OPTIMIZERS[key], pack, "half_mse", options)
     with pytest.raises(UserError, match="must be one number, got"):
-        make_optimizer(key, mlp([4, 3]), "half_mse", options)
+        make_optimizer(OPTIMIZERS[key], mlp([4, 3]), "half_mse", options)
 
 
 def test_every_packable_optimizer_is_tested() -> None:
@@ -181,8 +186,8 @@ def test_a_member_that_diverges_leaves_the_others_alone() -> None:
     torch.manual_seed(2)
     widths = WIDTHS["wide inputs"]
     models = [mlp(widths).double() for _ in range(2)]
-    pack, alone = PerceptronPack(models), make_optimizer("adamqlr_untuned", models[1], "half_mse", {})
-    packed = make_optimizer("adamqlr_untuned", pack, "half_mse", {})
+    pack, alone = PerceptronPack(models), make_optimizer(OPTIMIZERS["adamqlr_untuned"], models[1], "half_mse", {})
+    packed = make_optimizer(OPTIMIZERS["adamqlr_untuned"], pack, "half_mse", {})
     for _ in range(4):
         inputs, targets = minibatch(widths, "half_mse", 2)
         inputs[0] = float("nan")

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from adamqlr.training.hyperparameters import resolve_hyperparameters
 from torch import nn
 
-from adamqlr.study.optimizers import OPTIMIZERS, make_optimizer
-from adamqlr.training.hyperparameters import resolve_hyperparameters
+from adamqlr.study.optimizers import OPTIMIZERS
+from adamqlr.training.optimizers import make_optimizer
 
 
 @pytest.mark.parametrize("key", OPTIMIZERS)
@@ -16,7 +17,7 @@ def test_every_optimizer_steps_with_drawn_hyperparameters(key: str) -> None:
     drawn = {name: distribution.draw(generator) for name, distribution in OPTIMIZERS[key].space.items()}
     drawn.pop("batch_size", None)
     model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
-    optimizer = make_optimizer(key, model, "half_mse", drawn)
+    optimizer = make_optimizer(OPTIMIZERS[key], model, "half_mse", drawn)
     before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
     info = optimizer.step(torch.randn(20, 4), torch.randn(20, 2))
     assert {"loss", "lr"} <= set(info._fields)

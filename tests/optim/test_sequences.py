@@ -15,7 +15,7 @@ from adamqlr.optim.adam import Adam
 from adamqlr.optim.passes.losses import CrossEntropy
 from adamqlr.optim.passes.output_fisher import CategoricalFisher
 from adamqlr.problems.gpt2 import Gpt2
-from adamqlr.settings import TransformerConfig
+from adamqlr.study.settings import TransformerConfig
 
 ROWS, CLASSES, LENGTH = 3, 4, 5
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from adamqlr.config import StudyConfig, parse_config
 from adamqlr.errors import UserError
 from adamqlr.problems.problem import initial_model, load_problem
+from adamqlr.study.config import StudyConfig, parse_config
 
 CPU = torch.device("cpu")
 

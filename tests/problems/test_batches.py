@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import functional as transforms
 
-from adamqlr.problems.batches import Batches, crop_and_flip
-from adamqlr.problems.problem import Rows
+from adamqlr.problems.rows import Batches, crop_and_flip
+from adamqlr.problems.rows import Rows
 
 
 def next_batch(stream: Batches) -> tuple[Tensor, Tensor]:

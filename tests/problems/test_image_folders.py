@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from adamqlr.problems.fetch import fetch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as transforms
 
-from adamqlr.config import StudyConfig, parse_config
 from adamqlr.errors import UserError
 from adamqlr.problems.examples import BatchStream
-from adamqlr.problems.fetch import fetch
 from adamqlr.problems.image_stream import ImageStream
 from adamqlr.problems.problem import Problem, initial_model, load_problem
 from adamqlr.results.runs import read_runs
-from adamqlr.study.optimizers import make_optimizer
+from adamqlr.study.config import StudyConfig, parse_config
+from adamqlr.study.optimizers import OPTIMIZERS
+from adamqlr.training.optimizers import make_optimizer
 
 CPU = torch.device("cpu")
 CLASSES = ("dark", "light")
@@ -176,7 +177,7 @@ def test_a_step_of_a_resnet_50(root: Path, key: str) -> None:
     problem = load()
     model = initial_model(problem, 0)
     assert model.fc.out_features == 2
-    optimizer = make_optimizer(key, model, problem.loss, {})
+    optimizer = make_optimizer(OPTIMIZERS[key], model, problem.loss, {})
     info = optimizer.step(*next_batch(problem.batches(8, 0)))
     assert torch.isfinite(info.loss)
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())

@@ -8,18 +8,18 @@ import numpy as np
 import pooch
 import pytest
 import torch
+from adamqlr.problems.fetch import fetch
 from sklearn import datasets
 from torch import nn
 
-from adamqlr.config import parse_config
 from adamqlr.errors import UserError
 from adamqlr.problems import images
 from adamqlr.problems.embedded import read_diabetes, read_digits
-from adamqlr.problems.fetch import fetch
 from adamqlr.problems.models import mlp
 from adamqlr.problems.problem import initial_model, load_problem
-from adamqlr.problems.registry import DATASETS
 from adamqlr.problems.rosenbrock_function import objective
+from adamqlr.study.config import parse_config
+from adamqlr.study.datasets import DATASETS
 
 CPU = torch.device("cpu")
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from adamqlr.config import StudyConfig, parse_config
 from adamqlr.errors import UserError
 from adamqlr.problems.problem import load_problem
 from adamqlr.problems.standardize import standardization_of
 from adamqlr.problems.text_table import read_table
+from adamqlr.study.config import StudyConfig, parse_config
 
 CPU = torch.device("cpu")
 

@@ -8,14 +8,14 @@ import numpy as np
 import pooch
 import pytest
 import torch
+from adamqlr.problems.fetch import fetch
 
-from adamqlr.config import StudyConfig, parse_config
 from adamqlr.errors import UserError
 from adamqlr.problems import penn_treebank
-from adamqlr.problems.fetch import fetch
 from adamqlr.problems.problem import initial_model, load_problem
 from adamqlr.results.runs import read_runs
 from adamqlr.stages.train import train
+from adamqlr.study.config import StudyConfig, parse_config
 
 CPU = torch.device("cpu")
 # "a b c d" over and over, one line each: what follows a word can be learnt.

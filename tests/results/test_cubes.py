@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from adamqlr.results.info import describe
 
 import adamqlr
-from adamqlr.config import StudyConfig
 from adamqlr.errors import UserError
 from adamqlr.results.cube import build_cube, read_cube, write_cube
-from adamqlr.results.info import describe
-from adamqlr.results.provenance import provenance
 from adamqlr.results.runs import read_runs, runs_dataset, write_runs
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
 from adamqlr.results.study import load_study, open_study, write_study
 from adamqlr.stages.aggregate import aggregate
+from adamqlr.study.config import StudyConfig
 from adamqlr.training.history import History
 from adamqlr.training.metrics import METRICS
 

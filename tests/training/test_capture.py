@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adamqlr.config import StudyConfig
 from adamqlr.problems.problem import load_problem
-from adamqlr.study.optimizers import OPTIMIZERS, make_optimizer
+from adamqlr.study.config import StudyConfig
+from adamqlr.study.limit import Limit
+from adamqlr.study.optimizers import OPTIMIZERS
 from adamqlr.training.capture import CapturedStep
-from adamqlr.training.limit import Limit
-from adamqlr.training.pack import RunPack
+from adamqlr.training.optimizers import make_optimizer
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
 
@@ -72,7 +72,7 @@ def test_recorded_runs_have_the_numbers_of_eager_ones(
     study: StudyConfig, monkeypatch: pytest.MonkeyPatch, dataset: str, optimizer: str
 ) -> None:
     problem = load_problem(dataset, study, CPU)
-    spec = RunSpec(optimizer, {"batch_size": 200, **HYPERPARAMETERS.get(optimizer, {})}, seed=1)
+    spec = RunSpec(OPTIMIZERS[optimizer], {"batch_size": 200, **HYPERPARAMETERS.get(optimizer, {})}, seed=1)
     eager = Run(problem, spec, SCHEDULE)
     eager.advance(Limit(steps=STEPS))
     recorder = Repeater()
@@ -106,8 +106,8 @@ def test_what_cannot_be_captured_goes_on_eagerly_with_one_line(caplog: pytest.Lo
 
 def test_k_fac_with_rare_inversions_is_not_captured() -> None:
     model = nn.Linear(3, 2)
-    assert make_optimizer("kfac", model, "half_mse", {}).capturable
-    assert not make_optimizer("kfac", nn.Linear(3, 2), "half_mse", {"inverse_period": 5}).capturable
+    assert make_optimizer(OPTIMIZERS["kfac"], model, "half_mse", {}).capturable
+    assert not make_optimizer(OPTIMIZERS["kfac"], nn.Linear(3, 2), "half_mse", {"inverse_period": 5}).capturable
 
 
 def run_on_cuda(study: StudyConfig, spec: RunSpec, dataset: str, captured: bool, monkeypatch: Any) -> Run:
@@ -124,7 +124,7 @@ def run_on_cuda(study: StudyConfig, spec: RunSpec, dataset: str, captured: bool,
 def test_graphs_have_the_numbers_of_eager_steps(
     study: StudyConfig, optimizer: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spec = RunSpec(optimizer, {"batch_size": 200, **HYPERPARAMETERS.get(optimizer, {})}, seed=1)
+    spec = RunSpec(OPTIMIZERS[optimizer], {"batch_size": 200, **HYPERPARAMETERS.get(optimizer, {})}, seed=1)
     with caplog.at_level(logging.INFO, logger="adamqlr"):
         captured = run_on_cuda(study, spec, "digits", True, monkeypatch)
     assert "not captured" not in caplog.text
@@ -136,8 +136,8 @@ def test_graphs_have_the_numbers_of_eager_steps(
 @pytest.mark.gpu
 def test_packs_have_the_numbers_of_separate_runs_on_cuda(study: StudyConfig) -> None:
     problem = load_problem("digits", study, torch.device("cuda"))
-    specs = [RunSpec("adamqlr", {"batch_size": 200, "damping": 0.01}, seed) for seed in range(3)]
-    pack = RunPack(problem, specs, SCHEDULE, 0.1)
+    specs = [RunSpec(OPTIMIZERS["adamqlr"], {"batch_size": 200, "damping": 0.01}, seed) for seed in range(3)]
+    pack = Run(problem, specs, SCHEDULE, step_seconds=0.1)
     pack.advance(Limit(steps=STEPS))
     for spec, history in zip(specs, pack.histories, strict=True):
         alone = Run(problem, spec, SCHEDULE)
@@ -152,7 +152,7 @@ def test_convolutional_networks_are_captured(optimizer: str, caplog: pytest.LogC
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
     ).cuda()
-    stepper = make_optimizer(optimizer, model, "cross_entropy", {"lr": 1e-3} if optimizer == "adam" else {})
+    stepper = make_optimizer(OPTIMIZERS[optimizer], model, "cross_entropy", {"lr": 1e-3} if optimizer == "adam" else {})
     inputs: Tensor = torch.randn(64, 3, 12, 12, device="cuda")
     targets = torch.randint(4, (64,), device="cuda")
     step = CapturedStep(stepper.step)

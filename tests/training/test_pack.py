@@ -10,15 +10,15 @@ import pytest
 import torch
 import xarray as xr
 
-from adamqlr.config import StudyConfig, load_config, parse_config
 from adamqlr.problems.problem import load_problem
 from adamqlr.results.cube import build_cube
 from adamqlr.results.runs import read_runs
 from adamqlr.stages.train import train
-from adamqlr.training.job import SeedsJob
-from adamqlr.training.limit import Limit
+from adamqlr.study.case import Case
+from adamqlr.study.config import StudyConfig, load_config, parse_config
+from adamqlr.study.limit import Limit
+from adamqlr.study.optimizers import OPTIMIZERS as CATALOGUE
 from adamqlr.training.metrics import METRICS
-from adamqlr.training.pack import RunPack
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
 
@@ -36,7 +36,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 
 
 def specs(optimizer: str, **options: Any) -> list[RunSpec]:
-    return [RunSpec(optimizer, {"batch_size": 200, **options}, seed) for seed in SEEDS]
+    return [RunSpec(CATALOGUE[optimizer], {"batch_size": 200, **options}, seed) for seed in SEEDS]
 
 
 @pytest.mark.parametrize("dataset", ["digits", "diabetes"])
@@ -44,7 +44,7 @@ def specs(optimizer: str, **options: Any) -> list[RunSpec]:
 def test_curves_are_those_of_separate_runs(study: StudyConfig, dataset: str, optimizer: str) -> None:
     problem = load_problem(dataset, study, CPU)
     runs = specs(optimizer, **OPTIMIZERS[optimizer])
-    pack = RunPack(problem, runs, SCHEDULE, step_seconds=0.5)
+    pack = Run(problem, runs, SCHEDULE, step_seconds=0.5)
     pack.advance(Limit(steps=20))
     for spec, history in zip(runs, pack.histories, strict=True):
         alone = Run(problem, spec, SCHEDULE)
@@ -61,12 +61,12 @@ def test_curves_are_those_of_separate_runs(study: StudyConfig, dataset: str, opt
 
 def test_a_pack_in_pieces_through_saved_states_is_the_whole_pack(study: StudyConfig) -> None:
     problem = load_problem("digits", study, CPU)
-    whole = RunPack(problem, specs("adamqlr"), SCHEDULE, 0.1)
+    whole = Run(problem, specs("adamqlr"), SCHEDULE, step_seconds=0.1)
     whole.advance(Limit(steps=18))
-    part = RunPack(problem, specs("adamqlr"), SCHEDULE, 0.1)
+    part = Run(problem, specs("adamqlr"), SCHEDULE, step_seconds=0.1)
     part.advance(Limit(steps=9))
     state = copy.deepcopy(part.state_dict())
-    again = RunPack(problem, specs("adamqlr"), SCHEDULE, 0.1)
+    again = Run(problem, specs("adamqlr"), SCHEDULE, step_seconds=0.1)
     again.load_state_dict(state)
     again.advance(Limit(steps=18))
     for history, wanted in zip(again.histories, whole.histories, strict=True):
@@ -76,15 +76,15 @@ def test_a_pack_in_pieces_through_saved_states_is_the_whole_pack(study: StudyCon
 
 def test_runs_that_diverge_end_and_the_others_go_on(study: StudyConfig) -> None:
     problem = load_problem("diabetes", study, CPU)
-    pack = RunPack(problem, specs("sgd_full", lr=0.01), SCHEDULE, 0.1)
-    next(iter(pack._pack.parameters())).data[1].fill_(float("inf"))
+    pack = Run(problem, specs("sgd_full", lr=0.01), SCHEDULE, step_seconds=0.1)
+    next(iter(pack._model.parameters())).data[1].fill_(float("inf"))
     pack.advance(Limit(steps=12))
     lengths = [len(history.steps) for history in pack.histories]
     assert [history.diverged for history in pack.histories] == [False, True, False]
     assert lengths[1] == 2
     assert lengths[0] == lengths[2] > 2
 
-    doomed = RunPack(problem, specs("sgd_full", lr=1e6), SCHEDULE, 0.1)
+    doomed = Run(problem, specs("sgd_full", lr=1e6), SCHEDULE, step_seconds=0.1)
     doomed.advance(Limit(steps=10_000))
     assert doomed.diverged
     assert doomed.step < 10_000
@@ -97,10 +97,7 @@ def config_of_mode(config_file: ConfigFile, mode: str) -> StudyConfig:
 def test_files_of_packed_seeds_say_where_their_time_is_from(config_file: ConfigFile, tmp_path: Path) -> None:
     for mode in ("always", "never"):
         train(
-            config_of_mode(config_file, mode),
-            "epochs",
-            "digits",
-            "adamqlr_untuned",
+            Case(config_of_mode(config_file, mode), "epochs", "digits", "adamqlr_untuned"),
             [4, 0, 2],
             {},
             tmp_path / f"{mode}.nc",
@@ -116,7 +113,10 @@ def test_files_of_packed_seeds_say_where_their_time_is_from(config_file: ConfigF
 
     # Each job measures its own step.
     train(
-        config_of_mode(config_file, "always"), "epochs", "digits", "adamqlr_untuned", [6, 7], {}, tmp_path / "more.nc"
+        Case(config_of_mode(config_file, "always"), "epochs", "digits", "adamqlr_untuned"),
+        [6, 7],
+        {},
+        tmp_path / "more.nc",
     )
     cube = build_cube([read_runs(tmp_path / name) for name in ("always.nc", "more.nc")], grid_points=10)
     assert cube["seed"].values.tolist() == [0, 2, 4, 6, 7]
@@ -129,7 +129,7 @@ def test_what_is_packed(settings: dict[str, Any]) -> None:
     ) -> bool:
         changed = {**settings, "suites": ["epochs", "runtime_train"], "training": {"seeds": 2, **training}}
         seeds = range(training.get("seeds", 2))
-        return SeedsJob(parse_config(changed, "test"), suite, dataset, optimizer, {}, seeds).is_packed(device)
+        return Case(parse_config(changed, "test"), suite, dataset, optimizer).packs_seeds(seeds, device)
 
     assert packs("cuda")
     assert packs("cpu", pack="always")

@@ -7,18 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from adamqlr.training.hyperparameters import resolve_hyperparameters
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adamqlr.config import StudyConfig
 from adamqlr.errors import UserError
-from adamqlr.settings import PrecisionConfig
-from adamqlr.training.checkpoint import Checkpoint
+from adamqlr.jobs.checkpoint import Checkpoint
+from adamqlr.jobs.device import device_name, resolve_device, set_precision
+from adamqlr.jobs.interrupts import stop_on_signals
+from adamqlr.study.config import StudyConfig
+from adamqlr.study.settings import PrecisionConfig
 from adamqlr.training.clock import TrainingClock
-from adamqlr.training.device import device_name, resolve_device, set_precision
-from adamqlr.training.hyperparameters import resolve_hyperparameters
-from adamqlr.training.interrupts import stop_on_signals
-from adamqlr.training.job import SeedsJob
 from adamqlr.training.schedule import RecordSchedule
 
 

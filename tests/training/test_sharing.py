@@ -9,12 +9,12 @@ import pytest
 import torch
 import xarray as xr
 
-from adamqlr.config import load_config
 from adamqlr.errors import UserError
+from adamqlr.jobs.interrupts import StopRequest
+from adamqlr.jobs.processes import process_count, run_together
 from adamqlr.stages.train import train
 from adamqlr.stages.tune import tune
-from adamqlr.training.interrupts import StopRequest
-from adamqlr.training.sharing import process_count, run_together
+from adamqlr.study.config import load_config
 from adamqlr.tuning.trials import read_trials
 
 ConfigFile = Callable[..., Path]
@@ -24,7 +24,7 @@ def test_packed_seeds_are_those_of_one_process_in_their_order(config_file: Confi
     config = load_config(config_file())
     paths = {count: tmp_path / f"{count}.nc" for count in (1, 2)}
     for count, path in paths.items():
-        train(config, "epochs", "digits", "adamqlr_untuned", [4, 0, 2], {}, path, count)
+        train(Case(config, "epochs", "digits", "adamqlr_untuned"), [4, 0, 2], {}, path, count)
     alone, packed = (xr.load_dataset(path) for path in paths.values())
     assert (alone.attrs["runs_sharing_device"], packed.attrs["runs_sharing_device"]) == (1, 2)
     assert packed["seed"].values.tolist() == [4, 0, 2]
@@ -35,7 +35,7 @@ def test_packed_seeds_are_those_of_one_process_in_their_order(config_file: Confi
 
 def test_packed_search_tries_every_configuration_of_its_shard(config_file: ConfigFile, tmp_path: Path) -> None:
     config = load_config(config_file())
-    tune(config, "epochs", "digits", "adam", (1, 2), tmp_path / "1.nc", 2)
+    tune(Case(config, "epochs", "digits", "adam"), (1, 2), tmp_path / "1.nc", 2)
     trials = read_trials(tmp_path / "1.nc")
     assert trials["trial"].values.tolist() == [1, 3]
     assert trials.attrs["runs_sharing_device"] == 2

@@ -11,16 +11,17 @@ import pytest
 import torch
 import xarray as xr
 
-from adamqlr.config import StudyConfig, parse_config
+from adamqlr.jobs import between_steps
+from adamqlr.jobs.interrupts import Interrupted
 from adamqlr.problems.problem import load_problem
 from adamqlr.stages.tune import tune
-from adamqlr.training import keeper
-from adamqlr.training.interrupts import Interrupted
-from adamqlr.training.limit import Limit
+from adamqlr.study.case import Case
+from adamqlr.study.config import StudyConfig, parse_config
+from adamqlr.study.limit import Limit
+from adamqlr.study.optimizers import OPTIMIZERS as CATALOGUE
 from adamqlr.training.run import RunSpec
 from adamqlr.training.step_time import measure_step_seconds
-from adamqlr.tuning import packed_shard
-from adamqlr.tuning.search import Search
+from adamqlr.tuning import shard
 from adamqlr.tuning.trials import read_trials
 
 STEP_SECONDS = 0.01
@@ -43,7 +44,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         # A second measurement of a batch size would find something else.
         return STEP_SECONDS * len(sizes)
 
-    monkeypatch.setattr(packed_shard, "measure_step_seconds", measure)
+    monkeypatch.setattr(shard, "measure_step_seconds", measure)
     return sizes
 
 
@@ -76,11 +77,11 @@ Make = Callable[..., StudyConfig]
 def test_values_are_those_of_separate_trials(
     make: Make, optimizer: str, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packed_shard, "_MOST_MEMBERS", 3)
+    monkeypatch.setattr(shard, "_MOST_MEMBERS", 3)
     found: dict[str, xr.Dataset] = {}
     for mode in ("always", "never"):
         output = tmp_path / mode / "0.nc"
-        tune(make(optimizer, mode), "epochs", dataset, optimizer, (0, 1), output)
+        tune(Case(make(optimizer, mode), "epochs", dataset, optimizer), (0, 1), output)
         found[mode] = read_trials(output)
         assert [path.name for path in output.parent.glob(".*")] == [".journal"]
     packed, alone = found.values()
@@ -101,7 +102,7 @@ def test_values_are_those_of_separate_trials(
 def test_rungs_of_seconds_are_numbers_of_steps(make: Make, tmp_path: Path, measured: list[int]) -> None:
     tuning = {"unit": "seconds", "first_rung": 0.1, "limit": 0.4}
     config = make("adam", tuning=tuning, datasets={"digits": {"epochs": 3}})
-    tune(config, "epochs", "digits", "adam", (0, 1), tmp_path / "0.nc")
+    tune(Case(config, "epochs", "digits", "adam"), (0, 1), tmp_path / "0.nc")
     trials = read_trials(tmp_path / "0.nc")
     assert trials["resource"].values.tolist() == [0.1, 0.2, 0.4]
     # Full batches are one pack, whose three steps are all epochs that there are.
@@ -125,7 +126,7 @@ def test_limits_in_steps() -> None:
 
 def test_a_run_that_diverges_is_measured(study: StudyConfig) -> None:
     problem = load_problem("diabetes", study, torch.device("cpu"))
-    doomed = RunSpec("sgd_minimal", {"lr": 1e9, "batch_size": 100}, 0)
+    doomed = RunSpec(CATALOGUE["sgd_minimal"], {"lr": 1e9, "batch_size": 100}, 0)
     assert 0 < measure_step_seconds(problem, doomed, seconds=0.1) < 0.1
 
 
@@ -134,7 +135,7 @@ def test_configurations_that_diverge_leave_the_others_alone(make: Make, tmp_path
     space = {"sgd_minimal": {"space": {"lr": {"choice": [1e9, 1e-3, 2e-3]}, "batch_size": {"choice": [100]}}}}
     for mode in ("always", "never"):
         config = make("sgd_minimal", mode, datasets={"diabetes": {"epochs": 30}}, optimizers=space)
-        tune(config, "epochs", "diabetes", "sgd_minimal", (0, 1), tmp_path / mode / "0.nc")
+        tune(Case(config, "epochs", "diabetes", "sgd_minimal"), (0, 1), tmp_path / mode / "0.nc")
         found[mode] = read_trials(tmp_path / mode / "0.nc")
     packed, alone = found["always"], found["never"]
     wild = (packed["hyperparameter_lr"] == 1e9).values
@@ -150,7 +151,7 @@ def test_configurations_that_diverge_leave_the_others_alone(make: Make, tmp_path
 def test_a_pack_that_diverges_as_a_whole_ends(make: Make, tmp_path: Path) -> None:
     wild = {"sgd_minimal": {"space": {"lr": {"choice": [1e9]}, "batch_size": {"choice": [100]}}}}
     config = make("sgd_minimal", optimizers=wild, datasets={"diabetes": {"epochs": 10**6}}, tuning={"limit": 10**6})
-    tune(config, "epochs", "diabetes", "sgd_minimal", (0, 1), tmp_path / "0.nc")
+    tune(Case(config, "epochs", "diabetes", "sgd_minimal"), (0, 1), tmp_path / "0.nc")
     trials = read_trials(tmp_path / "0.nc")
     assert set(trials["state"].values) == {"diverged"}
     assert trials["seconds"].max() < 10
@@ -196,10 +197,10 @@ def test_killed_and_rerun(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(keeper, "_TICK_SECONDS", 0.0)
+    monkeypatch.setattr(between_steps, "_TICK_SECONDS", 0.0)
     training = {"checkpoint_seconds": checkpoint_seconds}
     config = make("adamqlr", tuning=tuning, training=training, datasets={"diabetes": {"epochs": 9}})
-    arguments = (config, "epochs", "diabetes", "adamqlr", (0, 1))
+    arguments = (Case(config, "epochs", "diabetes", "adamqlr"), (0, 1))
     undisturbed, output = tmp_path / "undisturbed" / "0.nc", tmp_path / "killed" / "0.nc"
     tune(*arguments, undisturbed)
     sizes = measured.copy()
@@ -238,7 +239,7 @@ def test_what_is_packed(settings: dict[str, Any]) -> None:
             "tuning": {"trials": trials},
             "training": training,
         }
-        return Search(parse_config(config, "test"), suite, dataset, optimizer).is_packed(device)
+        return Case(parse_config(config, "test"), suite, dataset, optimizer).packs_trials(device)
 
     assert packs("cuda")
     assert packs("cpu", pack="always")
@@ -253,5 +254,5 @@ def test_what_is_packed(settings: dict[str, Any]) -> None:
 
 
 def test_processes_that_share_a_device_are_not_packed(make: Make, tmp_path: Path) -> None:
-    tune(make("adam"), "epochs", "digits", "adam", (0, 3), tmp_path / "0.nc", processes=1)
+    tune(Case(make("adam"), "epochs", "digits", "adam"), (0, 3), tmp_path / "0.nc", processes=1)
     assert read_trials(tmp_path / "0.nc").attrs["time_source"] == "measured"

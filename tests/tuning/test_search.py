@@ -9,14 +9,14 @@ import optuna
 import pytest
 import torch
 import yaml
+from adamqlr.tuning.search import Search, draw_configurations, rung_limit, rung_resources
 
-from adamqlr.config import StudyConfig, parse_config
 from adamqlr.errors import UserError
-from adamqlr.space import choice, loguniform, one_minus_loguniform
 from adamqlr.stages.select import select
 from adamqlr.stages.tune import tune
+from adamqlr.study.config import StudyConfig, parse_config
+from adamqlr.study.space import choice, loguniform, one_minus_loguniform
 from adamqlr.tuning.asha import AshaPruner
-from adamqlr.tuning.search import Search, draw_configurations, rung_limit, rung_resources
 from adamqlr.tuning.trials import Trial, best_trial, read_best, read_trials, summary, trials_dataset
 
 SPACE = {"lr": loguniform(1e-6, 1e-1), "momentum": one_minus_loguniform(1e-4, 0.3), "batch_size": choice(50, 100)}
@@ -83,7 +83,7 @@ def test_the_best_quarter_is_promoted(others: list[float], value: float, pruned:
 def test_shards_together_train_every_configuration_once(study: StudyConfig, tmp_path: Path, shards: int) -> None:
     paths = [tmp_path / "shards" / f"{k}.nc" for k in range(shards)]
     for k, path in enumerate(paths):
-        tune(study, "epochs", "digits", "adam", (k, shards), path)
+        tune(Case(study, "epochs", "digits", "adam"), (k, shards), path)
     assert (tmp_path / "shards" / ".journal").exists()
     select(paths, tmp_path / "trials.nc", tmp_path / "best.yaml")
     assert not (tmp_path / "shards" / ".journal").exists()
@@ -107,7 +107,7 @@ def test_a_configuration_that_diverges_is_recorded_and_never_chosen(
 ) -> None:
     wild = {"sgd_minimal": {"space": {"lr": {"choice": [1e9, 1e-3]}, "batch_size": {"choice": [100]}}}}
     config = parse_config({**settings, "optimizers": wild, "datasets": {"diabetes": {"epochs": 30}}}, "test")
-    tune(config, "epochs", "diabetes", "sgd_minimal", (0, 1), tmp_path / "s" / "0.nc")
+    tune(Case(config, "epochs", "diabetes", "sgd_minimal"), (0, 1), tmp_path / "s" / "0.nc")
     select([tmp_path / "s" / "0.nc"], tmp_path / "trials.nc", tmp_path / "best.yaml")
     trials = read_trials(tmp_path / "trials.nc")
     wild_ones = trials["hyperparameter_lr"] == 1e9
@@ -151,8 +151,8 @@ def test_a_search_is_summed_up_in_a_line() -> None:
 
 def test_shards_that_do_not_belong_together_are_named(study: StudyConfig, tmp_path: Path) -> None:
     first, other = tmp_path / "0.nc", tmp_path / "other" / "0.nc"
-    tune(study, "epochs", "digits", "adam", (0, 2), first)
-    tune(study, "epochs", "diabetes", "adam", (0, 2), other)
+    tune(Case(study, "epochs", "digits", "adam"), (0, 2), first)
+    tune(Case(study, "epochs", "diabetes", "adam"), (0, 2), other)
     outputs = (tmp_path / "trials.nc", tmp_path / "best.yaml")
     with pytest.raises(UserError, match="belongs to another search"):
         select([first, other], *outputs)
@@ -160,7 +160,7 @@ def test_shards_that_do_not_belong_together_are_named(study: StudyConfig, tmp_pa
         select([first], *outputs)
     assert not any(path.exists() for path in outputs)
     with pytest.raises(UserError, match="nothing to tune"):
-        tune(study, "epochs", "digits", "adam_untuned", (0, 1), first)
+        tune(Case(study, "epochs", "digits", "adam_untuned"), (0, 1), first)
 
 
 def test_files_of_best_hyperparameters_are_checked(tmp_path: Path) -> None:
@@ -179,5 +179,5 @@ def test_files_of_best_hyperparameters_are_checked(tmp_path: Path) -> None:
 def test_a_shard_on_cuda(study: StudyConfig, tmp_path: Path) -> None:
     config = study.model_copy(update={"device": "cuda"})
     assert torch.cuda.is_available()
-    tune(config, "epochs", "digits", "adamqlr", (0, 1), tmp_path / "0.nc")
+    tune(Case(config, "epochs", "digits", "adamqlr"), (0, 1), tmp_path / "0.nc")
     assert read_trials(tmp_path / "0.nc").sizes["trial"] == 4

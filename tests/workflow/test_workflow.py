@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from adamqlr.config import load_config
-from adamqlr.figures.catalog import figures_of, tables_of
+from adamqlr.figures.contents import figures_of
+from adamqlr.study.config import load_config
 from adamqlr.study.optimizers import OPTIMIZERS
+from adamqlr.tables.contents import tables_of
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from adamqlr.config import SENSITIVITY, fingerprint, parse_config
 from adamqlr.errors import UserError
-from adamqlr.figures.catalog import figures_of, tables_of
+from adamqlr.figures.contents import figures_of
 from adamqlr.files import write_text
-from adamqlr.problems.registry import DATASETS
-from adamqlr.training.job import SeedsJob
-from adamqlr.tuning.search import Search
+from adamqlr.study import paths
+from adamqlr.study.case import Case
+from adamqlr.study.config import SENSITIVITY, fingerprint, parse_config
+from adamqlr.study.datasets import DATASETS
+from adamqlr.tables.contents import tables_of
 
 # Jobs use the environment that Snakemake runs in, though nobody has activated it.
 if shutil.which("adamqlr") is None:
@@ -40,81 +41,56 @@ wildcard_constraints:
     last=r"\d+",
 
 
-def write_configuration():
-    """Leave the configuration in force, command-line settings included, for jobs and for hands.
-
-    It is no rule's output, as a change alone is no reason to run anything again: the `decides` parameters are.
-    """
-    path = Path(CONFIG)
-    settings = dict(config)
-    if (
-        not path.is_file()
-        or yaml.safe_load(path.read_text(encoding="utf-8")) != settings
-    ):
-        write_text(path, yaml.safe_dump(settings, sort_keys=False))
+onstart:
+    # The configuration in force, command-line settings included, for jobs and for hands. It is no rule's output, as a
+    # change alone is no reason to run anything again: the `decides` parameters are.
+    write_text(Path(CONFIG), yaml.safe_dump(dict(config), sort_keys=False))
 
 
-write_configuration()
+def in_results(files):
+    return [f"{RESULTS}/{file}" for file in files]
 
 
-def is_fetched(dataset):
-    """Tell whether a rule of its own has to bring a dataset to the data folder."""
-    return (
-        dataset in DATASETS
-        and DATASETS[dataset].downloads
-        and STUDY.dataset(dataset).path is None
-    )
-
-
-def dataset_of(wildcards):
+def case_of(wildcards):
+    """The case that a job is of; a sensitivity study is of one too."""
     if "sweep" in wildcards.keys():
-        return STUDY.sweep(wildcards.sweep).dataset
-    return wildcards.dataset
-
-
-def suite_of(wildcards):
-    if "sweep" in wildcards.keys():
-        return STUDY.sweep(wildcards.sweep).suite
-    return wildcards.suite
-
-
-def optimizer_of(wildcards):
-    if "sweep" in wildcards.keys():
-        return STUDY.sweep(wildcards.sweep).optimizer
-    return wildcards.optimizer
+        sweep = STUDY.sweep(wildcards.sweep)
+        return Case(STUDY, sweep.suite, sweep.dataset, sweep.optimizer)
+    return Case(STUDY, wildcards.suite, wildcards.dataset, wildcards.optimizer)
 
 
 def job_input(wildcards):
     """What jobs wait for; data that is fetched again is the same data."""
-    dataset = dataset_of(wildcards)
-    return (
-        {"data": ancient(f"{RESULTS}/data/{dataset}.txt")}
-        if is_fetched(dataset)
-        else {}
+    case = case_of(wildcards)
+    is_fetched = (
+        case.settings.path is None and DATASETS[case.dataset].fetcher is not None
     )
+    return {"data": ancient(f"{RESULTS}/data/{case.dataset}.txt")} if is_fetched else {}
 
 
 def shard_files(wildcards):
-    return expand(
-        f"{RESULTS}/tuning/{wildcards.suite}/{wildcards.dataset}/{wildcards.optimizer}/shards/{{shard}}.nc",
-        shard=range(min(STUDY.tuning.shards, STUDY.tuning.trials)),
-    )
+    return in_results(paths.shard_files(STUDY, case_of(wildcards).path))
 
 
 def search_fingerprint(wildcards):
-    return Search(
-        STUDY, wildcards.suite, wildcards.dataset, wildcards.optimizer
-    ).identity
+    return case_of(wildcards).search_fingerprint()
 
 
 def training_input(wildcards):
-    files = job_input(wildcards)
-    suite, dataset, optimizer = (
-        of(wildcards) for of in (suite_of, dataset_of, optimizer_of)
-    )
-    if STUDY.is_tuned(optimizer, dataset):
-        files["best"] = f"{RESULTS}/tuning/{suite}/{dataset}/{optimizer}/best.yaml"
+    files, case = job_input(wildcards), case_of(wildcards)
+    if case.is_tuned:
+        files["best"] = f"{RESULTS}/{paths.best_file(case)}"
     return files
+
+
+def what_is_trained(wildcards):
+    """The command of a training job: a pair as it is, or with one of its hyperparameters at a value."""
+    if "sweep" in wildcards.keys():
+        return f"sweep {wildcards.sweep} --value {wildcards.point}"
+    return (
+        f"train --suite {wildcards.suite} --dataset {wildcards.dataset}"
+        f" --optimizer {wildcards.optimizer}"
+    )
 
 
 def best_option(wildcards, input):
@@ -127,55 +103,30 @@ def seeds_of(wildcards):
 
 def training_fingerprint(wildcards):
     """What decides a run's numbers, besides the tuned hyperparameters, which are an input."""
-    suite, dataset, optimizer = (
-        of(wildcards) for of in (suite_of, dataset_of, optimizer_of)
-    )
-    options = dict(STUDY.optimizer(optimizer).options)
+    case = case_of(wildcards)
+    options = dict(STUDY.optimizer(case.optimizer).options)
     if "sweep" in wildcards.keys():
         options |= STUDY.sweep(wildcards.sweep).hyperparameters(wildcards.point)
-    return SeedsJob(
-        STUDY, suite, dataset, optimizer, options, seeds_of(wildcards)
-    ).identity
-
-
-def run_files(folder, seeds):
-    """The files of a folder that hold some seeds' runs, so many in each job."""
-    size = STUDY.training.seeds_per_job
-    parts = [seeds[start : start + size] for start in range(0, len(seeds), size)]
-    return [f"{RESULTS}/runs/{folder}/seeds_{part[0]}-{part[-1]}.nc" for part in parts]
+    return case.training_fingerprint(options, seeds_of(wildcards))
 
 
 def pair_run_files(wildcards):
-    folder = f"{wildcards.suite}/{wildcards.dataset}/{wildcards.optimizer}"
-    return run_files(folder, STUDY.seeds(wildcards.dataset))
+    case = case_of(wildcards)
+    return in_results(paths.run_files(STUDY, case.path, case.seeds))
 
 
 def sweep_run_files(wildcards):
-    seeds = STUDY.sweep(wildcards.sweep).seeds or STUDY.training.seeds
-    return run_files(f"{SENSITIVITY}/{wildcards.sweep}/{wildcards.point}", range(seeds))
+    seeds = range(STUDY.sweep(wildcards.sweep).seeds or STUDY.training.seeds)
+    part = f"{SENSITIVITY}/{wildcards.sweep}/{wildcards.point}"
+    return in_results(paths.run_files(STUDY, part, seeds))
 
 
 def cube_files():
-    pairs = [
-        f"{suite}/{dataset}/{optimizer}"
-        for suite in STUDY.suites
-        for dataset, optimizer in STUDY.pairs(suite)
-    ]
-    sweeps = [
-        f"{SENSITIVITY}/{name}/{point}"
-        for name, sweep in STUDY.sensitivity.items()
-        for point in sweep.points
-    ]
-    return [f"{RESULTS}/cubes/{part}.nc" for part in pairs + sweeps]
+    return in_results(paths.cube_files(STUDY))
 
 
 def trials_files():
-    return [
-        f"{RESULTS}/tuning/{suite}/{dataset}/{optimizer}/trials.nc"
-        for suite in STUDY.suites
-        for dataset, optimizer in STUDY.pairs(suite)
-        if STUDY.is_tuned(optimizer, dataset)
-    ]
+    return in_results(paths.trials_files(STUDY))
 
 
 def stem(wildcards, output):
@@ -183,47 +134,47 @@ def stem(wildcards, output):
     return str(Path(output[0]).with_suffix(""))
 
 
-def entry_of(catalog, wildcards):
-    return catalog(STUDY, wildcards.suite)[wildcards.name]
+def exhibit_of(contents, wildcards):
+    return contents(STUDY, wildcards.suite)[wildcards.name]
 
 
-def caption_of(catalog, wildcards):
-    entry = entry_of(catalog, wildcards)
-    return {"title": entry.title, "caption": entry.caption}
+def caption_of(contents, wildcards):
+    exhibit = exhibit_of(contents, wildcards)
+    return {"title": exhibit.title, "caption": exhibit.caption}
 
 
-def labels_of(kind, catalog, wildcards):
-    """A title with its number in the catalog, as the report sorts what it shows by its labels."""
-    entries = catalog(STUDY, wildcards.suite)
-    digits = len(str(len(entries)))
-    number = list(entries).index(wildcards.name) + 1
-    return {kind: f"{number:0{digits}d}. {entries[wildcards.name].title}"}
+def labels_of(kind, contents, wildcards):
+    """A title with its number among its like, as the report sorts what it shows by its labels."""
+    exhibits = contents(STUDY, wildcards.suite)
+    digits = len(str(len(exhibits)))
+    number = list(exhibits).index(wildcards.name) + 1
+    return {kind: f"{number:0{digits}d}. {exhibits[wildcards.name].title}"}
 
 
-def drawing_fingerprint(entry):
+def drawing_fingerprint(exhibit):
     """What decides what is drawn, besides the study's file."""
     return fingerprint(
-        [entry.options, STUDY.statistics.model_dump(exclude={"grid_points"})]
+        [exhibit.options, STUDY.statistics.model_dump(exclude={"grid_points"})]
     )
 
 
 def figure_files():
-    return [
-        f"{RESULTS}/figures/{suite}/{name}.{suffix}"
+    return in_results(
+        f"figures/{suite}/{name}.{suffix}"
         for suite in (*STUDY.suites, SENSITIVITY)
         for name in figures_of(STUDY, suite)
         for suffix in ("pdf", "png", "csv")
-    ]
+    )
 
 
 def table_files():
-    return [
-        f"{RESULTS}/tables/{suite}/{name}.{suffix}"
+    return in_results(
+        f"tables/{suite}/{name}.{suffix}"
         for suite in STUDY.suites
         for name in tables_of(STUDY, suite)
         for suffix in ("csv", "md", "tex", "html")
-    ]
+    )
 
 
 def claims_files():
-    return [f"{RESULTS}/claims.{suffix}" for suffix in ("csv", "md", "html")]
+    return in_results(f"claims.{suffix}" for suffix in ("csv", "md", "html"))

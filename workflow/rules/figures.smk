@@ -8,7 +8,7 @@ rule figure:
         f"{RESULTS}/figures/{{suite}}/{{name}}.pdf",
         report(
             f"{RESULTS}/figures/{{suite}}/{{name}}.png",
-            caption="../report/entry.rst",
+            caption="../report/exhibit.rst",
             category="2. Figures",
             subcategory="{suite}",
             labels=lambda wildcards: labels_of("figure", figures_of, wildcards),
@@ -28,8 +28,8 @@ rule figure:
     params:
         stem=stem,
         config=CONFIG,
-        entry=lambda wildcards: caption_of(figures_of, wildcards),
-        decides=lambda wildcards: drawing_fingerprint(entry_of(figures_of, wildcards)),
+        exhibit=lambda wildcards: caption_of(figures_of, wildcards),
+        decides=lambda wildcards: drawing_fingerprint(exhibit_of(figures_of, wildcards)),
     shell:
         "adamqlr figures {wildcards.name} --study {input} --suite {wildcards.suite}"
         " --config {params.config} --output {params.stem} 2> {log}"
@@ -44,7 +44,7 @@ rule table:
         f"{RESULTS}/tables/{{suite}}/{{name}}.tex",
         report(
             f"{RESULTS}/tables/{{suite}}/{{name}}.html",
-            caption="../report/entry.rst",
+            caption="../report/exhibit.rst",
             category=lambda wildcards: (
                 "1. What was run" if wildcards.name == "provenance" else "3. Tables"
             ),
@@ -63,8 +63,8 @@ rule table:
     params:
         stem=stem,
         config=CONFIG,
-        entry=lambda wildcards: caption_of(tables_of, wildcards),
-        decides=lambda wildcards: drawing_fingerprint(entry_of(tables_of, wildcards)),
+        exhibit=lambda wildcards: caption_of(tables_of, wildcards),
+        decides=lambda wildcards: drawing_fingerprint(exhibit_of(tables_of, wildcards)),
     shell:
         "adamqlr tables {wildcards.name} --study {input} --suite {wildcards.suite}"
         " --config {params.config} --output {params.stem} 2> {log}"

@@ -6,13 +6,13 @@ def processes(wildcards):
     """How many processes share a job's GPU; each is given a core."""
     if STUDY.device == "cpu":
         return 1
-    pair = suite_of(wildcards), dataset_of(wildcards), optimizer_of(wildcards)
+    case = case_of(wildcards)
     if "first" in wildcards.keys():
-        seeds = seeds_of(wildcards)
-        packed, runs = SeedsJob(STUDY, *pair, {}, seeds).is_packed("cuda"), len(seeds)
+        runs = len(seeds_of(wildcards))
+        packed = case.packs_seeds(seeds_of(wildcards), "cuda")
     else:
-        packed, runs = Search(STUDY, *pair).is_packed("cuda"), STUDY.tuning.trials
-    return 1 if packed else min(STUDY.dataset(pair[1]).runs_per_gpu, runs)
+        packed, runs = case.packs_trials("cuda"), STUDY.tuning.trials
+    return 1 if packed else min(case.settings.runs_per_gpu, runs)
 
 
 def memory(wildcards, attempt):
@@ -22,8 +22,9 @@ def memory(wildcards, attempt):
 
 def training_minutes(wildcards, attempt):
     """Time limit of a training job; one that needs more goes on from its checkpoint."""
-    if STUDY.suite(suite_of(wildcards)).budget == "epochs":
+    case = case_of(wildcards)
+    if case.by_epochs:
         return 240 * attempt
     rounds = math.ceil(len(seeds_of(wildcards)) / processes(wildcards))
-    seconds = rounds * STUDY.dataset(dataset_of(wildcards)).runtime
+    seconds = rounds * case.settings.runtime
     return math.ceil(attempt * (20 + 1.5 * seconds / 60))

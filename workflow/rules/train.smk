@@ -20,9 +20,9 @@ rule train:
         runtime=training_minutes,
     params:
         config=CONFIG,
+        what=what_is_trained,
         best=best_option,
         decides=training_fingerprint,
     shell:
-        "adamqlr train --config {params.config} --suite {wildcards.suite} --dataset {wildcards.dataset}"
-        " --optimizer {wildcards.optimizer} --seeds {wildcards.first}-{wildcards.last} {params.best}"
-        " --output {output} 2> {log}"
+        "adamqlr {params.what} --config {params.config} --seeds {wildcards.first}-{wildcards.last}"
+        " {params.best} --output {output} 2> {log}"

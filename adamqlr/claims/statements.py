@@ -1,0 +1,87 @@
+"""The claims (paper, abstract and sections 4 and 5), each a statement and a function that weighs it.
+
+A new claim is one entry of :data:`CLAIMS`; most need nothing but a function of :mod:`adamqlr.claims.evidence`.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+from adamqlr.claims.evidence import (
+    Evidence,
+    against_best_baseline,
+    effect_varies,
+    matters_little,
+    pairwise,
+    value_is_best,
+)
+from adamqlr.results.pairs import Study
+
+
+class Claim(NamedTuple):
+    """One claim.
+
+    Attributes:
+        key: Its name.
+        statement: What is claimed, in one sentence.
+        weigh: Yields the evidence that a study holds.
+    """
+
+    key: str
+    statement: str
+    weigh: Callable[[Study], Iterator[Evidence]]
+
+
+CLAIMS = (
+    Claim(
+        "untuned_adamqlr",
+        "Untuned AdamQLR is comparable with the best tuned baseline, performance against runtime.",
+        partial(against_best_baseline, subject="adamqlr_untuned"),
+    ),
+    Claim(
+        "tuned_adamqlr",
+        "Tuned AdamQLR is comparable with tuned Adam.",
+        partial(pairwise, subject="adamqlr", reference="adam", with_margin=True),
+    ),
+    Claim(
+        "heuristics_vary",
+        "K-FAC's heuristics on Adam's direction help on some datasets and harm on others.",
+        partial(effect_varies, subject="adamqlr", reference="adam"),
+    ),
+    Claim(
+        "untuned_pair",
+        "Without tuning, AdamQLR performs better than Adam.",
+        partial(pairwise, subject="adamqlr_untuned", reference="adam_untuned"),
+    ),
+    Claim(
+        "adaptive_kfac",
+        "Adapting learning rate, momentum and damping improves K-FAC.",
+        partial(pairwise, subject="kfac", reference="kfac_unadaptive"),
+    ),
+    Claim("damping", "Damping improves AdamQLR.", partial(pairwise, subject="adamqlr", reference="adamqlr_undamped")),
+    Claim(
+        "curvature",
+        "The Fisher matrix serves AdamQLR at least as well as the Hessian.",
+        partial(pairwise, subject="adamqlr", reference="adamqlr_hessian", with_margin=True),
+    ),
+    Claim(
+        "large_batches",
+        "AdamQLR's largest batch size is comparable with its best.",
+        partial(value_is_best, parameter="batch_size", choose=max),
+    ),
+    Claim(
+        "initial_damping",
+        "AdamQLR's initial damping matters little.",
+        partial(matters_little, parameter="damping"),
+    ),
+    Claim(
+        "damping_factor",
+        "AdamQLR's damping stepping factor matters little.",
+        partial(matters_little, parameter="damping_increase"),
+    ),
+    Claim(
+        "rescaling",
+        "AdamQLR's learning rate as selected is comparable with its best rescaling.",
+        partial(value_is_best, parameter="lr_rescaling", choose=lambda values: min(values, key=lambda v: abs(v - 1))),
+    ),
+)

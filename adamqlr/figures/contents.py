@@ -1,0 +1,113 @@
+"""Which figures a suite has, and what they show.
+
+Importing this module does not import matplotlib: the workflow asks it what to make.
+"""
+
+from adamqlr.study.case import cases_of
+from adamqlr.study.config import SENSITIVITY, TUNING, StudyConfig
+from adamqlr.study.exhibits import Exhibit
+
+_BANDS = (
+    "Lines are medians over seeds, bands the 95 % percentile interval of the median under bootstrap resampling of the "
+    "seeds. Training metrics are those of the minibatch, test metrics of the whole test set. Above a panel stands how "
+    "many runs of which optimizer diverged; a cross marks where a median becomes infinite."
+)
+_BOUNDED = "What runs away leaves the panel; the CSV file has it whole. "
+_ENDS = (
+    "On the left every value's course: lines are medians over seeds, bands the 95 % percentile interval of the median "
+    "under bootstrap resampling. On the right where runs end; a number is the fraction of runs that did not diverge, "
+    "where some did, and a cross on a dotted line stands for a median that is infinite."
+)
+
+TRAJECTORIES = Exhibit(
+    "Rosenbrock trajectories",
+    "One run from (1, −1) for each optimizer, over the logarithm of the objective; the star is the optimum.",
+    "adamqlr.figures.trajectories:draw",
+)
+PERFORMANCE = Exhibit(
+    "Performance against training time",
+    "Loss for regression, accuracy for classification. " + _BANDS,
+    "adamqlr.figures.evolution:performance",
+)
+LOSS = Exhibit("Loss against training time", _BANDS, "adamqlr.figures.evolution:loss")
+LEARNING_RATE = Exhibit(
+    "Learning rates",
+    "The magnitude of the learning rate taken. " + _BOUNDED + _BANDS,
+    "adamqlr.figures.evolution:learning_rate",
+)
+DAMPING = Exhibit(
+    "Damping and reduction ratio",
+    "Damping λ and reduction ratio ρ, for the optimizers that have them: λ falls where ρ is above the upper dashed "
+    "line, and grows where it is below the lower one. " + _BOUNDED + _BANDS,
+    "adamqlr.figures.evolution:damping",
+)
+TUNING_BUDGET = Exhibit(
+    "What a tuning budget buys",
+    "The objective of the trial that a search of so many trials would choose: medians over random orders of the "
+    "trials. It can rise where a trial first reaches a later rung, which then decides.",
+    "adamqlr.figures.tuning_budget:draw",
+    part=TUNING,
+)
+
+
+def figures_of(config: StudyConfig, suite: str) -> dict[str, Exhibit]:
+    """Return the figures of a suite by name; of the suite ``sensitivity``, one for each sensitivity study."""
+    if suite == SENSITIVITY:
+        return {name: _sweep(config, name) for name in config.sensitivity}
+    figures = {}
+    cases = cases_of(config, suite)
+    if any(case.is_trajectory for case in cases):
+        figures["trajectories"] = TRAJECTORIES
+    if not all(case.is_trajectory for case in cases):
+        figures |= {"performance": PERFORMANCE, "loss": LOSS, "learning_rate": LEARNING_RATE}
+        figures |= {f"ablation_{name}": _ablation(config, name) for name in _ablations(config, suite)}
+        if any(case.spec.has_damping and not case.is_trajectory for case in cases):
+            figures["damping"] = DAMPING
+        figures["profiles"] = _profiles(config)
+    if any(case.is_tuned for case in cases):
+        figures["tuning_budget"] = TUNING_BUDGET
+    return figures
+
+
+_PARAMETERS = {
+    "lr": "Learning rate",
+    "damping": "Initial damping",
+    "damping_increase": "Damping stepping factor",
+    "lr_clipping": "Learning-rate clipping",
+    "lr_rescaling": "Learning-rate rescaling",
+}
+
+
+def _sweep(config: StudyConfig, name: str) -> Exhibit:
+    sweep = config.sweep(name)
+    label, dataset = config.spec(sweep.optimizer).label, config.dataset_label(sweep.dataset)
+    parameter = _PARAMETERS.get(sweep.parameter, sweep.parameter.replace("_", " ").capitalize())
+    options = {"sweep": name, "parameter": parameter}
+    return Exhibit(f"{parameter} of {label} on {dataset}", _ENDS, "adamqlr.figures.sensitivity:draw", options)
+
+
+def _ablations(config: StudyConfig, suite: str) -> list[str]:
+    """Return the ablations of which a suite has at least two optimizers on some dataset."""
+    cases = [case for case in cases_of(config, suite) if not case.is_trajectory]
+    found = []
+    for name, ablation in config.ablations.items():
+        wanted = [case.dataset for case in cases if case.optimizer in ablation.optimizers]
+        if any(wanted.count(dataset) > 1 for dataset in ablation.datasets or set(wanted)):
+            found.append(name)
+    return found
+
+
+def _ablation(config: StudyConfig, name: str) -> Exhibit:
+    ablation = config.ablations[name]
+    options = {"optimizers": ablation.optimizers, "datasets": ablation.datasets}
+    return Exhibit(f"Ablation of {name.replace('_', ' ')}", _BANDS, "adamqlr.figures.evolution:ablation", options)
+
+
+def _profiles(config: StudyConfig) -> Exhibit:
+    gap = config.statistics.target_gap
+    caption = (
+        "The fraction of all cases, (dataset, seed) pairs, in which an optimizer reaches the target within a multiple "
+        f"of what the best optimizer of that case takes. A dataset's target is the test loss that leaves {gap:.0%} of "
+        "the way from the initial loss to the lowest final median of all optimizers."
+    )
+    return Exhibit("Time-to-target profiles", caption, "adamqlr.figures.profiles:draw", {"target_gap": gap})

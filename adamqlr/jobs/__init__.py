@@ -1,0 +1,1 @@
+"""How a job survives being stopped, and where it computes."""

@@ -1,0 +1,97 @@
+"""A study's results as figures, tables and claims read them: cubes with their names, in the order of legends."""
+
+from typing import NamedTuple
+
+import xarray as xr
+
+from adamqlr.errors import UserError
+from adamqlr.results.statistics import Resampling
+from adamqlr.study.config import StudyConfig
+from adamqlr.study.optimizers import OPTIMIZERS, OptimizerSpec
+
+
+class Pair(NamedTuple):
+    """One cube and what it is of.
+
+    Attributes:
+        dataset: The dataset's key.
+        spec: The optimizer.
+        cube: The cube.
+    """
+
+    dataset: str
+    spec: OptimizerSpec
+    cube: xr.Dataset
+
+    @property
+    def optimizer(self) -> str:
+        """The optimizer's key."""
+        return self.spec.key
+
+    @property
+    def dataset_label(self) -> str:
+        """The dataset's name."""
+        return str(self.cube.attrs["dataset_label"])
+
+    @property
+    def optimizer_label(self) -> str:
+        """The optimizer's name."""
+        return str(self.cube.attrs["optimizer_label"])
+
+    @property
+    def is_trajectory(self) -> bool:
+        """Whether the pair is of a problem without data, of which the parameters were recorded."""
+        return "parameters" in self.cube
+
+
+class Study(NamedTuple):
+    """A study's results.
+
+    Attributes:
+        tree: The study's file, opened.
+        config: The configuration in force.
+    """
+
+    tree: xr.DataTree
+    config: StudyConfig
+
+    @property
+    def resampling(self) -> Resampling:
+        """How the uncertainty of medians is estimated."""
+        return Resampling(self.config.statistics.resamples, self.config.statistics.seed)
+
+    def ordered(self, optimizers: "xr.DataTree") -> list[tuple[OptimizerSpec, xr.Dataset]]:
+        """Return what each optimizer's node holds, in the order of legends."""
+        keys = [*OPTIMIZERS, *(key for key in self.config.optimizers if key not in OPTIMIZERS)]
+        found = optimizers.children
+        return [(self.spec(key), found[key].to_dataset()) for key in sorted(found, key=keys.index)]
+
+    def spec(self, optimizer: str) -> OptimizerSpec:
+        """Return what an optimizer is, though the configuration in force may leave it out by now."""
+        return OPTIMIZERS[optimizer] if optimizer in OPTIMIZERS else self.config.spec(optimizer)
+
+    def pairs(self, suite: str) -> list[Pair]:
+        """Return a suite's cubes, by dataset as in the study and by optimizer as in legends.
+
+        Raises:
+            UserError: The study has no such suite.
+        """
+        if suite not in self.tree.children:
+            raise UserError(f"suite '{suite}': the study's file has {', '.join(self.tree.children)}")
+        return [
+            Pair(dataset, spec, cube)
+            for dataset, node in self.tree[suite].children.items()
+            for spec, cube in self.ordered(node)
+        ]
+
+    def test_pairs(self, suite: str) -> list[Pair]:
+        """Return a suite's cubes of problems that have a test set."""
+        return [pair for pair in self.pairs(suite) if not pair.is_trajectory]
+
+
+def by_dataset(pairs: list[Pair]) -> dict[str, list[Pair]]:
+    """Group pairs by dataset."""
+    groups: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(pair.dataset, []).append(pair)
+    return groups

@@ -1,0 +1,300 @@
+"""The study's configuration: one validated source of truth for every stage."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from adamqlr.errors import UserError
+from adamqlr.study.datasets import DATASETS
+from adamqlr.study.optimizer_settings import FactorialConfig, OptimizerConfig
+from adamqlr.study.optimizers import OPTIMIZERS, OptimizerSpec, own_spec
+from adamqlr.study.overrides import apply_override, names_to_mapping
+from adamqlr.study.settings import (
+    AblationConfig,
+    ClaimsConfig,
+    DatasetConfig,
+    PrecisionConfig,
+    Section,
+    StatisticsConfig,
+    SuiteConfig,
+    SweepConfig,
+    TrainingConfig,
+    TuningConfig,
+)
+from adamqlr.study.space import Space
+
+PAPER_SUITES = {
+    "epochs": {"budget": "epochs", "objective": "validation_loss"},
+    "runtime_train": {"budget": "runtime", "objective": "train_loss"},
+    "runtime_validation": {"budget": "runtime", "objective": "validation_loss"},
+}
+
+PAPER_ABLATIONS = {
+    "damping": {"optimizers": ["adam", "adamqlr_undamped", "adamqlr"]},
+    "curvature": {"optimizers": ["adamqlr", "adamqlr_hessian"]},
+}
+
+# Where sensitivity studies and trials lie beside the suites, among files and in study.nc.
+SENSITIVITY, TUNING = "sensitivity", "tuning"
+
+_FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+
+def _dataset_defaults(value: Any) -> Any:
+    named = names_to_mapping(value)
+    if not isinstance(named, Mapping):
+        return named
+    return {
+        key: {**DATASETS[key].defaults, **settings} if key in DATASETS and isinstance(settings, Mapping) else settings
+        for key, settings in named.items()
+    }
+
+
+def _check_names(where: str, names: Iterable[str] | None, known: Iterable[str]) -> None:
+    for name in names or ():
+        if name not in known:
+            raise ValueError(f"{where}: unknown '{name}': this study has {', '.join(known)}")
+
+
+def _with_factorials(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Let the optimizers of factorials join the others."""
+    optimizers = names_to_mapping(data.get("optimizers"))
+    factorials = data.get("factorials")
+    if not isinstance(factorials, Mapping) or not isinstance(optimizers or {}, Mapping):
+        return {**data, "optimizers": optimizers}
+    added: dict[str, Any] = {}
+    for settings in factorials.values():
+        added |= FactorialConfig.model_validate(settings).optimizers()
+    return {**data, "optimizers": {**(optimizers or {}), **added}}
+
+
+def _suite_defaults(value: Any) -> Any:
+    named = names_to_mapping(value)
+    if not isinstance(named, Mapping):
+        return named
+    return {key: settings or PAPER_SUITES.get(key, settings) for key, settings in named.items()}
+
+
+class StudyConfig(Section):
+    """A whole study.
+
+    Attributes:
+        name: Names the folder under ``results/``.
+        seed: Everything random derives from it.
+        device: ``auto`` is CUDA where there is a device, else the CPU.
+        data_dir: The data folder; the environment variable ``ADAMQLR_DATA_DIR`` comes before it.
+        suites: The suites to run, by name.
+        datasets: The datasets, by name.
+        optimizers: The optimizers, by name.
+        tuning: How hyperparameters are tuned.
+        training: How the best are trained.
+        precision: How convolutional networks are computed.
+        factorials: Directions × heuristics, by name; their optimizers join the others.
+        sensitivity: Sensitivity studies, by name.
+        ablations: Ablations, by name.
+        statistics: How results are reduced.
+        claims: How claims are judged.
+    """
+
+    name: str = Field(pattern=_FILE_NAME)
+    seed: int = Field(default=0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    data_dir: Path = Path("data")
+    suites: Annotated[dict[str, SuiteConfig], BeforeValidator(_suite_defaults)] = Field(
+        default_factory=lambda: {"epochs": SuiteConfig(**PAPER_SUITES["epochs"])}  # type: ignore[arg-type]
+    )
+    datasets: Annotated[dict[str, DatasetConfig], BeforeValidator(_dataset_defaults)]
+    optimizers: Annotated[
+        dict[Annotated[str, Field(pattern=_FILE_NAME)], OptimizerConfig], BeforeValidator(names_to_mapping)
+    ]
+    tuning: TuningConfig = TuningConfig()
+    training: TrainingConfig = TrainingConfig()
+    precision: PrecisionConfig = PrecisionConfig()
+    factorials: dict[Annotated[str, Field(pattern=_FILE_NAME)], FactorialConfig] = Field(default_factory=dict)
+    sensitivity: dict[Annotated[str, Field(pattern=_FILE_NAME)], SweepConfig] = Field(default_factory=dict)
+    ablations: dict[Annotated[str, Field(pattern=_FILE_NAME)], AblationConfig] = Field(
+        default_factory=lambda: {key: AblationConfig.model_validate(value) for key, value in PAPER_ABLATIONS.items()}
+    )
+    statistics: StatisticsConfig = StatisticsConfig()
+    claims: ClaimsConfig = ClaimsConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        data = _with_factorials(data)
+        for key, settings in (data.get("optimizers") or {}).items():
+            is_own = isinstance(settings, Mapping) and (settings.get("optimizer") or settings.get("direction"))
+            if key in OPTIMIZERS and is_own:
+                raise ValueError(f"optimizer '{key}' is one of the catalogue: choose another name for your own")
+            if key not in OPTIMIZERS and not is_own:
+                raise ValueError(
+                    f"unknown optimizer '{key}': known are {', '.join(OPTIMIZERS)}; one of your own needs an "
+                    "'optimizer' or a 'direction', such as torch.optim:NAdam"
+                )
+        datasets = names_to_mapping(data.get("datasets")) or {}
+        for key, settings in datasets.items():
+            if key not in DATASETS and not (isinstance(settings, Mapping) and settings.get("path")):
+                raise ValueError(
+                    f"unknown dataset '{key}': known are {', '.join(DATASETS)}; a file of your own needs a 'path'"
+                )
+            if not str(key).replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"dataset name '{key}': use letters, digits, '_' and '-'")
+        return data
+
+    @model_validator(mode="after")
+    def _check_references(self) -> "StudyConfig":
+        for name in self.suites:
+            if name in (SENSITIVITY, TUNING):
+                raise ValueError(f"suites: '{name}' is the name of another part of the results")
+        for name, sweep in self.sensitivity.items():
+            for kind, key, known in (
+                ("dataset", sweep.dataset, self.datasets),
+                ("optimizer", sweep.optimizer, self.optimizers),
+                ("suite", sweep.suite, self.suites),
+            ):
+                if key not in known:
+                    raise ValueError(f"sensitivity.{name}: unknown {kind} '{key}': this study has {', '.join(known)}")
+        for name, ablation in self.ablations.items():
+            for key in ablation.optimizers:
+                if key not in OPTIMIZERS and key not in self.optimizers:
+                    raise ValueError(f"ablations.{name}: unknown optimizer '{key}': known are {', '.join(OPTIMIZERS)}")
+        for key, dataset in self.datasets.items():
+            _check_names(f"datasets.{key}.optimizers", dataset.optimizers, self.optimizers)
+        for key, optimizer in self.optimizers.items():
+            _check_names(f"optimizers.{key}.datasets", optimizer.datasets, self.datasets)
+        return self
+
+    @property
+    def data_folder(self) -> Path:
+        """The data folder in force."""
+        return Path(os.environ.get("ADAMQLR_DATA_DIR") or self.data_dir)
+
+    def dataset(self, key: str) -> DatasetConfig:
+        """Return the dataset's settings.
+
+        Raises:
+            UserError: The study has no such dataset.
+        """
+        if key not in self.datasets:
+            raise UserError(f"unknown dataset '{key}': this study has {', '.join(self.datasets)}")
+        return self.datasets[key]
+
+    def optimizer(self, key: str) -> OptimizerConfig:
+        """Return the optimizer's settings.
+
+        Raises:
+            UserError: The study has no such optimizer.
+        """
+        if key not in self.optimizers:
+            raise UserError(f"unknown optimizer '{key}': this study has {', '.join(self.optimizers)}")
+        return self.optimizers[key]
+
+    def suite(self, key: str) -> SuiteConfig:
+        """Return the suite's settings.
+
+        Raises:
+            UserError: The study has no such suite.
+        """
+        if key not in self.suites:
+            raise UserError(f"unknown suite '{key}': this study has {', '.join(self.suites)}")
+        return self.suites[key]
+
+    def sweep(self, key: str) -> SweepConfig:
+        """Return a sensitivity study.
+
+        Raises:
+            UserError: The study has no such part.
+        """
+        if key not in self.sensitivity:
+            known = ", ".join(self.sensitivity) or "none"
+            raise UserError(f"unknown sensitivity study '{key}': this study has {known}")
+        return self.sensitivity[key]
+
+    def spec(self, key: str) -> OptimizerSpec:
+        """Return what one of the study's optimizers is.
+
+        Raises:
+            UserError: The study has no such optimizer.
+        """
+        settings = self.optimizer(key)
+        if key in OPTIMIZERS:
+            return OPTIMIZERS[key]
+        own = [name for name in self.optimizers if name not in OPTIMIZERS]
+        return own_spec(key, settings, own.index(key))
+
+    def space(self, optimizer: str) -> Space:
+        """Return what is tuned for an optimizer in general; empty if nothing is."""
+        settings = self.optimizer(optimizer)
+        space = {**self.spec(optimizer).space, **settings.space}
+        return {name: distribution for name, distribution in space.items() if name not in settings.options}
+
+    def optimizers_on(self, dataset: str) -> list[str]:
+        """Return the optimizers that are trained on a dataset."""
+        wanted = self.dataset(dataset).optimizers or self.optimizers
+        return [k for k, own in self.optimizers.items() if k in wanted and dataset in (own.datasets or (dataset,))]
+
+    def datasets_of(self, suite: str) -> list[str]:
+        """Return the datasets that take part in a suite."""
+        return [key for key, own in self.datasets.items() if own.suites is None or suite in own.suites]
+
+    def dataset_label(self, key: str) -> str:
+        """Return the dataset's name for figures and tables."""
+        return self.dataset(key).label or (DATASETS[key].label if key in DATASETS else key)
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> StudyConfig:
+    """Read and validate a study's configuration.
+
+    Args:
+        path: A YAML file.
+        overrides: ``section.key=value`` settings that come before the file's, such as ``training.seeds=3``.
+
+    Raises:
+        UserError: The file is missing or no YAML, or a setting is unknown or out of range; the message names it.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected a mapping of settings")
+    for override in overrides:
+        apply_override(data, override)
+    return parse_config(data, str(path))
+
+
+def parse_config(data: Mapping[str, Any], source: str) -> StudyConfig:
+    """Validate a configuration that is already read; ``source`` is named in errors.
+
+    Raises:
+        UserError: A setting is unknown or out of range.
+    """
+    try:
+        return StudyConfig.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_first_problem(error)}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "unknown key"
+    return f"{where}: {message}" if where else message
+
+
+def fingerprint(value: Any) -> str:
+    """Return a short hash of anything that JSON can hold."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,135 @@
+"""The sections of the configuration that say what an optimizer is: of the catalogue, of one's own, of a factorial."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import Field, PositiveInt, model_validator
+
+from adamqlr.study.import_paths import keywords_of
+from adamqlr.study.settings import Section
+from adamqlr.study.space import Space
+
+
+class OptimizerConfig(Section):
+    """Changes to one optimizer of the catalogue, or an optimizer of one's own.
+
+    Attributes:
+        optimizer: ``module:Class`` or ``file.py:Class`` of an optimizer of one's own: one of PyTorch's kind, or a class
+            ``(model, loss, **options)`` with ``step(inputs, targets)``. Files are relative to where the program runs.
+        direction: What :class:`adamqlr.QLR` puts its heuristics on: ``gradient``, ``adam``, ``kronecker``, or
+            ``module:Class`` or ``file.py:Class`` of an optimizer of PyTorch's kind or a :class:`adamqlr.Direction`.
+        heuristics: Keyword arguments of :class:`adamqlr.QLR`, where a direction is given.
+        options: Fixed keyword arguments of the optimizer, on top of the catalogue's, or of the direction.
+        space: Distributions that replace or join the catalogue's; of a direction's heuristics, and of its own options
+            as ``direction.NAME``.
+        batch_size: Rows a step, where it is neither tuned nor the dataset's.
+        label: Its name in figures and tables.
+        family: What it is a variant of.
+        datasets: The only datasets it is trained on; all of them if not given.
+    """
+
+    optimizer: str | None = None
+    direction: str | None = None
+    heuristics: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
+    space: Space = Field(default_factory=dict)
+    batch_size: PositiveInt | None = None
+    label: str | None = None
+    family: str | None = None
+    datasets: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _check_what_it_is(self) -> "OptimizerConfig":
+        if self.optimizer and self.direction:
+            raise ValueError("'optimizer' and 'direction' are both given: one of them says what it is")
+        if self.heuristics and not self.direction:
+            raise ValueError("'heuristics' need a 'direction' that they choose the learning rate for")
+        known = _known_options(self.optimizer or self.direction)
+        _check_options("options", self.options, known)
+        if self.direction:
+            heuristics = keywords_of("adamqlr.optim.qlr:QLR")
+            of_direction = {name.removeprefix(DIRECTION) for name in self.space if name.startswith(DIRECTION)}
+            _check_options("heuristics", self.heuristics, heuristics)
+            _check_options("space", set(self.space) - {DIRECTION + name for name in of_direction}, heuristics)
+            _check_options("space", of_direction, known)
+        elif self.optimizer:
+            _check_options("space", self.space, known)
+        return self
+
+
+# Names directions that adamqlr.QLR has of its own, and what stands before their options among the heuristics'.
+DIRECTIONS = ("gradient", "adam", "kronecker")
+DIRECTION = "direction."
+
+
+def _known_options(path: str | None) -> frozenset[str] | None:
+    """Return a class's keyword arguments, as far as they can be known without importing it."""
+    if path is None or path in DIRECTIONS:
+        return None
+    try:
+        return keywords_of(path)
+    except ValueError as error:
+        hint = f"; directions by name are {', '.join(DIRECTIONS)}" if ":" not in path else ""
+        raise ValueError(f"{error}{hint}") from error
+
+
+def _check_options(where: str, names: Iterable[str], known: frozenset[str] | None) -> None:
+    for name in names:
+        if known is not None and name != "batch_size" and name not in known:
+            raise ValueError(f"{where}: unknown option '{name}': known are {', '.join(sorted(known))}")
+
+
+class FactorConfig(Section):
+    """A direction of a factorial, or a combination of heuristics: what it adds to each optimizer it is part of.
+
+    Attributes:
+        label: Its name in figures and tables.
+        optimizer: As for an optimizer: a class that has the heuristics as keyword arguments, such as ``adamqlr:KFAC``.
+        direction: As for an optimizer.
+        options: Fixed options of the direction.
+        heuristics: Fixed heuristics; those of the combination come before those of the direction.
+        space: What is tuned.
+    """
+
+    label: str | None = None
+    optimizer: str | None = None
+    direction: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    heuristics: dict[str, Any] = Field(default_factory=dict)
+    space: dict[str, Any] = Field(default_factory=dict)
+
+
+class FactorialConfig(Section):
+    """Every direction with every combination of heuristics; each pair is an optimizer ``DIRECTION-HEURISTICS``.
+
+    Attributes:
+        directions: The directions, by name.
+        heuristics: The combinations of heuristics, by name; the others are measured against the first.
+        datasets: The only datasets; all of them if not given.
+    """
+
+    directions: dict[str, FactorConfig] = Field(min_length=1)
+    heuristics: dict[str, FactorConfig] = Field(min_length=2)
+    datasets: tuple[str, ...] | None = None
+
+    def optimizers(self) -> dict[str, dict[str, Any]]:
+        """Return the settings of each pair's optimizer, by name."""
+        return {
+            f"{direction}-{heuristics}": self._optimizer(direction, heuristics)
+            for direction in self.directions
+            for heuristics in self.heuristics
+        }
+
+    def _optimizer(self, direction: str, heuristics: str) -> dict[str, Any]:
+        base, added = self.directions[direction], self.heuristics[heuristics]
+        chosen = {**base.heuristics, **added.heuristics}
+        space = {**base.space, **added.space}
+        settings: dict[str, Any] = {
+            "label": f"{base.label or direction}, {added.label or heuristics}",
+            "family": base.label or direction,
+            "space": space,
+            "datasets": self.datasets,
+        }
+        if base.optimizer is not None:
+            return {**settings, "optimizer": base.optimizer, "options": {**base.options, **chosen}}
+        return {**settings, "direction": base.direction, "options": base.options, "heuristics": chosen}

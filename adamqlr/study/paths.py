@@ -1,0 +1,42 @@
+"""Where the files of a study lie, below ``results/<study>``."""
+
+from collections.abc import Sequence
+
+from adamqlr.study.case import Case, cases_of
+from adamqlr.study.config import SENSITIVITY, StudyConfig
+
+
+def parts_of(study: StudyConfig) -> list[str]:
+    """Return where the cubes of a study lie: suite/dataset/optimizer, and sensitivity/name/value."""
+    cases = [case.path for suite in study.suites for case in cases_of(study, suite)]
+    sweeps = [f"{SENSITIVITY}/{name}/{point}" for name, sweep in study.sensitivity.items() for point in sweep.points]
+    return cases + sweeps
+
+
+def cube_files(study: StudyConfig) -> list[str]:
+    """Return all cubes."""
+    return [f"cubes/{part}.nc" for part in parts_of(study)]
+
+
+def trials_files(study: StudyConfig) -> list[str]:
+    """Return all files of trials."""
+    cases = [case for suite in study.suites for case in cases_of(study, suite)]
+    return [f"tuning/{case.path}/trials.nc" for case in cases if case.is_tuned]
+
+
+def best_file(case: Case) -> str:
+    """Return the tuned hyperparameters of a case."""
+    return f"tuning/{case.path}/best.yaml"
+
+
+def shard_files(study: StudyConfig, part: str) -> list[str]:
+    """Return the shards of a search."""
+    count = min(study.tuning.shards, study.tuning.trials)
+    return [f"tuning/{part}/shards/{shard}.nc" for shard in range(count)]
+
+
+def run_files(study: StudyConfig, part: str, seeds: Sequence[int]) -> list[str]:
+    """Return the files that hold some seeds' runs, so many in each job."""
+    size = study.training.seeds_per_job
+    jobs = [seeds[start : start + size] for start in range(0, len(seeds), size)]
+    return [f"runs/{part}/seeds_{job[0]}-{job[-1]}.nc" for job in jobs]

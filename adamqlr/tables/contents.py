@@ -1,0 +1,54 @@
+"""Which tables a suite has, and what they show."""
+
+from adamqlr.study.case import cases_of
+from adamqlr.study.config import SENSITIVITY, StudyConfig
+from adamqlr.study.exhibits import Exhibit
+
+
+def tables_of(config: StudyConfig, suite: str) -> dict[str, Exhibit]:
+    """Return the tables of a suite by name."""
+    if suite == SENSITIVITY:
+        return {}
+    tables = {"provenance": PROVENANCE, "final_results": FINAL_RESULTS, "divergence": DIVERGENCE}
+    cases = cases_of(config, suite)
+    if not all(case.is_trajectory for case in cases):
+        tables["time_to_target"] = _time_to_target(config)
+    if any(case.is_tuned for case in cases):
+        tables |= {"best_hyperparameters": BEST_HYPERPARAMETERS, "search_space": SEARCH_SPACE}
+    return tables
+
+
+PROVENANCE = Exhibit(
+    "What was run, and where",
+    "Training time is of all runs together, without tuning, evaluation and checkpoints. The revision is the code's; "
+    "*dirty* says that files differed from it.",
+    "adamqlr.tables.what_was_run:tabulate",
+)
+FINAL_RESULTS = Exhibit(
+    "Final results",
+    "Medians over seeds at the end of training, ± the standard deviation of the medians of bootstrap resamples; the "
+    "best of each dataset is bold. *Survived* is the fraction of runs that did not diverge.",
+    "adamqlr.tables.final_results:tabulate",
+)
+BEST_HYPERPARAMETERS = Exhibit(
+    "Best hyperparameters",
+    "What final training used; values in parentheses were fixed, not tuned.",
+    "adamqlr.tables.hyperparameters:best",
+)
+SEARCH_SPACE = Exhibit(
+    "Search space", "What was tuned, and over which range.", "adamqlr.tables.hyperparameters:search_space"
+)
+DIVERGENCE = Exhibit(
+    "Divergence",
+    "How many runs ended because their numbers were no longer finite, and when: medians over those runs.",
+    "adamqlr.tables.divergence:tabulate",
+)
+
+
+def _time_to_target(config: StudyConfig) -> Exhibit:
+    gap = config.statistics.target_gap
+    caption = (
+        f"How many runs reach the test loss that leaves {gap:.0%} of the way from the initial loss to the lowest final "
+        "median of all optimizers, and what it takes: medians over all runs, – where half of them never get there."
+    )
+    return Exhibit("Time to target", caption, "adamqlr.tables.time_to_target:tabulate", {"target_gap": gap})

@@ -1,0 +1,82 @@
+"""The table of final results: what runs end with."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from adamqlr.results.pairs import Pair, Study, by_dataset
+from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
+from adamqlr.tables.table import Table, make_table
+
+_FINAL = {
+    "train_loss": ("Training loss", -1),
+    "test_loss": ("Test loss", -1),
+    "generalization_gap": ("Generalization gap", 0),
+    "train_accuracy": ("Training accuracy", 1),
+    "test_accuracy": ("Test accuracy", 1),
+    "steps": ("Steps", 0),
+    "time": ("Time (s)", 0),
+}
+
+
+def tabulate(study: Study, suite: str) -> Table:
+    """Tabulate what runs end with: medians over seeds, ± the standard deviation of their bootstrap resamples."""
+    numbers: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
+    best = []
+    for pairs in by_dataset(study.pairs(suite)).values():
+        summaries = [_final_summary(pair, study.resampling) for pair in pairs]
+        best.append(_best_of(summaries))
+        for pair, summary in zip(pairs, summaries, strict=True):
+            survived = survived_fraction(pair.cube)
+            row: dict[str, Any] = {"dataset": pair.dataset, "optimizer": pair.optimizer}
+            for name in _FINAL:
+                row[name], row[f"{name}_std"] = summary[name]
+            numbers.append({**row, "seeds": pair.cube.sizes["seed"], "survived": survived})
+            labels = {"Dataset": pair.dataset_label, "Optimizer": pair.optimizer_label}
+            cells = {label: _with_uncertainty(*summary[name]) for name, (label, _) in _FINAL.items()}
+            shown.append({**labels, **cells, "Survived": f"{100 * survived:.0f} %"})
+    return make_table(numbers, shown, pd.concat(best, ignore_index=True))
+
+
+def _best_of(summaries: list[dict[str, tuple[float, float]]]) -> pd.DataFrame:
+    """Mark the best median of each column where there is a better and a worse, of one dataset's optimizers."""
+    marks = {}
+    for name, (label, sign) in _FINAL.items():
+        medians = pd.Series([summary[name][0] for summary in summaries]).replace([np.inf, -np.inf], np.nan)
+        wanted = medians.max() if sign > 0 else medians.min()
+        marks[label] = (medians == wanted) & (sign != 0)
+    return pd.DataFrame(marks)
+
+
+def _final_summary(pair: Pair, resampling: Resampling) -> dict[str, tuple[float, float]]:
+    cube = pair.cube
+    last = cube["value"].isel(time=-1)
+    quantities = {name: last.sel(metric=name, drop=True) for name in _FINAL if name in last["metric"]}
+    gap = quantities["test_loss"] - quantities["train_loss"]
+    quantities |= {
+        # Where both losses are infinite the gap is unknown, and no better than infinite.
+        "generalization_gap": gap.where(~(cube["diverged"] & np.isinf(quantities["test_loss"])), np.inf),
+        "steps": cube["final_step"].astype(float),
+        "time": cube["final_time"],
+    }
+    summary = {}
+    for name, values in quantities.items():
+        reduced = median_over_seeds(values, resampling)
+        summary[name] = (float(reduced["median"]), float(reduced["std"]))
+    return summary
+
+
+def _with_uncertainty(median: float, std: float) -> str:
+    if np.isnan(median):
+        return "–"
+    if np.isinf(median):
+        return "diverged"
+    return _number(median, 4) if not std > 0 else f"{_number(median, 4)} ± {_number(std, 2)}"
+
+
+def _number(value: float, digits: int) -> str:
+    """Write a number with so many digits, and up to seven before the point without an exponent: 24000 steps."""
+    text = f"{value:.{digits}g}"
+    return f"{float(text):.0f}" if "e+" in text and abs(value) < 1e7 else text

@@ -1,0 +1,42 @@
+"""Tables as Markdown, LaTeX and HTML."""
+
+import pandas as pd
+
+from adamqlr.tables.table import Table
+
+_LATEX_SPECIAL = {
+    "%": r"\%",
+    "_": r"\_",
+    "&": r"\&",
+    "±": r"$\pm$",
+    "–": "--",
+    "−": "$-$",
+    "…": r"\dots{}",
+    "ε": r"$\varepsilon$",
+}
+
+
+def marked(table: Table, before: str, after: str) -> pd.DataFrame:
+    """Return the cells as shown, the best between two marks."""
+    return table.shown.where(~table.best, before + table.shown.astype(str) + after)
+
+
+def to_markdown(table: Table) -> str:
+    """Return a table with the best in bold."""
+    return marked(table, "**", "**").to_markdown(index=False, disable_numparse=True) + "\n"
+
+
+def to_latex(table: Table) -> str:
+    """Return a tabular, or a longtable where there are many rows."""
+    translation = str.maketrans(_LATEX_SPECIAL)
+    escaped = table._replace(shown=table.shown.map(lambda text: str(text).translate(translation)))
+    cells = marked(escaped, r"\textbf{", "}").rename(columns=lambda name: name.translate(translation))
+    columns = "l" * cells.shape[1]
+    return cells.to_latex(index=False, escape=False, column_format=columns, longtable=len(cells) > 40)
+
+
+def to_html(table: pd.DataFrame) -> str:
+    """Return a page of one table, whose cells may hold markup."""
+    style = "table{border-collapse:collapse;font:13px sans-serif}td,th{padding:3px 9px;border-bottom:1px solid #ddd}"
+    body = table.to_html(index=False, escape=False, border=0, justify="left")
+    return f"<!doctype html><meta charset='utf-8'><style>{style}</style>\n{body}\n"

@@ -1,0 +1,50 @@
+"""The tables of hyperparameters: those used, and the space that was searched."""
+
+import json
+from typing import Any
+
+from adamqlr.results.pairs import Pair, Study
+from adamqlr.study.case import Case
+from adamqlr.study.space import Space
+from adamqlr.tables.table import Table, make_table
+
+
+def best(study: Study, suite: str) -> Table:
+    """Tabulate the hyperparameters that final training used; those that were not tuned are in parentheses."""
+    pairs = study.pairs(suite)
+    used = [json.loads(pair.cube.attrs["hyperparameters"]) for pair in pairs]
+    spaces = [_space(study, suite, pair) for pair in pairs]
+    tuned = {name for space in spaces for name in space}
+    names = sorted(tuned, key=lambda name: (name != "batch_size", name))
+    numbers: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
+    for pair, chosen, space in zip(pairs, used, spaces, strict=True):
+        numbers.append({"dataset": pair.dataset, "optimizer": pair.optimizer} | {n: chosen.get(n) for n in names})
+        labels = {"Dataset": pair.dataset_label, "Optimizer": pair.optimizer_label}
+        shown.append(labels | {n: _hyperparameter(chosen.get(n), tuned=n in space) for n in names})
+    return make_table(numbers, shown)
+
+
+def _space(study: Study, suite: str, pair: Pair) -> Space:
+    """Return what was tuned, as far as the configuration in force still has the pair."""
+    config = study.config
+    is_there = suite in config.suites and pair.dataset in config.datasets and pair.optimizer in config.optimizers
+    return Case(config, suite, pair.dataset, pair.optimizer).space if is_there else {}
+
+
+def _hyperparameter(value: object, tuned: bool) -> str:
+    if value is None:
+        return "–"
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if tuned else f"({text})"
+
+
+def search_space(study: Study, suite: str) -> Table:
+    """Tabulate what is tuned, and over which range."""
+    config = study.config
+    rows = [
+        {"Optimizer": config.spec(key).label, "Hyperparameter": name, "Range": distribution.describe()}
+        for key in config.optimizers
+        for name, distribution in config.space(key).items()
+    ]
+    return make_table(rows, rows)
