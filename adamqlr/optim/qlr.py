@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from adamqlr.optim.base import AnyLoss, MinibatchOptimizer, Params
 from adamqlr.optim.directions import Direction, observer_of, resolve_direction
 from adamqlr.optim.directions.wrapped import WrappedDirection
-from adamqlr.optim.heuristics import DampingRule, QuadraticModel
+from adamqlr.optim.heuristics import DampingRule, QuadraticModel, numbers_like, quotient
 from adamqlr.optim.info import QLRInfo
 from adamqlr.optim.options import GivenOption, MemberTensors, checked_heuristics
 from adamqlr.optim.passes.losses import resolve_loss
@@ -155,7 +155,7 @@ class QLR(MinibatchOptimizer):
         self._damping = state.number("damping", 0.0)
         for group in self.param_groups:
             group["damping"] = self._damping
-        self._operands = MemberTensors(self._damping)
+        self._operands, self._numbers = MemberTensors(self._damping), numbers_like(self._damping)
         self._rule_options: tuple[Any, ...] = ()
         self._zero, self._true = torch.zeros_like(self._damping), torch.ones_like(self._damping, dtype=torch.bool)
 
@@ -173,26 +173,22 @@ class QLR(MinibatchOptimizer):
             return self._fixed_step(local.loss, lr, momentum, refusal)
 
         # The paper's five lines: the quadratic model, its minimum, the step, the reduction ratio, the damping.
-        model = QuadraticModel(gradient, self._directions, local.curvature(self._views), damping)
+        read = self._numbers.read
+        model = QuadraticModel(gradient, self._directions, local.curvature(self._views), damping, self._numbers)
         weights = self._limited(model.minimizer(lr, momentum), factor if lr is None else 1.0)
         before = self._move(weights)
-        true_change, model_change = local.loss_after(weights) - local.loss, model.change(weights, self._damps_model)
-        rho = true_change / model_change
-        adapted = self._rule()(damping, rho, local.loss, true_change) if group["adapt_damping"] else damping.clone()
+        loss, model_change = read(local.loss), model.change(weights, self._damps_model)
+        true_change = read(local.loss_after(weights)) - loss
+        rho = quotient(true_change, model_change)
+        adapted = self._rule()(damping, rho, loss, true_change) if group["adapt_damping"] else read(damping.clone())
 
-        taken = self._finish(before, refusal, local.loss, true_change)
-        return QLRInfo(
-            local.loss,
-            -weights[0],
-            model.damped[0][0],
-            model.slopes[0],
-            adapted if refusal is None else damping.clone(),
-            rho,
-            model_change,
-            true_change,
-            weights[1] if len(weights) > 1 else self._zero,
-            taken,
-        )
+        rate, second = -read(weights[0]), read(weights[1]) if len(weights) > 1 else read(self._zero)
+        found = rate, model.damped[0][0], model.slopes[0], adapted, rho, model_change, true_change, second
+        info = QLRInfo._make([local.loss, *self._numbers.tensors(found), self._true])
+        if before is None and refusal is None:
+            return info
+        taken = self._finish(before, refusal, local.loss, info.true_change)
+        return info if refusal is None else info._replace(damping=damping.clone(), taken=taken)
 
     def _fixed_step(self, loss: Tensor, lr: float, momentum: float, refusal: Refusal | None) -> QLRInfo:
         """Take the step that the options prescribe, of which no model is made."""
@@ -246,7 +242,7 @@ class QLR(MinibatchOptimizer):
                 torch._foreach_mul_([views[index] for index in indices], rate / largest)
         return largest
 
-    def _limited(self, weights: list[Tensor], factor: float) -> list[Tensor]:
+    def _limited(self, weights: Sequence[Tensor], factor: float) -> list[Tensor]:
         """Clip and rescale α, and multiply it by what a scheduler says."""
         group, first = self.param_groups[0], weights[0]
         if group["lr_clipping"] is not None:
@@ -332,7 +328,7 @@ class QLR(MinibatchOptimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickling and copying keep."""
-        bound = {"_directions", "_views", "_momentum_vector", "_damping", "_operands", "_current_rule"}
+        bound = {"_directions", "_views", "_momentum_vector", "_damping", "_operands", "_numbers", "_current_rule"}
         bound |= {"_zero", "_true"}
         return {name: value for name, value in super().__getstate__().items() if name not in bound}
 
