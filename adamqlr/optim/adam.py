@@ -57,8 +57,7 @@ class Adam(MinibatchOptimizer):
             self._move_members(theta, gradient)
         else:
             lr, betas, eps = group["lr"], group["betas"], group["eps"]
-            moments = [self._moment], [self._second_moment]
-            fused_adam([theta], [gradient], *moments, [self._step], lr=lr, betas=betas, eps=eps)
+            fused_adam(theta, gradient, self._moment, self._second_moment, self._step, lr=lr, betas=betas, eps=eps)
         return GradientInfo(loss, self._rates(group["lr"]))
 
     def _move_members(self, theta: Tensor, gradient: Tensor) -> None:

@@ -19,13 +19,13 @@ w       coefficients of the directions: α = −w₁ is the learning rate, w₂ 
 ======  ================================================================================================
 
 Vectors and matrices of one or two elements are lists of numbers: 0-d tensors, or one of shape (members,) for networks
-side by side.
+side by side. For one network on a CPU they are Python's numbers: reading one there takes less than the smallest kernel.
 """
 
 import math
+from array import array
 from collections.abc import Sequence
 from functools import cache
-from struct import Struct
 
 import torch
 from torch import Tensor
@@ -33,16 +33,101 @@ from torch import Tensor
 GOOD_RATIO = 0.75
 POOR_RATIO = 0.25
 
-# What is larger does not fit into single precision.
-_SINGLE, _ALMOST_LARGEST = Struct("f"), 3.4e38
-
+Number = Tensor | float
 Vector = Sequence[Tensor]
 Matrix = Sequence[Sequence[Tensor]]
+
+_CODES = {torch.float32: "f", torch.float64: "d"}
+
+
+class Numbers:
+    """How the step computes with numbers: here as tensors, which nobody waits for."""
+
+    def read(self, tensor: Tensor) -> Number:
+        """Return a number to compute with for a tensor."""
+        return tensor
+
+    def weights(self, numbers: Sequence[Number]) -> Sequence[Tensor]:
+        """Return numbers as tensors that are good until the next call."""
+        return numbers  # type: ignore[return-value]
+
+    def tensors(self, numbers: Sequence[Number]) -> Sequence[Tensor]:
+        """Return numbers as tensors to keep."""
+        return numbers  # type: ignore[return-value]
+
+    def minus_nothing(self, like: Tensor) -> Number:
+        """Return minus the smallest normal number of a tensor's dtype."""
+        return _minus_nothing(like.dtype, like.device)
+
+
+class HostNumbers(Numbers):
+    """Computes with Python's numbers, and rounds them where they become tensors.
+
+    Args:
+        dtype: The tensors'.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype, self._minus_nothing = dtype, -torch.finfo(dtype).tiny
+        # Memory that is written from Python: making a tensor takes longer.
+        self._memory = array(_CODES[dtype], (0.0, 0.0))
+        self._weights = torch.frombuffer(self._memory, dtype=dtype).unbind()
+
+    read = staticmethod(Tensor.item)  # type: ignore[assignment]
+
+    def weights(self, numbers: Sequence[Number]) -> Sequence[Tensor]:
+        """Return numbers, one or two, as tensors that are good until the next call."""
+        for index, number in enumerate(numbers):
+            self._memory[index] = number  # type: ignore[assignment]
+        return self._weights[: len(numbers)]
+
+    def tensors(self, numbers: Sequence[Number]) -> Sequence[Tensor]:
+        """Return numbers as tensors to keep."""
+        return torch.frombuffer(array(self._memory.typecode, numbers), dtype=self._dtype).unbind()
+
+    def minus_nothing(self, like: Tensor) -> Number:
+        """Return minus the smallest normal number of the dtype."""
+        return self._minus_nothing
 
 
 @cache
 def _minus_nothing(dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(-torch.finfo(dtype).tiny, dtype=dtype, device=device)
+
+
+def numbers_like(tensor: Tensor) -> Numbers:
+    """Return what numbers such as the given one are computed with."""
+    at_hand = tensor.device.type == "cpu" and tensor.dim() == 0
+    return HostNumbers(tensor.dtype) if at_hand else Numbers()
+
+
+def _rounded(number: float, dtype: torch.dtype) -> float:
+    """Return a number as ``dtype`` holds it."""
+    return array(_CODES[dtype], (number,))[0]
+
+
+def quotient(numerator: Number, denominator: Number) -> Number:
+    """Return a quotient, infinite or NaN where the denominator is zero."""
+    if isinstance(denominator, float) and denominator == 0:
+        return numerator * math.copysign(math.inf, denominator)
+    return numerator / denominator
+
+
+def _plus_product(total: Number, first: Number, second: Number, scale: float = 1.0) -> Number:
+    """Return total + scale · first · second: for tensors, one kernel."""
+    if isinstance(total, Tensor):
+        return torch.addcmul(total, first, second, value=scale)  # type: ignore[arg-type]
+    return total + scale * first * second
+
+
+def _one_where(condition: Tensor | bool, number: Number) -> Number:
+    """Return 1 where the condition holds, and else the number."""
+    if isinstance(condition, Tensor):
+        return torch.where(condition, 1.0, number)
+    return 1.0 if condition else number
+
+
+_ON_DEVICE = Numbers()
 
 
 class QuadraticModel:
@@ -53,6 +138,7 @@ class QuadraticModel:
         directions: v₁ and perhaps v₂, of shape (…, n) each.
         curvature: Q.
         damping: λ.
+        numbers: What numbers are computed with.
 
     Attributes:
         slopes: b.
@@ -60,17 +146,27 @@ class QuadraticModel:
         damped: Q + λ D.
     """
 
-    def __init__(self, gradient: Tensor, directions: Vector, curvature: Matrix, damping: Tensor) -> None:
-        vecdot = torch.linalg.vecdot
-        self.slopes = [vecdot(gradient, direction) for direction in directions]
-        self.curvature = curvature
+    def __init__(
+        self,
+        gradient: Tensor,
+        directions: Vector,
+        curvature: Matrix,
+        damping: Tensor,
+        numbers: Numbers = _ON_DEVICE,
+    ) -> None:
+        # For one network there is a kernel that has less to find out.
+        inner = torch.dot if gradient.dim() == 1 else torch.linalg.vecdot
+        read = numbers.read
+        self._numbers, self._like, factor = numbers, gradient, read(damping)
+        self.slopes = [read(inner(gradient, direction)) for direction in directions]
+        self.curvature = [[read(q) for q in row] for row in curvature]
         self.damped = [
-            [torch.addcmul(q, damping, vecdot(v, u)) for q, u in zip(row, directions, strict=True)]
-            for row, v in zip(curvature, directions, strict=True)
+            [_plus_product(q, factor, read(inner(v, u))) for q, u in zip(row, directions, strict=True)]
+            for row, v in zip(self.curvature, directions, strict=True)
         ]
 
-    def minimizer(self, lr: float | None = None, momentum: float | None = None) -> list[Tensor]:
-        """Return w = −(Q + λ D)⁻¹ b, or its minimum over what is free where a coefficient is given.
+    def minimizer(self, lr: float | None = None, momentum: float | None = None) -> Sequence[Tensor]:
+        """Return w = −(Q + λ D)⁻¹ b, or its minimum over what is free where a coefficient is given, as tensors.
 
         A direction that has vanished gets the weight 0.
 
@@ -78,31 +174,37 @@ class QuadraticModel:
             lr: Fixed α = −w₁, or None.
             momentum: Fixed w₂, or None; for two directions.
         """
+        w1, w2 = None if lr is None else self._constant(-lr), None if momentum is None else self._constant(momentum)
+        return self._numbers.weights(self._minimizer(w1, w2))
+
+    def _constant(self, value: float) -> Number:
         first = self.slopes[0]
-        w1 = None if lr is None else torch.full_like(first, -lr)
+        return torch.full_like(first, value) if isinstance(first, Tensor) else value
+
+    def _minimizer(self, w1: Number | None, w2: Number | None) -> list[Number]:
         if len(self.slopes) == 1:
             # The smallest number makes no difference but to a vanished gradient: 0/0 must not undo what was learnt.
-            return [first / (_minus_nothing(first.dtype, first.device) - self.damped[0][0]) if w1 is None else w1]
-        w2 = None if momentum is None else torch.full_like(first, momentum)
+            nothing = self._numbers.minus_nothing(self._like)
+            return [quotient(self.slopes[0], nothing - self.damped[0][0]) if w1 is None else w1]
         (q11, q12), (_, q22) = self.damped
         b1, b2 = self.slopes
         # A direction without length has no curvature either: a 1 in its place leaves the other one's equation alone.
-        q11, q22 = (torch.where((q == 0) & (b == 0), 1.0, q) for q, b in ((q11, b1), (q22, b2)))
+        q11, q22 = (_one_where((q == 0) & (b == 0), q) for q, b in ((q11, b1), (q22, b2)))
         if w1 is None and w2 is None:
             determinant = q11 * q22 - q12 * q12
-            return [(q12 * b2 - q22 * b1) / determinant, (q12 * b1 - q11 * b2) / determinant]
+            return [quotient(q12 * b2 - q22 * b1, determinant), quotient(q12 * b1 - q11 * b2, determinant)]
         if w1 is None:
             assert w2 is not None
-            return [-(b1 + q12 * w2) / q11, w2]
-        return [w1, -(b2 + q12 * w1) / q22 if w2 is None else w2]
+            return [quotient(-(b1 + q12 * w2), q11), w2]
+        return [w1, quotient(-(b2 + q12 * w1), q22) if w2 is None else w2]
 
-    def change(self, weights: Vector, damped: bool = True) -> Tensor:
+    def change(self, weights: Vector, damped: bool = True) -> Number:
         """Return M(θ + V w) − M(θ), with the damping in M or without."""
-        matrix = self.damped if damped else self.curvature
+        matrix, w = self.damped if damped else self.curvature, [self._numbers.read(weight) for weight in weights]
         parts = []
-        for weight, slope, row in zip(weights, self.slopes, matrix, strict=True):
-            for other, element in zip(weights, row, strict=True):
-                slope = torch.addcmul(slope, other, element, value=0.5)
+        for weight, slope, row in zip(w, self.slopes, matrix, strict=True):
+            for other, element in zip(w, row, strict=True):
+                slope = _plus_product(slope, other, element, 0.5)
             parts.append(weight * slope)
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
@@ -138,12 +240,11 @@ class DampingRule:
         self._limited = math.isfinite(maximum)
         self._nan_is_poor = nan_is_poor
         self._fraction = None if resolution is None else 0.5 / resolution
-        # On a CPU the numbers are at hand, and reading them takes less than the kernels of the rule.
         numbers = self._decrease, self._increase, self._minimum, self._maximum
-        self._host = list(map(float, numbers)) if like.device.type == "cpu" and like.dim() == 0 else None
-        self._is_double = like.dtype == torch.float64
+        self._host = list(map(float, numbers)) if isinstance(numbers_like(like), HostNumbers) else None
+        self._dtype = like.dtype
 
-    def __call__(self, damping: Tensor, rho: Tensor, loss: Tensor, true_change: Tensor) -> Tensor:
+    def __call__(self, damping: Tensor, rho: Number, loss: Number, true_change: Number) -> Number:
         """Move λ, in place, and return what it is then.
 
         Args:
@@ -153,8 +254,14 @@ class DampingRule:
             true_change: ΔL.
         """
         if self._host is not None:
-            new = self._on_host(damping.item(), rho.item(), loss.item(), true_change.item())
-            return damping.fill_(new).clone()
+            old = damping.item()
+            new = _rounded(self._on_host(old, float(rho), float(loss), float(true_change)), self._dtype)
+            if new != old:
+                damping.fill_(new)
+            return damping.clone() if isinstance(rho, Tensor) else new
+        return self._on_device(damping, rho, loss, true_change)  # type: ignore[arg-type]
+
+    def _on_device(self, damping: Tensor, rho: Tensor, loss: Tensor, true_change: Tensor) -> Tensor:
         poor = ~(rho >= self._poor) if self._nan_is_poor else rho < self._poor
         factor = torch.where(rho > self._good, self._decrease, torch.where(poor, self._increase, self._unchanged))
         if self._fraction is not None:
@@ -172,12 +279,6 @@ class DampingRule:
         decrease, increase, minimum, maximum = self._host
         poor = not rho >= POOR_RATIO if self._nan_is_poor else rho < POOR_RATIO
         factor = decrease if rho > GOOD_RATIO else increase if poor else 1.0
-        if self._fraction is not None and self._round(loss + self._fraction * true_change) == loss:
+        if self._fraction is not None and _rounded(loss + self._fraction * true_change, self._dtype) == loss:
             factor = 1.0
         return min(max(damping * factor, minimum), maximum)
-
-    def _round(self, number: float) -> float:
-        """Return a number as the loss's precision holds it."""
-        if self._is_double or not abs(number) < _ALMOST_LARGEST:
-            return number
-        return _SINGLE.unpack(_SINGLE.pack(number))[0]

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr.optim.base import AnyLoss, MinibatchOptimizer, Params
-from adamqlr.optim.directions import Direction, observer_of, resolve_direction
-from adamqlr.optim.directions.wrapped import WrappedDirection
-from adamqlr.optim.heuristics import DampingRule, QuadraticModel
+from adamqlr.optim.directions import Direction, OptionalMethods, observer_of, resolve_direction
+from adamqlr.optim.heuristics import DampingRule, QuadraticModel, numbers_like, quotient
 from adamqlr.optim.info import QLRInfo
 from adamqlr.optim.options import GivenOption, MemberTensors, checked_heuristics
 from adamqlr.optim.passes.losses import resolve_loss
@@ -123,7 +122,7 @@ class QLR(MinibatchOptimizer):
         options = checked_heuristics(options, members_of(module))
         resolved = resolve_loss(loss)
         self._direction = resolve_direction(direction, module, resolved)
-        self._observer = observer_of(self._direction)
+        self._optional, self._observer = OptionalMethods(self._direction), observer_of(self._direction)
         options.update(self._direction.defaults, choose_lr=lr is None, lr=1.0 if lr is None else lr)
         super().__init__(
             model,
@@ -143,7 +142,7 @@ class QLR(MinibatchOptimizer):
     @property
     def capturable(self) -> bool:
         """Whether all steps run the same kernels, so that one can be captured as a CUDA graph and replayed."""
-        return self.param_groups[0].get("inverse_period", 1) == 1 and not isinstance(self._direction, WrappedDirection)
+        return self._optional.capturable
 
     def _bind(self, state: State) -> None:
         self._direction.bind(self._flat, state)
@@ -155,7 +154,7 @@ class QLR(MinibatchOptimizer):
         self._damping = state.number("damping", 0.0)
         for group in self.param_groups:
             group["damping"] = self._damping
-        self._operands = MemberTensors(self._damping)
+        self._operands, self._numbers = MemberTensors(self._damping), numbers_like(self._damping)
         self._rule_options: tuple[Any, ...] = ()
         self._zero, self._true = torch.zeros_like(self._damping), torch.ones_like(self._damping, dtype=torch.bool)
 
@@ -173,26 +172,22 @@ class QLR(MinibatchOptimizer):
             return self._fixed_step(local.loss, lr, momentum, refusal)
 
         # The paper's five lines: the quadratic model, its minimum, the step, the reduction ratio, the damping.
-        model = QuadraticModel(gradient, self._directions, local.curvature(self._views), damping)
+        read = self._numbers.read
+        model = QuadraticModel(gradient, self._directions, local.curvature(self._views), damping, self._numbers)
         weights = self._limited(model.minimizer(lr, momentum), factor if lr is None else 1.0)
         before = self._move(weights)
-        true_change, model_change = local.loss_after(weights) - local.loss, model.change(weights, self._damps_model)
-        rho = true_change / model_change
-        adapted = self._rule()(damping, rho, local.loss, true_change) if group["adapt_damping"] else damping.clone()
+        loss, model_change = read(local.loss), model.change(weights, self._damps_model)
+        true_change = read(local.loss_after(weights)) - loss
+        rho = quotient(true_change, model_change)
+        adapted = self._rule()(damping, rho, loss, true_change) if group["adapt_damping"] else read(damping.clone())
 
-        taken = self._finish(before, refusal, local.loss, true_change)
-        return QLRInfo(
-            local.loss,
-            -weights[0],
-            model.damped[0][0],
-            model.slopes[0],
-            adapted if refusal is None else damping.clone(),
-            rho,
-            model_change,
-            true_change,
-            weights[1] if len(weights) > 1 else self._zero,
-            taken,
-        )
+        rate, second = -read(weights[0]), read(weights[1]) if len(weights) > 1 else read(self._zero)
+        found = rate, model.damped[0][0], model.slopes[0], adapted, rho, model_change, true_change, second
+        info = QLRInfo._make([local.loss, *self._numbers.tensors(found), self._true])
+        if before is None and refusal is None:
+            return info
+        taken = self._finish(before, refusal, local.loss, info.true_change)
+        return info if refusal is None else info._replace(damping=damping.clone(), taken=taken)
 
     def _fixed_step(self, loss: Tensor, lr: float, momentum: float, refusal: Refusal | None) -> QLRInfo:
         """Take the step that the options prescribe, of which no model is made."""
@@ -213,18 +208,15 @@ class QLR(MinibatchOptimizer):
 
     def _propose(self, loss: Tensor, damping: Tensor) -> None:
         """Let the direction write v₁."""
-        gradient, direction = self._network.gradient, self._direction
-        self._made_state = False
-        if self.param_groups[0]["on_nonfinite"] == "skip" and isinstance(direction, WrappedDirection):
-            # State that is yet to be made cannot be put back: this once, the step looks at the numbers.
-            self._made_state = not direction.optimizer.state
-            if self._made_state and not bool(loss.isfinite() & gradient.buffer.isfinite().all()):
-                self._directions[0].zero_()
-                return
-            direction.propose(gradient, damping, self._directions[0])
-            direction.check_reversible()
+        gradient, optional = self._network.gradient, self._optional
+        may_be_refused = self.param_groups[0]["on_nonfinite"] == "skip"
+        # State that is yet to be made cannot be put back: this once, the step looks at the numbers.
+        if may_be_refused and optional.makes_state and not bool(loss.isfinite() & gradient.buffer.isfinite().all()):
+            self._directions[0].zero_()
+            self._undo = None
             return
-        direction.propose(gradient, damping, self._directions[0])
+        self._direction.propose(gradient, damping, self._directions[0])
+        self._undo = optional.undo() if may_be_refused else None
 
     def _use_momentum(self, wanted: bool) -> None:
         """Have v₂, the previous update, among the directions or not."""
@@ -246,7 +238,7 @@ class QLR(MinibatchOptimizer):
                 torch._foreach_mul_([views[index] for index in indices], rate / largest)
         return largest
 
-    def _limited(self, weights: list[Tensor], factor: float) -> list[Tensor]:
+    def _limited(self, weights: Sequence[Tensor], factor: float) -> list[Tensor]:
         """Clip and rescale α, and multiply it by what a scheduler says."""
         group, first = self.param_groups[0], weights[0]
         if group["lr_clipping"] is not None:
@@ -280,11 +272,8 @@ class QLR(MinibatchOptimizer):
         taken = loss.isfinite() & true_change.isfinite() & self._flat.buffer.isfinite().all()
         refusal.unless(taken)
         # What is on the host, or was made in this step, is taken back by looking.
-        if self._made_state and not bool(taken):
-            assert isinstance(self._direction, WrappedDirection)
-            self._direction.optimizer.state.clear()
-        if self.param_groups[0].get("inverse_period", 1) > 1 and not bool(taken):
-            self.param_groups[0]["step"] -= 1
+        if self._undo is not None and not bool(taken):
+            self._undo()
         return taken
 
     def _rule(self) -> DampingRule:
@@ -303,20 +292,16 @@ class QLR(MinibatchOptimizer):
     def _refusal(self) -> Refusal:
         if self._flat.members:
             raise ValueError("on_nonfinite='skip' is for one network: networks side by side fail each on their own")
-        own = self._direction.live_tensors() if isinstance(self._direction, WrappedDirection) else []
-        return Refusal([self._flat.buffer, *self._state.tensors, *own], self._module)
+        return Refusal([self._flat.buffer, *self._state.tensors, *self._optional.live_tensors()], self._module)
 
     def _replace(self, replaced: Any) -> None:
         super()._replace(replaced)
-        if isinstance(self._direction, WrappedDirection):
-            self._direction.replace(replaced)
+        self._optional.replace(replaced)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what :meth:`load_state_dict` takes up again, a wrapped optimizer's state among it."""
-        state = super().state_dict()
-        if isinstance(self._direction, WrappedDirection):
-            state["direction"] = self._direction.state_dict()
-        return state
+        own = self._optional.state_dict()
+        return {**super().state_dict(), **({"direction": own} if own else {})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the state that ``state_dict`` returned; the run then continues to the same numbers.
@@ -324,16 +309,16 @@ class QLR(MinibatchOptimizer):
         Raises:
             ValueError: It is of another optimizer, or of other parameters.
         """
-        if isinstance(self._direction, WrappedDirection):
+        if self._optional.state_dict():
             if "direction" not in state_dict:
                 raise ValueError("the saved state has none of the direction's: it is of another optimizer")
-            self._direction.load_state_dict(state_dict["direction"])
+            self._optional.load_state_dict(state_dict["direction"])
         super().load_state_dict(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickling and copying keep."""
-        bound = {"_directions", "_views", "_momentum_vector", "_damping", "_operands", "_current_rule"}
-        bound |= {"_zero", "_true"}
+        bound = {"_directions", "_views", "_momentum_vector", "_damping", "_operands", "_numbers", "_current_rule"}
+        bound |= {"_zero", "_true", "_undo"}
         return {name: value for name, value in super().__getstate__().items() if name not in bound}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

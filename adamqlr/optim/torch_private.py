@@ -30,11 +30,11 @@ def without_compiler(method: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 def fused_adam(
-    theta: Sequence[Tensor],
-    gradient: Sequence[Tensor],
-    moment: Sequence[Tensor],
-    second_moment: Sequence[Tensor],
-    step: Sequence[Tensor],
+    theta: Tensor,
+    gradient: Tensor,
+    moment: Tensor,
+    second_moment: Tensor,
+    step: Tensor,
     *,
     lr: float,
     betas: tuple[float, float],
@@ -42,12 +42,12 @@ def fused_adam(
 ) -> None:
     """Take Adam's step in one kernel, in place; ``step`` counts it already."""
     torch._fused_adam_(
-        list(theta),
-        list(gradient),
-        list(moment),
-        list(second_moment),
+        [theta],
+        [gradient],
+        [moment],
+        [second_moment],
         [],
-        list(step),
+        [step],
         lr=lr,
         beta1=betas[0],
         beta2=betas[1],

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adamqlr.optim.heuristics import DampingRule, QuadraticModel
+from adamqlr.optim.heuristics import DampingRule, HostNumbers, Numbers, QuadraticModel, quotient
 
 SEEDS = st.integers(0, 2**31)
+# One network on a CPU has its numbers read, all else leaves them on the device.
+NUMBERS = st.sampled_from([Numbers(), HostNumbers(torch.float64)])
 RATIOS = st.one_of(st.floats(allow_nan=True, allow_infinity=True, width=64), st.sampled_from([0.25, 0.75]))
 
 
@@ -19,7 +21,7 @@ def number(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
 
-def drawn(seed: int, count: int) -> tuple[QuadraticModel, Tensor, Tensor, Tensor]:
+def drawn(seed: int, count: int, numbers: Numbers) -> tuple[QuadraticModel, Tensor, Tensor, Tensor]:
     """Return a model in ``count`` directions of six dimensions, and the dense V, g and C + λ I that it is made of."""
     generator = torch.Generator().manual_seed(seed)
     directions, gradient, root = (
@@ -27,15 +29,17 @@ def drawn(seed: int, count: int) -> tuple[QuadraticModel, Tensor, Tensor, Tensor
     )
     curvature, damping = root @ root.T, 0.3
     forms = directions @ curvature @ directions.T
-    model = QuadraticModel(gradient, list(directions), [list(row) for row in forms], number(damping))
+    model = QuadraticModel(gradient, list(directions), [list(row) for row in forms], number(damping), numbers)
     return model, directions, gradient, curvature + damping * torch.eye(6, dtype=torch.float64)
 
 
-@given(SEEDS, st.sampled_from([1, 2]), st.booleans(), st.booleans())
-@settings(max_examples=80, deadline=None)
-def test_the_model_is_at_its_minimum_over_what_is_free(seed: int, count: int, fix_lr: bool, fix_momentum: bool) -> None:
-    model, directions, gradient, matrix = drawn(seed, count)
-    weights = torch.stack(model.minimizer(0.3 if fix_lr else None, 0.7 if fix_momentum else None))
+@given(SEEDS, st.sampled_from([1, 2]), NUMBERS, st.booleans(), st.booleans())
+@settings(max_examples=160, deadline=None)
+def test_the_model_is_at_its_minimum_over_what_is_free(
+    seed: int, count: int, numbers: Numbers, fix_lr: bool, fix_momentum: bool
+) -> None:
+    model, directions, gradient, matrix = drawn(seed, count, numbers)
+    weights = torch.stack([*model.minimizer(0.3 if fix_lr else None, 0.7 if fix_momentum else None)])
     slope = directions @ (gradient + matrix @ (weights @ directions))
     for index, fixed in enumerate([(-0.3 if fix_lr else None), (0.7 if fix_momentum else None)][:count]):
         if fixed is None:
@@ -44,25 +48,33 @@ def test_the_model_is_at_its_minimum_over_what_is_free(seed: int, count: int, fi
             assert float(weights[index]) == fixed
 
 
-@given(SEEDS, st.sampled_from([1, 2]))
-@settings(max_examples=40, deadline=None)
-def test_its_change_is_that_of_the_dense_quadratic(seed: int, count: int) -> None:
-    model, directions, gradient, matrix = drawn(seed, count)
+@given(SEEDS, st.sampled_from([1, 2]), NUMBERS)
+@settings(max_examples=80, deadline=None)
+def test_its_change_is_that_of_the_dense_quadratic(seed: int, count: int, numbers: Numbers) -> None:
+    model, directions, gradient, matrix = drawn(seed, count, numbers)
     weights = torch.linspace(-1, 0.5, count, dtype=torch.float64)
     update = weights @ directions
     damped = gradient @ update + 0.5 * update @ matrix @ update
-    torch.testing.assert_close(model.change(list(weights)), damped)
+    torch.testing.assert_close(torch.as_tensor(model.change(list(weights)), dtype=torch.float64), damped)
     plain = damped - 0.5 * 0.3 * update @ update
-    torch.testing.assert_close(model.change(list(weights), damped=False), plain)
+    torch.testing.assert_close(torch.as_tensor(model.change(list(weights), damped=False), dtype=torch.float64), plain)
 
 
-def test_directions_that_have_vanished_get_no_weight() -> None:
+@pytest.mark.parametrize("numbers", [Numbers(), HostNumbers(torch.float32)], ids=["device", "host"])
+def test_directions_that_have_vanished_get_no_weight(numbers: Numbers) -> None:
     gradient, zero = torch.tensor([2.0, 0.0]), torch.zeros(2)
-    one = QuadraticModel(gradient, [zero], [[torch.tensor(0.0)]], torch.tensor(0.1))
+    one = QuadraticModel(gradient, [zero], [[torch.tensor(0.0)]], torch.tensor(0.1), numbers)
     assert float(one.minimizer()[0]) == 0
     forms = [[torch.tensor(3.9), torch.tensor(0.0)], [torch.tensor(0.0), torch.tensor(0.0)]]
-    two = QuadraticModel(gradient, [torch.tensor([1.0, 0.0]), zero], forms, torch.tensor(0.1))
-    torch.testing.assert_close(torch.stack(two.minimizer()), torch.tensor([-0.5, 0.0]))
+    two = QuadraticModel(gradient, [torch.tensor([1.0, 0.0]), zero], forms, torch.tensor(0.1), numbers)
+    torch.testing.assert_close(torch.stack([*two.minimizer()]), torch.tensor([-0.5, 0.0]))
+
+
+@given(st.floats(width=32), st.floats(width=32), st.sampled_from([torch.float32, torch.float64]))
+def test_quotients_on_the_host_are_those_of_tensors(numerator: float, denominator: float, dtype: torch.dtype) -> None:
+    given = torch.tensor(numerator, dtype=dtype), torch.tensor(denominator, dtype=dtype)
+    (found,) = HostNumbers(dtype).tensors([quotient(numerator, denominator)])
+    torch.testing.assert_close(found, given[0] / given[1], rtol=0, atol=0, equal_nan=True)
 
 
 def rule(**options: Any) -> DampingRule:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adamqlr import KFAC, QLR, AdamQLR
+from adamqlr.optim.heuristics import Numbers
 
 READS = {"aten._local_scalar_dense.default", "aten.nonzero.default", "aten.masked_select.default"}
 
@@ -50,8 +51,8 @@ def test_a_step_reads_nothing_on_the_host(maker: str, build: Callable[[], nn.Mod
     optimizer = MAKERS[maker](build(), nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 3.0])), **options)
     batch = torch.randn(12, 8), torch.randint(3, (12,))
     optimizer.step(*batch)
-    # Elsewhere than on a CPU the rule of damping is one of kernels.
-    optimizer._current_rule._host = None
+    # Elsewhere than on a CPU the heuristics are kernels.
+    optimizer._numbers, optimizer._current_rule._host = Numbers(), None
     with Reads() as reads:
         optimizer.step(*batch)
         assert not reads.found

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr import KFAC, QLR, AdamQLR, Direction
+from adamqlr.optim.flat import FlatGradient, FlatParameters
 from adamqlr.optim.sgd import SGD
+from adamqlr.optim.state import State
 from tests.optim.test_adamqlr_dense import DenseAdamQLR, mlp, perceptron, task
 
 STEPS = 6
@@ -294,6 +296,50 @@ def test_the_direction_of_ones_own_in_the_documentation_works_as_it_stands_there
     assert_follows(optimizer, dense, "cross_entropy", 4)
     # Its state is saved with everybody's.
     assert optimizer.state_dict()["state"][0]["mean"].shape == model[0].weight.shape
+
+
+class Counting:
+    """The gradient every other step, by a count on the host, and its negative between."""
+
+    defaults: Mapping[str, Any] = {}
+    capturable = False
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def bind(self, flat: FlatParameters, state: State) -> None:
+        """Do nothing."""
+
+    def propose(self, gradient: FlatGradient, damping: Tensor, out: Tensor) -> None:
+        self.count += 1
+        torch.mul(gradient.buffer, (-1.0) ** self.count, out=out)
+
+    def undo(self) -> Callable[[], None]:
+        count = self.count
+        return lambda: setattr(self, "count", count - 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.count = state_dict["count"]
+
+
+def test_what_a_direction_of_ones_own_keeps_on_the_host_is_saved_and_taken_back() -> None:
+    direction, other = Counting(), Counting()
+    optimizer = QLR(mlp(4).double(), "cross_entropy", direction, on_nonfinite="skip")
+    inputs, targets = task((4,), "cross_entropy", 3)
+    assert bool(optimizer.step(inputs, targets).taken)
+    assert not bool(optimizer.step(inputs * float("nan"), targets).taken)
+    assert direction.count == 1
+    assert not optimizer.capturable
+    again = QLR(mlp(4).double(), "cross_entropy", other, on_nonfinite="skip")
+    again.load_state_dict(optimizer.state_dict())
+    assert other.count == 1
+    plain = QLR(mlp(4).double(), "cross_entropy", "gradient")
+    assert plain.capturable
+    with pytest.raises(ValueError, match="none of the direction's"):
+        again.load_state_dict(plain.state_dict())
 
 
 def test_optimizers_whose_step_is_no_direction_are_refused() -> None:

@@ -1,6 +1,6 @@
 """What proposes a direction: any object with the methods of :class:`Direction`, one of PyTorch's optimizers, a name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -16,7 +16,8 @@ from adamqlr.optim.state import State
 class Direction(Protocol):
     """Proposes at every step a direction d, along which the heuristics then choose how far to go: θ ← θ − α d.
 
-    Its length does not matter: s · d gets the learning rate α / s. A direction of one's own::
+    Its length does not matter: s · d gets the learning rate α / s. What keeps more than tensors of ``state`` may have
+    the methods of :class:`OptionalMethods` as well. A direction of one's own::
 
         class Signs:
             defaults = {"beta": 0.9}  # options, read at every step from param_groups
@@ -53,6 +54,60 @@ class Direction(Protocol):
             out: d; what it holds before is of no meaning.
         """
         ...
+
+
+class OptionalMethods:
+    """What a direction may have besides, each on its own, and what holds where it has not.
+
+    Args:
+        direction: The direction.
+    """
+
+    def __init__(self, direction: Direction) -> None:
+        self._direction = direction
+
+    @property
+    def capturable(self) -> bool:
+        """Whether each proposal runs the same kernels, for CUDA graphs; True by default."""
+        return getattr(self._direction, "capturable", True)
+
+    @property
+    def makes_state(self) -> bool:
+        """Whether the next proposal makes state that is no tensor yet; False by default.
+
+        Where steps may be refused, such a proposal is asked for only if loss and gradient are finite.
+        """
+        return getattr(self._direction, "makes_state", False)
+
+    def live_tensors(self) -> list[Tensor]:
+        """Return tensors that are not from ``state`` and to be put back if the step is refused; none by default.
+
+        Raises:
+            ValueError: There is more than tensors.
+        """
+        return getattr(self._direction, "live_tensors", list)()
+
+    def undo(self) -> Callable[[], Any] | None:
+        """Return what takes back all else that the last proposal changed, if its step is refused.
+
+        By default None, nothing: else whoever steps has to wait for the device to say whether to call it.
+
+        Raises:
+            ValueError: It cannot be taken back.
+        """
+        return getattr(self._direction, "undo", lambda: None)()
+
+    def replace(self, replaced: Mapping[nn.Parameter, nn.Parameter]) -> None:
+        """Let new parameters stand for old ones; nothing by default, as :meth:`Direction.bind` follows."""
+        getattr(self._direction, "replace", lambda replaced: None)(replaced)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is saved besides ``state``; nothing by default."""
+        return getattr(self._direction, "state_dict", dict)()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load it; called where :meth:`state_dict` returns something."""
+        self._direction.load_state_dict(state_dict)  # type: ignore[attr-defined]
 
 
 def resolve_direction(direction: "str | torch.optim.Optimizer | Direction", model: nn.Module, loss: Loss) -> Direction:

@@ -1,6 +1,6 @@
 """K-FAC's direction: the gradient preconditioned by Kronecker factors of the Fisher (Martens & Grosse 2015)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -75,6 +75,18 @@ class KroneckerDirection:
     def __getstate__(self) -> dict[str, Any]:
         """Return what copying keeps: the averages are the optimizer's."""
         return {"_model": self._model, "_output_fisher": self._output_fisher, "defaults": self.defaults}
+
+    @property
+    def capturable(self) -> bool:
+        """Whether each proposal inverts the factors."""
+        return self._period == 1
+
+    def undo(self) -> Callable[[], None] | None:
+        """Return what takes back the count of steps, where they are counted."""
+        return self._uncount if self._period > 1 else None
+
+    def _uncount(self) -> None:
+        self._group["step"] -= 1
 
     def begin(self, cases: int) -> None:
         """Move the averages on: raw ← decay · raw, weight ← decay · weight + 1."""

@@ -1,7 +1,7 @@
 """Any of PyTorch's optimizers as a direction: what its step would do."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ class WrappedDirection:
     """
 
     defaults: Mapping[str, Any] = {}
+    capturable = False
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         name = type(optimizer).__name__
@@ -70,7 +71,7 @@ class WrappedDirection:
         """Let the optimizer step, write where it came from less where it went, and go back."""
         theta = self._flat.buffer
         self._before.copy_(theta)
-        self._numbers_before = self._numbers()
+        self._numbers_before, self._made_state = self._numbers(), self.makes_state
         kept = gradient.buffer.clone()
         gradient.publish()
         # The tangent pass still needs the parameters as they are.
@@ -87,18 +88,26 @@ class WrappedDirection:
         groups = self.optimizer.param_groups
         return [{name: value for name, value in g.items() if isinstance(value, (int, float))} for g in groups]
 
-    def check_reversible(self) -> None:
-        """Check that the last step changed nothing but tensors.
+    @property
+    def makes_state(self) -> bool:
+        """Whether the optimizer has yet to make its state, in its first step."""
+        return not self.optimizer.state
+
+    def undo(self) -> Callable[[], None] | None:
+        """Return what takes back the state that the last step made, if it was the first.
 
         Raises:
             ValueError: It changed numbers of Python's, which cannot be taken back without waiting for the device.
         """
+        if not self._made_state:
+            return None
         self.live_tensors()
         if self._numbers() != self._numbers_before:
             raise ValueError(
                 f"on_nonfinite='skip' cannot take back what {type(self.optimizer).__name__} counts in its "
                 "param_groups: use on_nonfinite='propagate'"
             )
+        return self.optimizer.state.clear
 
     def live_tensors(self) -> list[Tensor]:
         """Return the tensors of the optimizer's own state.

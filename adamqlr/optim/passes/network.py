@@ -29,7 +29,7 @@ class LocalModel(Protocol):
         ...
 
     def loss_after(self, weights: Sequence[Tensor]) -> Tensor:
-        """Return L(θ + V w; B) for the directions above, once the parameters have moved there."""
+        """Return L(θ + V w; B) for the directions above, once the parameters have moved there. Called once."""
         ...
 
 

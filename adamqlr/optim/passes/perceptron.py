@@ -20,7 +20,8 @@ from adamqlr.optim.passes.differentiated import DifferentiatedNetwork
 from adamqlr.optim.passes.network import Curvature, LocalModel, Observer
 from adamqlr.optim.passes.row_losses import RowLoss, inner_product
 
-_threshold_backward = torch.ops.aten.threshold_backward
+_threshold_backward = torch.ops.aten.threshold_backward.default
+_threshold_backward_into = torch.ops.aten.threshold_backward.grad_input
 
 
 class PerceptronPack(nn.Module):
@@ -112,6 +113,12 @@ class PerceptronNetwork:
         self.transposed = [weight.mT for weight in self.weights]
         self.affine: Callable[[Tensor, Tensor, Tensor], Tensor] = affine if flat.members else linear
 
+    def forward(self, layer: int, features: Tensor) -> Tensor:
+        """Return a layer's outputs for its inputs."""
+        if self.flat.members:
+            return affine(features, self.weights[layer], self.biases[layer])
+        return torch.addmm(self.biases[layer], features, self.transposed[layer])
+
     def differentiate(self, inputs: Any, targets: Any) -> Tensor:
         """Set g and return L(θ; B)."""
         if not self._applies_to(inputs, targets):
@@ -170,13 +177,12 @@ class PerceptronModel:
         curvature: Curvature = "fisher",
     ) -> None:
         self._network, self.targets, self._curvature = network, targets, curvature
-        weights, biases, last = network.weights, network.biases, len(network.weights) - 1
         features = [inputs]
         self.inputs: Sequence[Tensor] = features
-        self._first = current = network.affine(inputs, weights[0], biases[0])
-        for layer in range(1, last + 1):
+        self._first = current = network.forward(0, inputs)
+        for layer in range(1, len(network.weights)):
             features.append(torch.relu(current))
-            current = network.affine(features[layer], weights[layer], biases[layer])
+            current = network.forward(layer, features[layer])
         self.outputs = current
         self.loss, self._cotangent, self._output_hessian = network.loss.differentiate(current, targets)
         gradients = network.gradient.views
@@ -191,7 +197,8 @@ class PerceptronModel:
         layer = len(weights) - 1
         yield layer, delta
         while layer > 0:
-            delta = _threshold_backward(torch.matmul(delta, weights[layer]), self.inputs[layer], 0)
+            delta = torch.matmul(delta, weights[layer])
+            delta = _threshold_backward_into(delta, self.inputs[layer], 0, grad_input=delta)
             layer -= 1
             yield layer, delta
 
@@ -209,7 +216,7 @@ class PerceptronModel:
         cotangent, along = self._cotangent, list(zip(directions, tangents, strict=True))
         return [
             [
-                form + inner_product(cotangent, self._second_tangent(*one, *other))
+                torch.add(form, inner_product(cotangent, self._second_tangent(*one, *other)), alpha=1 + (one is other))
                 for form, other in zip(row, along, strict=True)
             ]
             for row, one in zip(forms, along, strict=True)
@@ -230,13 +237,14 @@ class PerceptronModel:
     def _second_tangent(
         self, first: Sequence[Tensor], tangents: Sequence[Tensor], other: Sequence[Tensor], others: Sequence[Tensor]
     ) -> Tensor:
-        """Return the outputs' second derivatives along two directions; ReLU, linear in pieces, adds nothing to them."""
+        """Return the outputs' second derivatives along two directions, half of them where both are the same.
+
+        ReLU, linear in pieces, adds nothing to them.
+        """
         second: Tensor | None = None
         for layer in range(1, len(self.inputs)):
             mixed = torch.matmul(self._through_relu(tangents[layer - 1], layer), other[2 * layer].mT)
-            if first is other:
-                mixed.mul_(2.0)
-            else:
+            if first is not other:
                 mixed = _add_product(mixed, self._through_relu(others[layer - 1], layer), first[2 * layer].mT)
             if second is not None:
                 mixed = _add_product(mixed, self._through_relu(second, layer), self._network.transposed[layer])
@@ -251,9 +259,9 @@ class PerceptronModel:
         """Return the loss where the parameters have moved by V w."""
         network, current = self._network, self._first
         for tangent, weight in zip(self._first_tangents, weights, strict=True):
-            current = torch.addcmul(current, tangent, weight[:, None, None] if weight.dim() else weight)
-        for weight, bias in zip(network.weights[1:], network.biases[1:], strict=True):
-            current = network.affine(current.relu_(), weight, bias)
+            current.addcmul_(tangent, weight[:, None, None] if weight.dim() else weight)
+        for layer in range(1, len(network.weights)):
+            current = network.forward(layer, current.relu_())
         return network.loss.value(current, self.targets)
 
 

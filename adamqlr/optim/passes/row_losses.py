@@ -107,7 +107,7 @@ class RowSquaredError:
     def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean scaled squared error."""
         residuals = outputs - targets
-        return inner_product(residuals, residuals).mul_(self._weight(outputs, 1.0))
+        return inner_product(residuals, residuals).mul_(self._weights(outputs)[0])
 
     def differentiate(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, OutputHessian]:
         """Return the mean scaled squared error, its gradient and 2 scale / elements · I.
@@ -116,25 +116,31 @@ class RowSquaredError:
             ValueError: The shapes differ; broadcasting them would silently compute another loss.
         """
         # Members may share their targets.
-        if outputs.shape[-2:] != targets.shape[-2:]:
+        if outputs.shape != targets.shape and outputs.shape[-2:] != targets.shape[-2:]:
             raise ValueError(f"outputs of shape {tuple(outputs.shape)} but targets of {tuple(targets.shape)}")
-        residuals, twice = outputs - targets, self._weight(outputs, 2.0)
-        loss = inner_product(residuals, residuals).mul_(self._weight(outputs, 1.0))
+        residuals, (once, twice) = outputs - targets, self._weights(outputs)
+        loss = inner_product(residuals, residuals).mul_(once)
 
         def hessian(vectors: Sequence[Tensor]) -> list[list[Tensor]]:
             return [[inner_product(one, other).mul_(twice) for other in vectors] for one in vectors]
 
         return loss, residuals.mul_(twice), hessian
 
-    def _weight(self, outputs: Tensor, factor: float) -> Tensor:
-        elements = outputs.shape[-1] * outputs.shape[-2]
-        return _number(factor * (self._scale / elements), outputs.dtype, outputs.device)
+    def _weights(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what an element counts in the loss, and twice that, for the derivatives."""
+        rows, columns = outputs.shape[-2:]
+        return _number_and_twice(self._scale / (rows * columns), outputs.dtype, outputs.device)
 
 
 @cache
 def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return a number as a tensor, with which small products take half the time."""
     return torch.tensor(value, dtype=dtype, device=device)
+
+
+@cache
+def _number_and_twice(value: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    return _number(value, dtype, device), _number(2.0 * value, dtype, device)
 
 
 def row_loss(loss: Loss) -> RowLoss | None:
