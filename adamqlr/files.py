@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,15 @@ if TYPE_CHECKING:
     import xarray as xr
 
 KIND = "adamqlr_kind"
+
+
+class Kind(StrEnum):
+    """What a result file holds, as its attribute ``adamqlr_kind`` says."""
+
+    RUNS = "runs"
+    CUBE = "cube"
+    TRIALS = "trials"
+    STUDY = "study"
 
 
 @contextmanager
@@ -45,10 +55,10 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_netcdf(dataset: "xr.Dataset", path: Path, kind: str) -> None:
+def write_netcdf(dataset: "xr.Dataset", path: Path, kind: Kind) -> None:
     """Write a zlib-compressed NetCDF-4 file of the given ``kind``, whole or not at all."""
     with replacing(path) as temporary:
-        dataset.assign_attrs({KIND: kind}).to_netcdf(temporary, engine="netcdf4", encoding=_encoding_of(dataset))
+        dataset.assign_attrs({KIND: str(kind)}).to_netcdf(temporary, engine="netcdf4", encoding=_encoding_of(dataset))
 
 
 def _encoding_of(dataset: "xr.Dataset") -> dict[Hashable, dict[str, Any]]:
@@ -64,7 +74,7 @@ def _encoding_of(dataset: "xr.Dataset") -> dict[Hashable, dict[str, Any]]:
     }
 
 
-def read_netcdf(path: Path, *kinds: str) -> "xr.Dataset":
+def read_netcdf(path: Path, *kinds: Kind) -> "xr.Dataset":
     """Load a file written by :func:`write_netcdf` into memory.
 
     Raises:
@@ -77,18 +87,18 @@ def read_netcdf(path: Path, *kinds: str) -> "xr.Dataset":
         return xr.open_dataset(xr.backends.NetCDF4DataStore(file)).load()
 
 
-def peek_kind(path: Path) -> str:
+def peek_kind(path: Path) -> Kind:
     """Return what kind of result a file holds, from its attributes alone.
 
     Raises:
         UserError: The file is missing, is no NetCDF file, or no result of this project.
     """
     with opened(path) as file:
-        return str(file.getncattr(KIND))
+        return Kind(file.getncattr(KIND))
 
 
 @contextmanager
-def opened(path: Path, *kinds: str) -> Iterator[netCDF4.Dataset]:
+def opened(path: Path, *kinds: Kind) -> Iterator[netCDF4.Dataset]:
     """Open a result file.
 
     Args:

@@ -9,11 +9,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from adamqlr.errors import UserError
-from adamqlr.files import read_netcdf, write_netcdf
+from adamqlr.files import Kind, read_netcdf, write_netcdf
 from adamqlr.results.runs import metric_coordinates
 from adamqlr.training.metrics import METRICS
-
-KIND = "cube"
 
 # Attributes in which the run files of one cube may differ: the first file's is kept, or all of them.
 _OF_FIRST_JOB = ("seeds", "created", "versions", "config")
@@ -162,7 +160,7 @@ def _common_attributes(runs: Sequence[xr.Dataset]) -> dict[str, str]:
 
 def write_cube(path: Path, cube: xr.Dataset) -> None:
     """Write a cube."""
-    write_netcdf(cube, path, KIND)
+    write_netcdf(cube, path, Kind.CUBE)
 
 
 def read_cube(path: Path) -> xr.Dataset:
@@ -171,4 +169,4 @@ def read_cube(path: Path) -> xr.Dataset:
     Raises:
         UserError: It is not one.
     """
-    return read_netcdf(path, KIND)
+    return read_netcdf(path, Kind.CUBE)

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from adamqlr.files import read_netcdf, write_netcdf
+from adamqlr.files import Kind, read_netcdf, write_netcdf
 from adamqlr.training.history import History
 from adamqlr.training.metrics import METRICS
-
-KIND = "runs"
 
 _PARAMETER_NAMES = ("x", "y", "z")
 
@@ -75,7 +73,7 @@ def runs_dataset(histories: Sequence[History], attrs: Mapping[str, Any]) -> xr.D
 
 def write_runs(path: Path, histories: Sequence[History], attrs: Mapping[str, Any]) -> None:
     """Write a run file."""
-    write_netcdf(runs_dataset(histories, attrs), path, KIND)
+    write_netcdf(runs_dataset(histories, attrs), path, Kind.RUNS)
 
 
 def read_runs(path: Path) -> xr.Dataset:
@@ -84,7 +82,7 @@ def read_runs(path: Path) -> xr.Dataset:
     Raises:
         UserError: It is not one.
     """
-    runs = read_netcdf(path, KIND)
+    runs = read_netcdf(path, Kind.RUNS)
     if "evaluation_seconds" in runs:
         return runs
     # Version 0.1 recorded fewer metrics, and not what evaluation takes.

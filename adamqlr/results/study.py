@@ -10,14 +10,10 @@ import xarray as xr
 import yaml
 
 from adamqlr.errors import UserError
-from adamqlr.files import KIND as KIND_ATTRIBUTE
-from adamqlr.files import opened, replacing
+from adamqlr.files import KIND, Kind, opened, replacing
 from adamqlr.results.attributes import group_of
-from adamqlr.results.cube import KIND as CUBE
 from adamqlr.study.config import TUNING, StudyConfig, parse_config
-from adamqlr.tuning.trials import KIND as TRIALS
 
-KIND = "study"
 FILE_NAME = "study.nc"
 
 
@@ -31,13 +27,13 @@ def write_study(parts: Sequence[Path], output: Path) -> None:
     with replacing(output) as temporary, netCDF4.Dataset(temporary, "w") as file:
         # All is defined before anything is written: in between, the library goes through all groups there are.
         for path in parts:
-            with opened(path, CUBE, TRIALS) as part:
+            with opened(path, Kind.CUBE, Kind.TRIALS) as part:
                 attrs = vars(part)
-                group = f"{TUNING}/{group_of(attrs)}" if attrs[KIND_ATTRIBUTE] == TRIALS else group_of(attrs)
+                group = f"{TUNING}/{group_of(attrs)}" if attrs[KIND] == Kind.TRIALS else group_of(attrs)
                 if group in groups:
                     raise UserError(f"{path}: a second file of {group}")
                 if not groups:
-                    file.setncatts({KIND_ATTRIBUTE: KIND, "study": attrs["study"], "config": attrs["config"]})
+                    file.setncatts({KIND: str(Kind.STUDY), "study": attrs["study"], "config": attrs["config"]})
                 if attrs["study"] != file.study:
                     raise UserError(f"{path}: belongs to the study '{attrs['study']}', not '{file.study}'")
                 groups[group] = path
@@ -80,7 +76,7 @@ def open_study(path: Path, *parts: str) -> Iterator[xr.DataTree]:
         UserError: It is not such a file, or has no such part.
     """
     # Opened once: the library reads what is said of all groups, of which there are hundreds, each time.
-    with opened(path, KIND) as file:
+    with opened(path, Kind.STUDY) as file:
         present = file.groups
         for part in parts:
             if part not in present:
@@ -113,8 +109,8 @@ def study_config(path: Path) -> StudyConfig:
     Raises:
         UserError: It is not such a file.
     """
-    with opened(path, KIND) as file:
-        return parse_config(yaml.safe_load(file.getncattr("config")), str(path))
+    with opened(path, Kind.STUDY) as file:
+        return parse_config(yaml.safe_load(file.getncattr("config")), str(path), is_stored=True)
 
 
 def load_results(folder: str | Path) -> xr.DataTree:

@@ -4,13 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adamqlr.errors import UserError
-from adamqlr.files import peek_kind
-from adamqlr.results.cube import KIND as CUBE
+from adamqlr.files import Kind, peek_kind
 from adamqlr.results.cube import build_cube, write_cube
-from adamqlr.results.runs import KIND as RUNS
 from adamqlr.results.runs import read_runs
 from adamqlr.results.study import write_study
-from adamqlr.tuning.trials import KIND as TRIALS
 
 
 def aggregate(inputs: Sequence[Path], output: Path, grid_points: int) -> None:
@@ -20,10 +17,12 @@ def aggregate(inputs: Sequence[Path], output: Path, grid_points: int) -> None:
         UserError: A file is none of them, run files are mixed with others, or they do not belong together.
     """
     kinds = {path: peek_kind(path) for path in inputs}
-    if set(kinds.values()) == {RUNS}:
+    if set(kinds.values()) == {Kind.RUNS}:
         write_cube(output, build_cube([read_runs(path) for path in inputs], grid_points))
-    elif set(kinds.values()) <= {CUBE, TRIALS}:
+    elif set(kinds.values()) <= {Kind.CUBE, Kind.TRIALS}:
         write_study(inputs, output)
     else:
-        odd = next((path for path, kind in kinds.items() if kind not in (RUNS, CUBE, TRIALS)), inputs[-1])
+        odd = next(
+            (path for path, kind in kinds.items() if kind not in (Kind.RUNS, Kind.CUBE, Kind.TRIALS)), inputs[-1]
+        )
         raise UserError(f"{odd}: expected either run files, or cubes and trials, found {kinds[odd]} among them")

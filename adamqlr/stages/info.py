@@ -5,13 +5,8 @@ from pathlib import Path
 
 import xarray as xr
 
-from adamqlr.files import KIND as KIND_ATTRIBUTE
-from adamqlr.files import peek_kind, read_netcdf
-from adamqlr.results.cube import KIND as CUBE
-from adamqlr.results.runs import KIND as RUNS
-from adamqlr.results.study import KIND as STUDY
+from adamqlr.files import KIND, Kind, peek_kind, read_netcdf
 from adamqlr.results.study import open_study
-from adamqlr.tuning.trials import KIND as TRIALS
 
 _SHOWN = (
     "study",
@@ -35,9 +30,9 @@ def describe(path: Path) -> str:
     Raises:
         UserError: The file is missing or no result of this project.
     """
-    if peek_kind(path) == STUDY:
+    if peek_kind(path) == Kind.STUDY:
         return _describe_study(path)
-    dataset = read_netcdf(path, RUNS, CUBE, TRIALS)
+    dataset = read_netcdf(path, Kind.RUNS, Kind.CUBE, Kind.TRIALS)
     lines = [f"{path}: {dataset.attrs['adamqlr_kind']}"]
     lines += [f"  {name}: {dataset.attrs[name]}" for name in _SHOWN if name in dataset.attrs]
     versions = json.loads(dataset.attrs["versions"])
@@ -61,7 +56,7 @@ def _describe_study(path: Path) -> str:
 def _describe_tree(path: Path, tree: xr.DataTree) -> str:
     lines = [f"{path}: study '{tree.attrs['study']}', one group a suite/dataset/optimizer"]
     for leaf in tree.leaves:
-        if leaf.attrs[KIND_ATTRIBUTE] == TRIALS:
+        if leaf.attrs[KIND] == Kind.TRIALS:
             lines.append(f"  {leaf.path}: {leaf.sizes['trial']} trials")
             continue
         diverged, seeds = int(leaf["diverged"].sum()), leaf.sizes["seed"]

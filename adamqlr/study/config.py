@@ -273,14 +273,19 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> StudyConfig:
     return parse_config(data, str(path))
 
 
-def parse_config(data: Mapping[str, Any], source: str) -> StudyConfig:
-    """Validate a configuration that is already read; ``source`` is named in errors.
+def parse_config(data: Mapping[str, Any], source: str, is_stored: bool = False) -> StudyConfig:
+    """Validate a configuration that is already read.
+
+    Args:
+        data: The configuration.
+        source: Named in errors.
+        is_stored: Whether it is that of a result file: optimizers of one's own need not be there any more.
 
     Raises:
         UserError: A setting is unknown or out of range.
     """
     try:
-        return StudyConfig.model_validate(data)
+        return StudyConfig.model_validate(data, context={"is_stored": is_stored})
     except ValidationError as error:
         raise UserError(f"{source}: {_first_problem(error)}") from error
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, ValidationInfo, model_validator
 
 from adamqlr.study.import_paths import keywords_of
 from adamqlr.study.settings import Section
@@ -39,11 +39,14 @@ class OptimizerConfig(Section):
     datasets: tuple[str, ...] | None = None
 
     @model_validator(mode="after")
-    def _check_what_it_is(self) -> "OptimizerConfig":
+    def _check_what_it_is(self, info: ValidationInfo) -> "OptimizerConfig":
         if self.optimizer and self.direction:
             raise ValueError("'optimizer' and 'direction' are both given: one of them says what it is")
         if self.heuristics and not self.direction:
             raise ValueError("'heuristics' need a 'direction' that they choose the learning rate for")
+        if (info.context or {}).get("is_stored"):
+            # Results outlive the files and packages that made them.
+            return self
         known = _known_options(self.optimizer or self.direction)
         _check_options("options", self.options, known)
         if self.direction:

@@ -10,9 +10,8 @@ import xarray as xr
 import yaml
 
 from adamqlr.errors import UserError
-from adamqlr.files import read_netcdf, write_netcdf, write_text
+from adamqlr.files import Kind, read_netcdf, write_netcdf, write_text
 
-KIND = "trials"
 STATES = ("complete", "pruned", "diverged")
 
 
@@ -90,7 +89,7 @@ def trials_dataset(
 
 def write_trials(dataset: xr.Dataset, path: Path) -> None:
     """Write trials to a NetCDF file."""
-    write_netcdf(dataset, path, KIND)
+    write_netcdf(dataset, path, Kind.TRIALS)
 
 
 def read_trials(path: Path) -> xr.Dataset:
@@ -99,7 +98,7 @@ def read_trials(path: Path) -> xr.Dataset:
     Raises:
         UserError: It is not one.
     """
-    return read_netcdf(path, KIND)
+    return read_netcdf(path, Kind.TRIALS)
 
 
 def merge_shards(paths: Sequence[Path]) -> xr.Dataset:

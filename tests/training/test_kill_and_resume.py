@@ -78,8 +78,8 @@ def assert_same_results(interrupted: Path, expected: Path, timed: tuple[str, ...
 @pytest.mark.parametrize(
     ("stage", "optimizer", "timed"),
     [
-        ("train", "adamqlr", ("time",)),
-        ("train", "kfac", ("time",)),
+        ("train", "adamqlr", ("time", "evaluation_seconds")),
+        ("train", "kfac", ("time", "evaluation_seconds")),
         ("tune", "adamqlr", ("seconds",)),
         ("tune packed", "adamqlr", ("seconds",)),
     ],
@@ -114,7 +114,7 @@ def test_killed_at_random_moments_and_rerun(
     assert not checkpoint.exists()
 
 
-@pytest.mark.parametrize(("stage", "timed"), [("train", ("time",)), ("tune", ("seconds",))])
+@pytest.mark.parametrize(("stage", "timed"), [("train", ("time", "evaluation_seconds")), ("tune", ("seconds",))])
 @pytest.mark.parametrize("signum", [signal.SIGUSR2, signal.SIGTERM])
 def test_asked_to_stop_writes_a_checkpoint_and_goes_on(
     stage: str,
@@ -139,7 +139,7 @@ def test_asked_to_stop_writes_a_checkpoint_and_goes_on(
 
 @pytest.mark.parametrize(
     ("stage", "signum", "different"),
-    [("train", signal.SIGUSR2, ("time",)), ("train", signal.SIGKILL, ("time",)), ("tune", signal.SIGTERM, SHARED)],
+    [("train", signal.SIGUSR2, ("time", "evaluation_seconds")), ("train", signal.SIGKILL, ("time", "evaluation_seconds")), ("tune", signal.SIGTERM, SHARED)],
 )
 def test_processes_that_share_a_device_stop_and_go_on(
     stage: str,
