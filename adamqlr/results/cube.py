@@ -59,20 +59,7 @@ def build_cube(runs: Sequence[xr.Dataset], grid_points: int) -> xr.Dataset:
     by_time = np.stack([records.held(records.times, grid, defined) for records in seeds])
     by_step = np.stack([records.held(records.steps, steps, defined) for records in seeds])
     step_at_time = np.stack([records.steps[records.index(records.times, grid)] for records in seeds])
-    divergence_steps = [records.steps[-1] if records.diverged else -1 for records in seeds]
-    ended = [
-        ("diverged", np.array([r.diverged for r in seeds]), "1", "whether the run diverged"),
-        ("diverged_step", np.array(divergence_steps), "1", "step of divergence or −1"),
-        ("diverged_time", np.array([r.times[-1] if r.diverged else np.nan for r in seeds]), "s", "time of divergence"),
-        ("final_step", np.array([r.steps[-1] for r in seeds]), "1", "steps taken"),
-        ("final_time", np.array([r.times[-1] for r in seeds]), "s", "training time of the run"),
-        (
-            "evaluation_seconds",
-            np.array([r.evaluation_seconds for r in seeds]),
-            "s",
-            "time of an evaluation of all sets, which the training time leaves out",
-        ),
-    ]
+    ended = _ends(seeds)
     cube = xr.Dataset(
         {
             "value": (("seed", "time", "metric"), by_time, {"units": "1", "long_name": "value at a training time"}),
@@ -94,6 +81,24 @@ def build_cube(runs: Sequence[xr.Dataset], grid_points: int) -> xr.Dataset:
         attributes = {"units": "1", "long_name": "value of the parameter after a step"}
         cube["parameters"] = (("seed", "step", "parameter"), trajectories, attributes)
     return cube
+
+
+def _ends(seeds: Sequence["_SeedRecords"]) -> list[tuple[str, NDArray[np.generic], str, str]]:
+    """Return name, values, units and meaning of what is known of each run's end."""
+    divergence_steps = [records.steps[-1] if records.diverged else -1 for records in seeds]
+    return [
+        ("diverged", np.array([r.diverged for r in seeds]), "1", "whether the run diverged"),
+        ("diverged_step", np.array(divergence_steps), "1", "step of divergence or −1"),
+        ("diverged_time", np.array([r.times[-1] if r.diverged else np.nan for r in seeds]), "s", "time of divergence"),
+        ("final_step", np.array([r.steps[-1] for r in seeds]), "1", "steps taken"),
+        ("final_time", np.array([r.times[-1] for r in seeds]), "s", "training time of the run"),
+        (
+            "evaluation_seconds",
+            np.array([r.evaluation_seconds for r in seeds]),
+            "s",
+            "time of an evaluation of all sets, which the training time leaves out",
+        ),
+    ]
 
 
 class _SeedRecords:
