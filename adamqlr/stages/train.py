@@ -8,11 +8,12 @@ from adamqlr.jobs.checkpoint import Checkpoint
 from adamqlr.jobs.device import device_name, keep_freed_memory, resolve_device
 from adamqlr.jobs.interrupts import stop_on_signals
 from adamqlr.jobs.processes import process_count
+from adamqlr.problems.problem import load_problem
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.runs import write_runs
 from adamqlr.study.case import Case
 from adamqlr.training.optimizers import check_hyperparameters
-from adamqlr.training.seeds import SeedsJob, train_seeds, train_seeds_together
+from adamqlr.training.seeds import SeedsJob, seeds_side_by_side, train_seeds, train_seeds_together
 
 
 def train(
@@ -42,14 +43,15 @@ def train(
     check_hyperparameters(case.spec, hyperparameters)
     job = SeedsJob(case, hyperparameters, seeds)
     device = resolve_device(case.study.device)
-    is_packed = processes is None and case.packs_seeds(seeds, device.type)
-    identity = case.training_fingerprint(hyperparameters, seeds)
-    checkpoint = Checkpoint(output, f"{identity}-packed" if is_packed else identity)
     keep_freed_memory()
-    count = 1 if is_packed else process_count(processes, device, case.settings.runs_per_gpu, len(seeds))
+    problem = load_problem(case.dataset, case.study, device)
+    side_by_side = 1 if processes is not None else seeds_side_by_side(job, problem)
+    identity = case.training_fingerprint(hyperparameters, seeds)
+    checkpoint = Checkpoint(output, f"{identity}-packed" if side_by_side > 1 else identity)
+    count = 1 if side_by_side > 1 else process_count(processes, device, case.settings.runs_per_gpu, len(seeds))
     with stop_on_signals() as stop:
         if count == 1:
-            finished = train_seeds(job, device, checkpoint, stop, side_by_side=is_packed)
+            finished = train_seeds(job, problem, checkpoint, stop, side_by_side)
         else:
             finished = train_seeds_together(job, device, checkpoint, stop, count)
     timing: dict[str, str | float] = {"time_source": "measured", "packed_seeds": 1}
@@ -57,7 +59,7 @@ def train(
         timing = {
             "time_source": "steps taken times step_seconds, measured on a single run",
             "step_seconds": finished.step_seconds,
-            "packed_seeds": len(seeds),
+            "packed_seeds": side_by_side,
         }
     attrs = file_attributes(
         case,

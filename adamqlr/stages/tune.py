@@ -11,6 +11,7 @@ from adamqlr.jobs.checkpoint import Checkpoint
 from adamqlr.jobs.device import device_name, keep_freed_memory, resolve_device
 from adamqlr.jobs.interrupts import StopRequest, stop_on_signals
 from adamqlr.jobs.processes import process_count, run_together
+from adamqlr.problems.problem import load_problem
 from adamqlr.results.attributes import file_attributes
 from adamqlr.study.case import Case
 from adamqlr.tuning.journal import JOURNAL
@@ -39,14 +40,15 @@ def tune(case: Case, shard: tuple[int, int], output: Path, processes: int | None
     index, count = shard
     tuning = case.study.tuning
     device = resolve_device(case.study.device)
-    is_packed = processes is None and case.packs_trials(device.type)
-    identity = f"{case.search_fingerprint()}-{index}-{count}"
-    checkpoint = Checkpoint(output, f"{identity}-packed" if is_packed else identity)
     keep_freed_memory()
     journal = output.parent / JOURNAL
+    problem = load_problem(case.dataset, case.study, device)
+    whole = Shard(case, index, count, journal, problem, may_pack=processes is None)
+    is_packed = whole.time_source != "measured"
+    identity = f"{case.search_fingerprint()}-{index}-{count}"
+    checkpoint = Checkpoint(output, f"{identity}-packed" if is_packed else identity)
     owned = len(range(index, tuning.trials, count))
     sharing = 1 if is_packed else process_count(processes, device, case.settings.runs_per_gpu, owned)
-    whole = Shard(case, index, count, journal, device, side_by_side=is_packed)
     with stop_on_signals() as stop:
         if sharing == 1:
             whole.run(checkpoint, stop)
@@ -84,4 +86,5 @@ def _tune_part(
     """Train every ``processes``-th configuration of a shard: they are a shard of the search themselves."""
     keep_freed_memory()
     index, count = shard
-    Shard(case, index + count * part, count * processes, journal, device).run(checkpoint.part(part, processes), stop)
+    problem = load_problem(case.dataset, case.study, device)
+    Shard(case, index + count * part, count * processes, journal, problem).run(checkpoint.part(part, processes), stop)

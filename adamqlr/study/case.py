@@ -149,25 +149,21 @@ class Case:
 
     # Side by side.
 
-    def packs_seeds(self, seeds: Sequence[int], device: str) -> bool:
-        """Tell whether final runs are to be trained side by side on a device (``cpu`` or ``cuda``)."""
-        return len(seeds) > 1 and self._is_packed(device)
-
-    def packs_trials(self, device: str) -> bool:
-        """Tell whether configurations are to be trained side by side on a device (``cpu`` or ``cuda``)."""
-        differing = set(self.space) - {"batch_size"}
-        return self.study.tuning.trials > 1 and differing <= set(self.spec.member_options) and self._is_packed(device)
-
-    def _is_packed(self, device: str) -> bool:
-        """Tell whether runs are trained side by side, which can be done to perceptrons for a number of steps."""
-        wanted = self.study.training.pack
+    @property
+    def can_pack(self) -> bool:
+        """Whether runs may be trained side by side, which can be done to perceptrons for a number of steps."""
         return (
-            (wanted == "always" or (wanted == "auto" and device == "cuda"))
+            self.study.training.pack != "never"
             and self.by_epochs
             and self.settings.model == "mlp"
             and self.settings.augmentation == "none"
             and self.spec.packable
         )
+
+    @property
+    def can_pack_trials(self) -> bool:
+        """Whether configurations of a search may be trained side by side."""
+        return self.can_pack and set(self.space) - {"batch_size"} <= set(self.spec.member_options)
 
     # What decides results.
 

@@ -14,11 +14,13 @@ from adamqlr.jobs.device import keep_freed_memory, set_precision
 from adamqlr.jobs.interrupts import StopRequest
 from adamqlr.jobs.processes import run_together
 from adamqlr.jobs.progress import Progress
-from adamqlr.problems.problem import load_problem
+from adamqlr.problems.examples import batch_edges
+from adamqlr.problems.problem import Problem, load_problem
 from adamqlr.study.case import Case
 from adamqlr.training.history import History
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
+from adamqlr.training.side_by_side import pack_size
 from adamqlr.training.step_time import measure_step_seconds
 
 logger = logging.getLogger(__name__)
@@ -57,28 +59,38 @@ class Finished(NamedTuple):
     step_seconds: float | None = None
 
 
+def seeds_side_by_side(job: SeedsJob, problem: Problem) -> int:
+    """Return how many of a job's seeds are best trained side by side."""
+    batch_size, count = job.hyperparameters["batch_size"], len(job.seeds)
+    epochs = len(batch_edges(len(problem.train), batch_size)) - 1
+    steps = job.case.limit(epochs).steps or 0
+    most = pack_size(job.case, problem, batch_size, count, steps * count)
+    # In groups of like size.
+    return -(-count // -(-count // most)) if most else 1
+
+
 def train_seeds(
-    job: SeedsJob, device: torch.device, checkpoint: Checkpoint, stop: StopRequest, side_by_side: bool = False
+    job: SeedsJob, problem: Problem, checkpoint: Checkpoint, stop: StopRequest, side_by_side: int = 1
 ) -> Finished:
-    """Train every seed, one after another or side by side, taking up what the checkpoint holds.
+    """Train every seed, so many side by side, taking up what the checkpoint holds.
 
     Raises:
-        UserError: The data cannot be used, or the checkpoint is of another configuration.
+        UserError: The checkpoint is of another configuration.
         Interrupted: The job was asked to stop; its state is in the checkpoint.
     """
     saved = _in_form(checkpoint.load() or {})
     histories = [History.from_state_dict(state) for state in saved["finished"]]
     set_precision(job.case.study.precision)
-    problem = load_problem(job.case.dataset, job.case.study, device)
     training = job.case.study.training
     schedule = RecordSchedule(training.record_every, training.record_growth)
     progress = Progress(f"train {job.case}")
     between_steps = BetweenSteps(checkpoint, stop, training.checkpoint_seconds, progress)
     step_seconds, current = saved["step_seconds"], saved["current"]
-    if side_by_side and step_seconds is None:
+    if side_by_side > 1 and step_seconds is None:
         step_seconds = measure_step_seconds(problem, job.runs[0])
-    for spec in [job.runs] if side_by_side else job.runs[len(histories) :]:
-        run = Run(problem, spec, schedule, step_seconds=step_seconds)
+    for first in range(len(histories), len(job.runs), side_by_side):
+        specs = job.runs[first : first + side_by_side]
+        run = Run(problem, specs if side_by_side > 1 else specs[0], schedule, step_seconds=step_seconds)
         if current is not None:
             run.load_state_dict(current)
             logger.info("%s on from step %d", _goes(run.histories), run.step)
@@ -121,7 +133,8 @@ def _train_part(
 ) -> None:
     keep_freed_memory()
     part = checkpoint.part(index, processes)
-    finished = train_seeds(replace(job, seeds=job.seeds[index::processes]), device, part, stop)
+    problem = load_problem(job.case.dataset, job.case.study, device)
+    finished = train_seeds(replace(job, seeds=job.seeds[index::processes]), problem, part, stop)
     part.save({"finished": [history.state_dict() for history in finished.histories], "current": None})
 
 

@@ -1,31 +1,29 @@
 """One shard of a search: the configurations it owns, trained rung by rung, one after another or side by side."""
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
 
 from adamqlr.jobs.between_steps import BetweenSteps
 from adamqlr.jobs.checkpoint import Checkpoint
 from adamqlr.jobs.device import set_precision
 from adamqlr.jobs.interrupts import StopRequest
 from adamqlr.jobs.progress import Progress
-from adamqlr.problems.problem import Problem, load_problem
+from adamqlr.problems.examples import batch_edges
+from adamqlr.problems.problem import Problem
 from adamqlr.study.case import Case
 from adamqlr.study.limit import Limit
 from adamqlr.training.optimizers import check_hyperparameters
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
+from adamqlr.training.side_by_side import pack_size
 from adamqlr.training.step_time import measure_step_seconds
 from adamqlr.tuning.journal import Entry, Journal
 from adamqlr.tuning.trials import Trial
 
 logger = logging.getLogger(__name__)
-
-# Beyond this, runs side by side save little, and their activations take memory.
-_MOST_MEMBERS = 64
 
 
 class _Group(NamedTuple):
@@ -34,25 +32,27 @@ class _Group(NamedTuple):
     Attributes:
         batch_size: Of all of them, at most all rows.
         numbers: Which ones.
+        is_pack: Whether they are trained side by side, be it a single one.
     """
 
     batch_size: int
     numbers: list[int]
+    is_pack: bool = False
 
 
 class Shard:
     """Shard k of K: it owns configurations i with i mod K = k, and shares rung values with the others.
 
-    Side by side, configurations of one batch size are trained together and judged together, at the end of each rung.
-    Seconds are then steps times what a step takes a single run of the batch size, which is measured once.
+    Configurations of one batch size are trained together where that is faster, and judged together at the end of each
+    rung. Seconds are then steps times what a step takes a single run of the batch size, which is measured once.
 
     Args:
         case: What is searched.
         index: k.
         count: K.
         journal: The file through which shards share what they found.
-        device: Where it trains.
-        side_by_side: Whether to train configurations together.
+        problem: What is optimized, on the device that trains.
+        may_pack: Whether configurations may be trained together.
 
     Attributes:
         time_source: Where trials' seconds are from.
@@ -60,17 +60,18 @@ class Shard:
     """
 
     def __init__(
-        self, case: Case, index: int, count: int, journal: Path, device: torch.device, side_by_side: bool = False
+        self, case: Case, index: int, count: int, journal: Path, problem: Problem, may_pack: bool = False
     ) -> None:
-        self._case, self._device, self._side_by_side = case, device, side_by_side
+        self._case, self._problem = case, problem
         self._owned = range(index, case.study.tuning.trials, count)
         self._configurations = case.configurations()
         self._journal = Journal(journal, case)
         training = case.study.training
         self._schedule = RecordSchedule(training.record_every, training.record_growth)
-        self.largest_pack = 1
+        self._groups = self._grouped(may_pack)
+        self.largest_pack = max((len(group.numbers) for group in self._groups), default=1)
         self.time_source = "measured"
-        if side_by_side:
+        if any(group.is_pack for group in self._groups):
             self.time_source = "steps taken times the seconds of a step, measured on a single run of each batch size"
 
     def run(self, checkpoint: Checkpoint, stop: StopRequest) -> None:
@@ -81,36 +82,35 @@ class Shard:
         """
         case = self._case
         set_precision(case.study.precision)
-        problem = load_problem(case.dataset, case.study, self._device)
         progress = Progress(f"tune {case}")
         between_steps = BetweenSteps(checkpoint, stop, case.study.training.checkpoint_seconds, progress)
-        self._train_all(problem, checkpoint.load(), between_steps)
+        self._train_all(checkpoint.load(), between_steps)
         progress.close()
 
     def results(self) -> list[Trial]:
         """Return the owned configurations, all of which have been brought to their ends."""
         return [self._result(number) for number in self._owned]
 
-    def _train_all(self, problem: Problem, saved: dict[str, Any] | None, between_steps: BetweenSteps) -> None:
+    def _train_all(self, saved: dict[str, Any] | None, between_steps: BetweenSteps) -> None:
         """Train one group after another, going on from a saved state."""
-        groups = self._groups(len(problem.train))
-        self.largest_pack = max((len(group.numbers) for group in groups), default=1)
         saved = self._in_form(saved or {})
         step_seconds: dict[int, float] = saved["step_seconds"]
-        for index, group in enumerate(groups):
+        for index, group in enumerate(self._groups):
             entries = [self._journal.entry(number) for number in group.numbers]
             if all(entry.is_finished for entry in entries):
                 continue
             specs = [self._spec(number) for number in group.numbers]
-            if self._side_by_side and group.batch_size not in step_seconds:
-                step_seconds[group.batch_size] = measure_step_seconds(problem, specs[0])
-            spec = specs if self._side_by_side else specs[0]
-            run = Run(problem, spec, self._schedule, (), step_seconds.get(group.batch_size))
+            if not group.is_pack:
+                run = Run(self._problem, specs[0], self._schedule, evaluations=())
+            else:
+                if group.batch_size not in step_seconds:
+                    step_seconds[group.batch_size] = measure_step_seconds(self._problem, specs[0])
+                run = Run(self._problem, specs, self._schedule, (), step_seconds[group.batch_size])
             if saved["group"] == index:
                 run.load_state_dict(saved["run"])
                 logger.info("%s on from step %d", _goes(group.numbers), run.step)
             kept = {"group": index, "step_seconds": step_seconds}
-            self._train(run, group.numbers, entries, between_steps, kept, index / len(groups))
+            self._train(run, group.numbers, entries, between_steps, kept, index / len(self._groups))
 
     def _train(
         self,
@@ -131,7 +131,7 @@ class Shard:
             what = f"trial {numbers[0]}" if len(numbers) == 1 else f"{left} of {len(numbers)} trials side by side"
             return done, f"{what}, step {run.step}"
 
-        if self._side_by_side:
+        if run.step_seconds is not None:
             # Rungs must not move once values at them are in the journal.
             between_steps.save(state())
         for member, entry in enumerate(entries):
@@ -167,24 +167,31 @@ class Shard:
                 entry.end(history.times[-1], history.diverged, objectives[member] if complete else None)
                 run.drop(member)
 
-    def _groups(self, rows: int) -> list[_Group]:
-        """Return what is trained together. Batches of more than all ``rows`` are all the same."""
+    def _grouped(self, may_pack: bool) -> list[_Group]:
+        """Return what is trained together. Batches of more than all rows are all the same."""
+        rows = len(self._problem.train)
         sizes = {number: min(self._spec(number).hyperparameters["batch_size"], rows) for number in self._owned}
-        if not self._side_by_side:
+        if not (may_pack and self._case.can_pack_trials):
             return [_Group(size, [number]) for number, size in sizes.items()]
-        by_size: dict[int, list[int]] = {}
-        for number, size in sizes.items():
-            by_size.setdefault(size, []).append(number)
-        return [
-            _Group(size, numbers[first : first + _MOST_MEMBERS])
-            for size, numbers in sorted(by_size.items())
-            for first in range(0, len(numbers), _MOST_MEMBERS)
-        ]
+        groups = []
+        for size in sorted(set(sizes.values())):
+            numbers = [number for number in self._owned if sizes[number] == size]
+            most = pack_size(self._case, self._problem, size, len(numbers), self._steps(size) * len(numbers))
+            step = most or 1
+            groups += [_Group(size, numbers[i : i + step], most > 0) for i in range(0, len(numbers), step)]
+        return groups
+
+    def _steps(self, batch_size: int) -> float:
+        """Return the most steps of a trial; where seconds decide, they are many."""
+        steps_per_epoch = len(batch_edges(len(self._problem.train), batch_size)) - 1
+        limit = self._case.rung_limit(len(self._case.rungs) - 1, steps_per_epoch)
+        return math.inf if limit.steps is None or limit.seconds is not None else limit.steps
 
     def _in_form(self, saved: dict[str, Any]) -> dict[str, Any]:
         """Return a checkpoint in today's form: version 0.1 had two others."""
         if "number" in saved:
-            saved = {"group": self._owned.index(saved["number"]), "run": saved["run"]}
+            found = next(index for index, group in enumerate(self._groups) if saved["number"] in group.numbers)
+            saved = {"group": found, "run": saved["run"]}
         elif "pack" in saved:
             saved = {"group": saved["index"], "run": saved["pack"], "step_seconds": saved["step_seconds"]}
         return {"group": None, "step_seconds": {}, **saved}

@@ -21,6 +21,7 @@ from adamqlr.study.optimizers import OPTIMIZERS as CATALOGUE
 from adamqlr.training.metrics import METRICS
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
+from adamqlr.training.side_by_side import pack_size
 
 ConfigFile = Callable[..., Path]
 CPU = torch.device("cpu")
@@ -123,19 +124,38 @@ def test_files_of_packed_seeds_say_where_their_time_is_from(config_file: ConfigF
     assert len(cube.attrs["step_seconds"].split(", ")) == 2
 
 
-def test_what_is_packed(settings: dict[str, Any]) -> None:
-    def packs(
-        device: str, suite: str = "epochs", optimizer: str = "adam", dataset: str = "digits", **training: Any
-    ) -> bool:
+def test_what_may_be_packed(settings: dict[str, Any]) -> None:
+    def may(suite: str = "epochs", optimizer: str = "adam", dataset: str = "digits", **training: Any) -> bool:
         changed = {**settings, "suites": ["epochs", "runtime_train"], "training": {"seeds": 2, **training}}
-        seeds = range(training.get("seeds", 2))
-        return Case(parse_config(changed, "test"), suite, dataset, optimizer).packs_seeds(seeds, device)
+        return Case(parse_config(changed, "test"), suite, dataset, optimizer).can_pack
 
-    assert packs("cuda")
-    assert packs("cpu", pack="always")
-    assert not packs("cpu")
-    assert not packs("cuda", pack="never")
-    assert not packs("cuda", suite="runtime_train")
-    assert not packs("cuda", optimizer="kfac_untuned")
-    assert not packs("cuda", dataset="rosenbrock")
-    assert not packs("cuda", seeds=1)
+    assert may()
+    assert not may(pack="never")
+    assert not may(suite="runtime_train")
+    assert not may(dataset="rosenbrock")
+
+
+def test_what_is_packed_on_a_cpu_stays_in_cache(settings: dict[str, Any]) -> None:
+    def size(runs: int = 10, batch_size: int = 100, steps: float = 1e6, pack: str = "auto", **dataset: Any) -> int:
+        changed = {**settings, "datasets": {"digits": dataset}, "training": {"pack": pack}}
+        case = Case(parse_config(changed, "test"), "epochs", "digits", "adam")
+        return pack_size(case, load_problem("digits", case.study, CPU), batch_size, runs, steps)
+
+    assert size() == 10
+    assert size(runs=200) < 64
+    # Batches whose activations alone fill the cache, networks that do, and jobs too short to measure a step for.
+    assert size(batch_size=1258) == 0
+    assert size(hidden=[2000]) == 0
+    assert size(steps=1000) == 0
+    assert size(runs=2) == size(runs=1) == 0
+    assert size(pack="never") == 0
+    assert size(pack="always", batch_size=1258, steps=10, runs=100) == 64
+
+
+def test_seeds_of_a_long_job_are_packed_by_default(settings: dict[str, Any], tmp_path: Path) -> None:
+    changed = {**settings, "datasets": {"diabetes": {"epochs": 2200}}}
+    case = Case(parse_config(changed, "test"), "epochs", "diabetes", "adam_untuned")
+    train(case, range(3), {}, tmp_path / "runs.nc")
+    runs = xr.load_dataset(tmp_path / "runs.nc")
+    assert runs.attrs["packed_seeds"] == 3
+    assert runs["step"].max() == 2200 * 4

@@ -19,6 +19,7 @@ from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig, parse_config
 from adamqlr.study.limit import Limit
 from adamqlr.study.optimizers import OPTIMIZERS as CATALOGUE
+from adamqlr.training import side_by_side
 from adamqlr.training.run import RunSpec
 from adamqlr.training.step_time import measure_step_seconds
 from adamqlr.tuning import shard
@@ -77,7 +78,7 @@ Make = Callable[..., StudyConfig]
 def test_values_are_those_of_separate_trials(
     make: Make, optimizer: str, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard, "_MOST_MEMBERS", 3)
+    monkeypatch.setattr(side_by_side, "MOST_MEMBERS", 3)
     found: dict[str, xr.Dataset] = {}
     for mode in ("always", "never"):
         output = tmp_path / mode / "0.nc"
@@ -222,37 +223,36 @@ def test_killed_and_rerun(
     assert [path.name for path in output.parent.glob(".*")] == [".journal"]
 
 
-def test_what_is_packed(settings: dict[str, Any]) -> None:
-    def packs(
-        device: str,
+def test_what_may_be_packed(settings: dict[str, Any]) -> None:
+    def may(
         suite: str = "epochs",
         optimizer: str = "adam",
         dataset: str = "digits",
         space: dict[str, Any] | None = None,
-        trials: int = 4,
         **training: Any,
     ) -> bool:
         config = {
             **settings,
             "suites": ["epochs", "runtime_train"],
             "optimizers": {optimizer: {"space": space or {}}},
-            "tuning": {"trials": trials},
             "training": training,
         }
-        return Case(parse_config(config, "test"), suite, dataset, optimizer).packs_trials(device)
+        return Case(parse_config(config, "test"), suite, dataset, optimizer).can_pack_trials
 
-    assert packs("cuda")
-    assert packs("cpu", pack="always")
-    assert not packs("cpu")
-    assert not packs("cuda", pack="never")
-    assert not packs("cuda", suite="runtime_train")
-    assert not packs("cuda", optimizer="kfac")
-    assert not packs("cuda", dataset="rosenbrock")
-    assert not packs("cuda", trials=1)
-    assert packs("cuda", space={"eps": {"loguniform": [1e-8, 1]}})
-    assert not packs("cuda", optimizer="adamqlr", space={"weight_decay": {"loguniform": [1e-8, 1]}})
+    assert may()
+    assert not may(pack="never")
+    assert not may(suite="runtime_train")
+    assert not may(dataset="rosenbrock")
+    assert may(space={"eps": {"loguniform": [1e-8, 1]}})
+    assert not may(optimizer="adamqlr", space={"weight_decay": {"loguniform": [1e-8, 1]}})
 
 
-def test_processes_that_share_a_device_are_not_packed(make: Make, tmp_path: Path) -> None:
-    tune(Case(make("adam"), "epochs", "digits", "adam"), (0, 3), tmp_path / "0.nc", processes=1)
-    assert read_trials(tmp_path / "0.nc").attrs["time_source"] == "measured"
+def test_on_a_cpu_what_fits_the_cache_is_packed_by_default(make: Make, tmp_path: Path) -> None:
+    batches = {"adam": {"space": {"batch_size": {"choice": [100, 2000]}}}}
+    tuning = {"trials": 12, "unit": "seconds", "first_rung": 0.02, "limit": 0.05}
+    config = make("adam", "auto", tuning=tuning, optimizers=batches, datasets={"digits": {"epochs": 3}})
+    tune(Case(config, "epochs", "digits", "adam"), (0, 1), tmp_path / "0.nc")
+    trials = read_trials(tmp_path / "0.nc")
+    small = int((trials["hyperparameter_batch_size"] == 100).sum())
+    assert 3 <= small < 12
+    assert trials.attrs["packed_trials"] == small

@@ -8,10 +8,9 @@ def processes(wildcards):
         return 1
     case = case_of(wildcards)
     if "first" in wildcards.keys():
-        runs = len(seeds_of(wildcards))
-        packed = case.packs_seeds(seeds_of(wildcards), "cuda")
+        packed, runs = case.can_pack, len(seeds_of(wildcards))
     else:
-        packed, runs = case.packs_trials("cuda"), STUDY.tuning.trials
+        packed, runs = case.can_pack_trials, STUDY.tuning.trials
     return 1 if packed else min(case.settings.runs_per_gpu, runs)
 
 
