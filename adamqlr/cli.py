@@ -216,7 +216,13 @@ def aggregate(inputs: tuple[Path, ...], output: Path, grid_points: int) -> None:
     aggregate_stage(inputs, output, grid_points)
 
 
-_STUDY_OPTION = click.option("--study", "study_path", type=_FILE, required=True, help="The study's file, study.nc.")
+_STUDY_OPTION = click.option(
+    "--study",
+    "study_path",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The study's file, study.nc, or its folder results/<study>.",
+)
 _CONFIG_IN_FORCE = click.option(
     "--config", "config_path", type=_FILE, help="The study's configuration (YAML); as in the study's file if not given."
 )

@@ -46,7 +46,6 @@ TUNING_BUDGET = Exhibit(
     "The objective of the trial that a search of so many trials would choose: medians over random orders of the "
     "trials. It can rise where a trial first reaches a later rung, which then decides.",
     "adamqlr.figures.tuning_budget:draw",
-    part=TUNING,
 )
 
 
@@ -65,7 +64,7 @@ def figures_of(config: StudyConfig, suite: str) -> dict[str, Exhibit]:
             figures["damping"] = DAMPING
         figures["profiles"] = _profiles(config)
     if any(case.is_tuned for case in cases):
-        figures["tuning_budget"] = TUNING_BUDGET
+        figures["tuning_budget"] = TUNING_BUDGET._replace(part=f"{TUNING}/{suite}")
     return figures
 
 
@@ -83,7 +82,8 @@ def _sweep(config: StudyConfig, name: str) -> Exhibit:
     label, dataset = config.spec(sweep.optimizer).label, config.dataset_label(sweep.dataset)
     parameter = _PARAMETERS.get(sweep.parameter, sweep.parameter.replace("_", " ").capitalize())
     options = {"sweep": name, "parameter": parameter}
-    return Exhibit(f"{parameter} of {label} on {dataset}", _ENDS, "adamqlr.figures.sensitivity:draw", options)
+    title, part = f"{parameter} of {label} on {dataset}", f"{SENSITIVITY}/{name}"
+    return Exhibit(title, _ENDS, "adamqlr.figures.sensitivity:draw", options, part)
 
 
 def _ablations(config: StudyConfig, suite: str) -> list[str]:

@@ -1,7 +1,7 @@
 """The study's file: every cube in one tree, /suite/dataset/optimizer, beside sensitivity studies and trials."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import yaml
 from adamqlr.errors import UserError
 from adamqlr.files import KIND, Kind, opened, replacing
 from adamqlr.results.attributes import group_of
-from adamqlr.study.config import TUNING, StudyConfig, parse_config
+from adamqlr.study.config import TUNING, StudyConfig, load_config, parse_config
+from adamqlr.study.paths import CONFIG_NAME, group_files
 
 FILE_NAME = "study.nc"
 
@@ -65,25 +66,44 @@ def _fill(part: netCDF4.Dataset, group: netCDF4.Group) -> None:
 
 
 @contextmanager
-def open_study(path: Path, *parts: str) -> Iterator[xr.DataTree]:
-    """Open a study's file without loading it; what is used is read when it is used.
+def open_study(path: Path, *parts: str, config: StudyConfig | None = None) -> Iterator[xr.DataTree]:
+    """Open a study's results without loading them; what is used is read when it is used.
 
     Args:
-        path: The file.
-        parts: Suites and other top-level groups to open; all of them if none is given.
+        path: The study's file, or its folder ``results/<study>``, where each cube is a file.
+        parts: Groups to open, such as a suite or a sensitivity study; all of them if none is given.
+        config: What belongs to the study, where a folder is opened.
 
     Raises:
-        UserError: It is not such a file, or has no such part.
+        UserError: It is not such a file, has no such part, or a file of a part is missing in the folder.
     """
-    # Opened once: the library reads what is said of all groups, of which there are hundreds, each time.
-    with opened(path, Kind.STUDY) as file:
-        present = file.groups
-        for part in parts:
-            if part not in present:
-                raise UserError(f"{path}: no '{part}' in this study, which has {', '.join(present)}")
-        leaves = {leaf.path: leaf for part in parts or present for leaf in _leaves(present[part])}
-        cubes = {name: xr.open_dataset(xr.backends.NetCDF4DataStore(leaf)) for name, leaf in leaves.items()}
-        yield xr.DataTree.from_dict({"/": xr.Dataset(attrs=vars(file)), **cubes})
+    with ExitStack() as stack:
+        if path.is_dir():
+            assert config is not None
+            groups = {
+                group: stack.enter_context(opened(path / file, Kind.CUBE, Kind.TRIALS))
+                for group, file in group_files(config, parts).items()
+            }
+            attrs: dict[str, Any] = {"study": config.name}
+        else:
+            # Opened once: the library reads what is said of all groups, of which there are hundreds, each time.
+            file = stack.enter_context(opened(path, Kind.STUDY))
+            for part in parts:
+                if not _has(file, part):
+                    raise UserError(f"{path}: no '{part}' in this study, which has {', '.join(file.groups)}")
+            groups = {leaf.path: leaf for part in parts or file.groups for leaf in _leaves(file[part])}
+            attrs = vars(file)
+        cubes = {name: xr.open_dataset(xr.backends.NetCDF4DataStore(group)) for name, group in groups.items()}
+        yield xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **cubes})
+
+
+def _has(file: netCDF4.Dataset, part: str) -> bool:
+    group = file
+    for name in part.split("/"):
+        if name not in group.groups:
+            return False
+        group = group.groups[name]
+    return True
 
 
 def _leaves(group: netCDF4.Group) -> Iterator[netCDF4.Group]:
@@ -104,11 +124,13 @@ def load_study(path: Path) -> xr.DataTree:
 
 
 def study_config(path: Path) -> StudyConfig:
-    """Return the configuration that a study's file was made with.
+    """Return the configuration that a study's file, or its folder ``results/<study>``, was made with.
 
     Raises:
-        UserError: It is not such a file.
+        UserError: It is not such a file or folder.
     """
+    if path.is_dir():
+        return load_config(path / CONFIG_NAME)
     with opened(path, Kind.STUDY) as file:
         return parse_config(yaml.safe_load(file.getncattr("config")), str(path), is_stored=True)
 

@@ -12,7 +12,7 @@ def judge_claims(study_path: Path, config: StudyConfig | None, stem: Path) -> No
     """Weigh every claim on a study, and write ``stem``.csv, .md and .html.
 
     Args:
-        study_path: The study's file.
+        study_path: The study's file, or its folder ``results/<study>``.
         config: Margins and resampling; as in the study's file if not given.
         stem: Path of the files, less the suffix.
 
@@ -20,6 +20,6 @@ def judge_claims(study_path: Path, config: StudyConfig | None, stem: Path) -> No
         UserError: The file is no study's.
     """
     config = config or study_config(study_path)
-    with open_study(study_path) as tree:
+    with open_study(study_path, config=config) as tree:
         table = weigh(Study(tree, config))
     write_claims(table, config.claims, stem)

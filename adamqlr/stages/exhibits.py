@@ -23,5 +23,5 @@ def make_exhibit(
         raise UserError(f"unknown {kind} '{name}': suite '{suite}' has {', '.join(known) or 'none'}")
     exhibit = known[name]
     module, _, function = exhibit.maker.partition(":")
-    with open_study(study_path, exhibit.part or suite) as tree:
+    with open_study(study_path, exhibit.part or suite, config=config) as tree:
         return getattr(import_module(module), function)(Study(tree, config), suite, **exhibit.options)

@@ -14,7 +14,7 @@ def draw_figure(name: str, study_path: Path, suite: str, config: StudyConfig | N
 
     Args:
         name: One of :func:`adamqlr.figures.contents.figures_of`.
-        study_path: The study's file.
+        study_path: The study's file, or its folder ``results/<study>``, of which what is needed is read.
         suite: The suite, or ``sensitivity``.
         config: Decides which figures there are and how seeds are resampled; as in the study's file if not given.
         stem: Path of the files, less the suffix.

@@ -15,7 +15,7 @@ def write_table(name: str, study_path: Path, suite: str, config: StudyConfig | N
 
     Args:
         name: One of :func:`adamqlr.tables.contents.tables_of`.
-        study_path: The study's file.
+        study_path: The study's file, or its folder ``results/<study>``, of which what is needed is read.
         suite: The suite.
         config: Decides which tables there are and how seeds are resampled; as in the study's file if not given.
         stem: Path of the files, less the suffix.

@@ -12,7 +12,7 @@ class Exhibit(NamedTuple):
         caption: What it shows.
         maker: ``module:function`` that makes it from the study's results and a suite.
         options: Further arguments of the maker.
-        part: The group of the study's file that it needs, where it is not the suite.
+        part: The group of the study's results that it needs, where it is not the suite.
     """
 
     title: str

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from adamqlr.study.case import Case, cases_of
 from adamqlr.study.config import SENSITIVITY, StudyConfig
 
+CONFIG_NAME = "config.yaml"
+
 
 def parts_of(study: StudyConfig) -> list[str]:
     """Return where the cubes of a study lie: suite/dataset/optimizer, and sensitivity/name/value."""
@@ -22,6 +24,14 @@ def trials_files(study: StudyConfig) -> list[str]:
     """Return all files of trials."""
     cases = [case for suite in study.suites for case in cases_of(study, suite)]
     return [f"tuning/{case.path}/trials.nc" for case in cases if case.is_tuned]
+
+
+def group_files(study: StudyConfig, parts: Sequence[str] = ()) -> dict[str, str]:
+    """Return every cube and file of trials by its group in the study's file; those of some parts, if any are given."""
+    cubes = {part: f"cubes/{part}.nc" for part in parts_of(study)}
+    trials = {file.removesuffix("/trials.nc"): file for file in trials_files(study)}
+    files = {**cubes, **trials}
+    return {g: file for g, file in files.items() if not parts or any(g.startswith(f"{part}/") for part in parts)}
 
 
 def best_file(case: Case) -> str:

@@ -138,6 +138,12 @@ def exhibit_of(contents, wildcards):
     return contents(STUDY, wildcards.suite)[wildcards.name]
 
 
+def exhibit_input(contents, wildcards):
+    """The cubes, or trials, that a figure or table shows."""
+    part = exhibit_of(contents, wildcards).part or wildcards.suite
+    return in_results(paths.group_files(STUDY, [part]).values())
+
+
 def caption_of(contents, wildcards):
     exhibit = exhibit_of(contents, wildcards)
     return {"title": exhibit.title, "caption": exhibit.caption}

@@ -1,9 +1,9 @@
-# Figures, tables and claims, each from the study's file alone.
+# Figures and tables, each from the cubes that it shows; claims, from the study's file.
 
 
 rule figure:
     input:
-        f"{RESULTS}/study.nc",
+        lambda wildcards: exhibit_input(figures_of, wildcards),
     output:
         f"{RESULTS}/figures/{{suite}}/{{name}}.pdf",
         report(
@@ -27,17 +27,18 @@ rule figure:
         runtime=30,
     params:
         stem=stem,
+        study=RESULTS,
         config=CONFIG,
         exhibit=lambda wildcards: caption_of(figures_of, wildcards),
         decides=lambda wildcards: drawing_fingerprint(exhibit_of(figures_of, wildcards)),
     shell:
-        "adamqlr figures {wildcards.name} --study {input} --suite {wildcards.suite}"
+        "adamqlr figures {wildcards.name} --study {params.study} --suite {wildcards.suite}"
         " --config {params.config} --output {params.stem} 2> {log}"
 
 
 rule table:
     input:
-        f"{RESULTS}/study.nc",
+        lambda wildcards: exhibit_input(tables_of, wildcards),
     output:
         f"{RESULTS}/tables/{{suite}}/{{name}}.csv",
         f"{RESULTS}/tables/{{suite}}/{{name}}.md",
@@ -62,11 +63,12 @@ rule table:
         runtime=30,
     params:
         stem=stem,
+        study=RESULTS,
         config=CONFIG,
         exhibit=lambda wildcards: caption_of(tables_of, wildcards),
         decides=lambda wildcards: drawing_fingerprint(exhibit_of(tables_of, wildcards)),
     shell:
-        "adamqlr tables {wildcards.name} --study {input} --suite {wildcards.suite}"
+        "adamqlr tables {wildcards.name} --study {params.study} --suite {wildcards.suite}"
         " --config {params.config} --output {params.stem} 2> {log}"
 
 
