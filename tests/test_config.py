@@ -10,10 +10,16 @@ import pytest
 import yaml
 
 from adamqlr.errors import UserError
+from adamqlr.study.case import Case, cases_of
 from adamqlr.study.config import StudyConfig, fingerprint, load_config, parse_config
 from adamqlr.study.space import Distribution
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pairs_of(config: StudyConfig, suite: str) -> list[tuple[str, str]]:
+    return [(case.dataset, case.optimizer) for case in cases_of(config, suite)]
+
 
 SWEEP = {"dataset": "digits", "optimizer": "adam", "parameter": "lr", "values": [0.1, 1]}
 
@@ -37,14 +43,14 @@ def test_the_papers_study_is_the_papers() -> None:
         "cifar10": (72, 128),
     }
     assert (config.tuning.trials, config.tuning.reduction_factor, config.tuning.limit) == (200, 4, 900)
-    assert len(config.seeds("svhn")) == 50
-    assert len(config.seeds("rosenbrock")) == 1
-    assert config.objective("runtime_train", "svhn") == "train_loss"
-    assert config.objective("epochs", "rosenbrock") == "train_loss"
-    assert ("rosenbrock", "adam") not in config.pairs("runtime_train")
+    assert len(Case(config, "epochs", "svhn", "adam").seeds) == 50
+    assert len(Case(config, "epochs", "rosenbrock", "adam").seeds) == 1
+    assert Case(config, "runtime_train", "svhn", "adam").objective == "train_loss"
+    assert Case(config, "epochs", "rosenbrock", "adam").objective == "train_loss"
+    assert ("rosenbrock", "adam") not in pairs_of(config, "runtime_train")
     assert config.dataset("cifar10").runtime == 3600
-    assert ("uci_energy", "kfac") in config.pairs("epochs")
-    assert ("rosenbrock", "kfac") in config.pairs("epochs")
+    assert ("uci_energy", "kfac") in pairs_of(config, "epochs")
+    assert ("rosenbrock", "kfac") in pairs_of(config, "epochs")
 
 
 @pytest.mark.parametrize(
@@ -141,8 +147,8 @@ def test_names_that_the_study_lacks_are_refused(study: StudyConfig) -> None:
 
 
 def test_rosenbrock_has_no_batch_size_to_tune(study: StudyConfig) -> None:
-    assert set(study.space("adam", "rosenbrock")) == {"lr"}
-    assert set(study.space("adam", "digits")) == {"lr", "batch_size"}
+    assert set(Case(study, "epochs", "rosenbrock", "adam").space) == {"lr"}
+    assert set(Case(study, "epochs", "digits", "adam").space) == {"lr", "batch_size"}
 
 
 def test_the_environment_names_the_data_folder(study: StudyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,9 +178,249 @@ def test_distributions_are_written_in_yaml(settings: dict[str, Any]) -> None:
     assert space["batch_size"].values == (8, 16)
 
 
+LR = {"lr": {"loguniform": [1e-4, 1]}}
+NADAM = {"optimizer": "torch.optim:NAdam", "space": LR}
+QLR_NADAM = {
+    "direction": "torch.optim:NAdam",
+    "heuristics": {"damping": 0.1},
+    "options": {"momentum_decay": 0.01},
+    "space": {"lr_clipping": {"uniform": [0.1, 1]}, "direction.eps": {"loguniform": [1e-8, 1]}},
+}
+OWN_CLASS = """
+import torch
+
+class {name}(torch.optim.Optimizer):
+    def __init__(self, params, lr=0.1, warmth=1.0):
+        super().__init__(params, {{}})
+"""
+
+
+def with_optimizers(settings: dict[str, Any], optimizers: Any, **changes: Any) -> StudyConfig:
+    return parse_config({**settings, "optimizers": optimizers, **changes}, "study.yaml")
+
+
+@pytest.mark.parametrize("optimizers", [{"adam": {}, "nadam": NADAM}, ["adam", {"nadam": NADAM}]], ids=["map", "list"])
+def test_an_optimizer_is_named_by_its_import_path(settings: dict[str, Any], optimizers: Any) -> None:
+    config = with_optimizers(settings, optimizers)
+    case = Case(config, "epochs", "digits", "nadam")
+    assert ("digits", "nadam") in pairs_of(config, "epochs")
+    assert (case.spec.wraps, case.spec.label, case.spec.family) == ("torch.optim:NAdam", "nadam", "NAdam")
+    assert set(case.space) == {"lr"}
+    assert case.hyperparameters({"lr": 0.1}) == {"batch_size": 200, "lr": 0.1}
+    assert parse_config(config.model_dump(mode="json"), "dump") == config
+
+
+def test_an_optimizer_of_ones_own_has_a_name_a_family_and_a_batch_size(settings: dict[str, Any]) -> None:
+    mine = {**NADAM, "label": "Nesterov", "family": "Adam", "batch_size": 16, "options": {"eps": 1e-6}}
+    case = Case(with_optimizers(settings, {"nadam": mine}), "epochs", "digits", "nadam")
+    assert (case.spec.label, case.spec.family) == ("Nesterov", "Adam")
+    assert case.hyperparameters({"lr": 0.1}) == {"batch_size": 16, "eps": 1e-6, "lr": 0.1}
+
+
+def test_a_direction_is_put_under_heuristics(settings: dict[str, Any]) -> None:
+    config = with_optimizers(settings, ["adam", {"qlr_nadam": QLR_NADAM}, {"qlr_adam": {"direction": "adam"}}])
+    case = Case(config, "epochs", "digits", "qlr_nadam")
+    assert case.spec.has_damping
+    assert case.spec.family == "QLR over NAdam"
+    assert set(case.space) == {"lr_clipping", "direction.eps"}
+    assert case.hyperparameters({"lr_clipping": 0.5, "direction.eps": 1e-4}) == {
+        "batch_size": 200,
+        "damping": 0.1,
+        "direction.momentum_decay": 0.01,
+        "lr_clipping": 0.5,
+        "direction.eps": 1e-4,
+    }
+    assert not Case(config, "epochs", "digits", "qlr_adam").is_tuned
+    assert parse_config(config.model_dump(mode="json"), "dump") == config
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "problem"),
+    [
+        ({"optimizer": "torchoptim:NAdam"}, "no module 'torchoptim': is it installed?"),
+        ({"optimizer": "torch.optimum:NAdam"}, "no module 'torch.optimum' in the package 'torch'"),
+        ({"optimizer": "torch.optim:NAdamm"}, "'torch.optim:NAdamm': torch.optim has no NAdamm"),
+        ({"optimizer": "torch.optim.NAdam"}, "'torch.optim.NAdam': expected module:Name"),
+        ({"optimizer": "none.py:Mine"}, "'none.py': no such file; paths are relative to where the program runs"),
+        ({**NADAM, "options": {"lrr": 1}}, "options: unknown option 'lrr': known are betas, capturable"),
+        ({**NADAM, "space": {"lrr": {"uniform": [0, 1]}}}, "space: unknown option 'lrr': known are betas, capturable"),
+        (
+            {"direction": "adm"},
+            "'adm': expected module:Name, such as torch.optim:NAdam, or file.py:Name; directions",
+        ),
+        ({"direction": "torch.optim:NAdamm"}, "'torch.optim:NAdamm': torch.optim has no NAdamm"),
+        ({**QLR_NADAM, "heuristics": {"dampin": 1}}, "heuristics: unknown option 'dampin': known are adapt_damping"),
+        ({**QLR_NADAM, "options": {"damping": 1}}, "options: unknown option 'damping': known are betas, capturable"),
+        ({**QLR_NADAM, "space": {"eps": {"uniform": [0, 1]}}}, "space: unknown option 'eps': known are adapt_damping"),
+        (
+            {**QLR_NADAM, "space": {"direction.dampin": {"uniform": [0, 1]}}},
+            "space: unknown option 'dampin': known are betas, capturable",
+        ),
+        ({**NADAM, "direction": "adam"}, "'optimizer' and 'direction' are both given: one of them says what it is"),
+        ({**NADAM, "heuristics": {"damping": 1}}, "'heuristics' need a 'direction'"),
+        ({**NADAM, "batch_size": 0}, "batch_size: Input should be greater than 0"),
+    ],
+)
+def test_what_is_wrong_with_an_optimizer_of_ones_own_is_named(
+    settings: dict[str, Any], optimizer: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(UserError) as raised:
+        with_optimizers(settings, ["adam", {"mine": optimizer}])
+    # pydantic puts a dot before a setting's name and a colon before what is wrong with the whole.
+    assert str(raised.value).startswith(
+        (f"study.yaml: optimizers.mine: {problem}", f"study.yaml: optimizers.mine.{problem}")
+    )
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("own", [NADAM, QLR_NADAM], ids=["optimizer", "direction"])
+def test_a_name_of_the_catalogue_is_no_name_of_ones_own(settings: dict[str, Any], own: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"^study\.yaml: optimizer 'adam' is one of the catalogue: choose another name"):
+        with_optimizers(settings, {"adam": own})
+
+
+@pytest.mark.parametrize("optimizers", ["adam", 3])
+def test_optimizers_that_are_no_list_are_one_clear_error(settings: dict[str, Any], optimizers: Any) -> None:
+    with pytest.raises(UserError, match=r"^study\.yaml: .*optimizer[^\n]*$"):
+        with_optimizers(settings, optimizers)
+
+
+def test_datasets_and_optimizers_are_restricted_to_each_other(settings: dict[str, Any]) -> None:
+    datasets = {"digits": {}, "diabetes": {"optimizers": ["kfac", "nadam"]}, "rosenbrock": {"optimizers": ["adam"]}}
+    optimizers = {"adam": {}, "nadam": {**NADAM, "datasets": ["digits"]}, "kfac": {"datasets": ["diabetes", "digits"]}}
+    config = with_optimizers(settings, optimizers, datasets=datasets)
+    assert pairs_of(config, "epochs") == [
+        ("digits", "adam"),
+        ("digits", "nadam"),
+        ("digits", "kfac"),
+        ("diabetes", "kfac"),
+        ("rosenbrock", "adam"),
+    ]
+    for changes, problem in (
+        ({"datasets": {"digits": {"optimizers": ["kfc"]}}}, r"datasets\.digits\.optimizers: unknown 'kfc'"),
+        ({"optimizers": {"adam": {"datasets": ["svhn"]}}}, r"optimizers\.adam\.datasets: unknown 'svhn'"),
+    ):
+        with pytest.raises(UserError, match=f"study.yaml: {problem}: this study has "):
+            parse_config({**settings, **changes}, "study.yaml")
+
+
+FACTORIAL = {
+    "directions": {
+        "sgd": {"direction": "gradient", "label": "Gradient"},
+        "nadam": {"direction": "torch.optim:NAdam", "options": {"eps": 1e-6}, "heuristics": {"lr_clipping": 0.1}},
+        "kfac": {"optimizer": "adamqlr:KFAC"},
+    },
+    "heuristics": {
+        "none": {"label": "Undamped", "heuristics": {"damping": 0.0, "adapt_damping": False}},
+        "damped": {"heuristics": {"lr_clipping": 0.2}, "space": {"damping": {"loguniform": [1e-8, 1]}}},
+    },
+    "datasets": ["digits"],
+}
+
+
+def test_a_factorial_is_every_direction_with_every_combination_of_heuristics(settings: dict[str, Any]) -> None:
+    config = with_optimizers(settings, ["adam"], factorials={"parts": FACTORIAL})
+    pairs = [f"{direction}-{heuristics}" for direction in ("sgd", "nadam", "kfac") for heuristics in ("none", "damped")]
+    assert list(config.optimizers) == ["adam", *pairs]
+    assert config.optimizers_on("digits") == ["adam", *pairs]
+    assert config.optimizers_on("diabetes") == ["adam"]
+    assert config.spec("sgd-none").label == "Gradient, Undamped"
+    assert [config.spec(pair).family for pair in pairs] == ["Gradient"] * 2 + ["nadam"] * 2 + ["kfac"] * 2
+    assert len({(config.spec(pair).color, config.spec(pair).line) for pair in pairs}) == len(pairs)
+    assert not config.spec("sgd-none").has_damping
+    assert config.spec("sgd-damped").has_damping
+    used = {pair: Case(config, "epochs", "digits", pair).hyperparameters({}) for pair in pairs}
+    assert used["nadam-damped"] == {"batch_size": 200, "lr_clipping": 0.2, "direction.eps": 1e-6}
+    assert used["nadam-none"]["lr_clipping"] == 0.1
+    assert used["kfac-none"] == {"batch_size": 200, "damping": 0.0, "adapt_damping": False}
+    assert [pair for pair in pairs if config.space(pair)] == ["sgd-damped", "nadam-damped", "kfac-damped"]
+    # What is resolved is a configuration again, the same one.
+    assert parse_config(config.model_dump(mode="json"), "dump") == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"directions": {}}, "factorials.parts.directions: "),
+        ({"heuristic": {}}, "factorials.parts.heuristic: unknown key"),
+        ({"heuristics": {"none": {}}}, "factorials.parts.heuristics: "),
+        ({"directions": {"sgd": {"direction": "gradien"}}}, "optimizers.sgd-none: 'gradien': expected module:Name"),
+        ({"directions": {"sgd": {}}}, "unknown optimizer 'sgd-none': "),
+        (
+            {"directions": {"sgd": {"direction": "adam", "optimizer": "adamqlr:KFAC"}}},
+            "optimizers.sgd-none: 'optimizer' and",
+        ),
+        ({"datasets": ["svhn"]}, "optimizers.sgd-none.datasets: unknown 'svhn': this study has"),
+    ],
+    ids=["no directions", "unknown key", "one combination", "unknown direction", "nothing", "both", "datasets"],
+)
+def test_what_is_wrong_with_a_factorial_is_named(
+    settings: dict[str, Any], changes: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(UserError) as raised:
+        with_optimizers(settings, ["adam"], factorials={"parts": {**FACTORIAL, **changes}})
+    assert str(raised.value).startswith(f"study.yaml: {problem}")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_class_of_ones_own_is_in_a_file(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "warm.py").write_text(OWN_CLASS.format(name="Warm"))
+    own = {"optimizer": "warm.py:Warm", "options": {"warmth": 2.0}}
+    config = with_optimizers(settings, {"warm": own})
+    case = Case(config, "epochs", "digits", "warm")
+    assert case.hyperparameters({}) == {"batch_size": 200, "warmth": 2.0}
+    before = case.training_fingerprint({}, [0]), case.search_fingerprint()
+    for wrong, problem in (
+        ({**own, "options": {"warm": 2.0}}, "options: unknown option 'warm': known are lr, warmth"),
+        ({"optimizer": "warm.py:Cold"}, "'warm.py:Cold': warm.py has no Cold"),
+    ):
+        with pytest.raises(UserError, match=rf"^study\.yaml: optimizers\.warm: {problem}$"):
+            with_optimizers(settings, {"warm": wrong})
+    (tmp_path / "warm.py").write_text(OWN_CLASS.format(name="Warm") + "# changed\n")
+    after = case.training_fingerprint({}, [0]), case.search_fingerprint()
+    assert before[0] != after[0], "the source decides results"
+    assert before[1] != after[1], "the source decides results"
+
+
+@pytest.mark.parametrize("content", [b"class Mine(:\n", b"# \xff\nclass Mine: ...\n"], ids=["syntax", "no text"])
+def test_a_file_that_is_no_python_is_one_clear_error(settings: dict[str, Any], tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "broken.py").write_bytes(content)
+    with pytest.raises(UserError, match=r"^study\.yaml: optimizers\.mine: [^\n]*broken\.py[^\n]*$"):
+        with_optimizers(settings, {"mine": {"optimizer": f"{tmp_path}/broken.py:Mine"}})
+
+
+def test_the_workflow_looks_at_optimizers_of_ones_own_without_pytorch(settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "warm.py").write_text(OWN_CLASS.format(name="Warm"))
+    own = {"warm": {"optimizer": "warm.py:Warm"}, "nadam": NADAM, "qlr_nadam": QLR_NADAM}
+    study = {**settings, "optimizers": ["adam", own], "factorials": {"parts": FACTORIAL}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    code = """
+import sys
+from pathlib import Path
+from adamqlr.figures.contents import figures_of
+from adamqlr.study.case import cases_of
+from adamqlr.study.config import load_config
+from adamqlr.study.paths import cube_files
+from adamqlr.tables.contents import tables_of
+
+study = load_config(Path("study.yaml"))
+cases = cases_of(study, "epochs")
+assert {"warm", "nadam", "qlr_nadam", "kfac-damped"} <= {case.optimizer for case in cases}
+for case in cases:
+    case.configurations(), case.search_fingerprint()
+    case.training_fingerprint({}, case.seeds)
+assert len(cube_files(study)) == len(cases) and figures_of(study, "epochs") and tables_of(study, "epochs")
+sys.exit("torch" in sys.modules or "matplotlib" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
 def test_the_workflow_reads_the_configuration_without_pytorch() -> None:
     code = (
-        "import sys; import adamqlr.figures.catalog, adamqlr.tuning.search, adamqlr.training.job, adamqlr.cli;"
+        "import sys; import adamqlr.figures.contents, adamqlr.tables.contents, adamqlr.study.paths, adamqlr.cli;"
         "sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,6 +11,7 @@ from adamqlr.stages.aggregate import aggregate
 from adamqlr.stages.select import select
 from adamqlr.stages.train import train
 from adamqlr.stages.tune import tune
+from adamqlr.study.case import Case
 from adamqlr.study.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from adamqlr.figures.lines import line_style
 from adamqlr.figures.style import paper_style
 from adamqlr.files import replacing
+from adamqlr.study.optimizers import OPTIMIZERS
 
 from .cases import CAPTURED, MEASURED, label
 from .rows import BATCH, PACKS, PARAMETERS, STEPS
@@ -55,7 +56,12 @@ def draw(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _handle(optimizer: str) -> Line2D:
-    style = {"color": line_style(optimizer)["color"], "marker": _MARKERS[optimizer], "markersize": 4, "linestyle": ""}
+    style = {
+        "color": line_style(OPTIMIZERS[optimizer])["color"],
+        "marker": _MARKERS[optimizer],
+        "markersize": 4,
+        "linestyle": "",
+    }
     return Line2D([], [], label=label(optimizer), **style)
 
 
@@ -65,7 +71,7 @@ def _draw_ratios(axes: Axes, steps: pd.DataFrame) -> None:
     has_captured = bool((steps["mode"] == CAPTURED).any())
     for place, optimizer in enumerate(MEASURED):
         shift = 0.7 * (place / (len(MEASURED) - 1) - 0.5)
-        color = line_style(optimizer)["color"]
+        color = line_style(OPTIMIZERS[optimizer])["color"]
         for mode, of in steps[steps["optimizer"] == optimizer].groupby("mode"):
             axes.errorbar(
                 of["ratio"].astype(float),
@@ -117,7 +123,7 @@ def _draw_packs(axes: Axes, frame: pd.DataFrame) -> None:
 
 
 def _line(optimizer: str) -> dict[str, object]:
-    return line_style(optimizer) | {"marker": _MARKERS[optimizer], "markersize": 3.5}
+    return line_style(OPTIMIZERS[optimizer]) | {"marker": _MARKERS[optimizer], "markersize": 3.5}
 
 
 def _ticks(axes: Axes, measured: pd.Series) -> None:

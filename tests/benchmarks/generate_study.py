@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube, write_cube
 from adamqlr.results.runs import runs_dataset
 from adamqlr.results.study import write_study
+from adamqlr.study.case import Case, cases_of
 from adamqlr.study.config import SENSITIVITY, StudyConfig, load_config
 from adamqlr.training.history import History
 from adamqlr.training.metrics import METRICS
@@ -47,15 +49,12 @@ def recorded_steps(config: StudyConfig) -> list[int]:
     return steps
 
 
-def attributes(config: StudyConfig, suite: str, dataset: str, optimizer: str, **extra: str) -> dict[str, object]:
+def attributes(case: Case, **extra: str) -> dict[str, object]:
     """Return a file's attributes."""
-    return provenance(
-        config,
-        suite=suite,
-        dataset=dataset,
-        optimizer=optimizer,
+    return file_attributes(
+        case,
         seeds=[],
-        hyperparameters=dict.fromkeys(("batch_size", *config.space(optimizer, dataset)), 1),
+        hyperparameters=dict.fromkeys(("batch_size", *case.space), 1),
         device=DEVICE,
         runs_sharing_device=1,
         **extra,
@@ -86,17 +85,17 @@ def main(config_path: str, folder: str) -> None:
     config, root = load_config(Path(config_path)), Path(folder)
     steps, parts = recorded_steps(config), []
     for suite in config.suites:
-        for dataset, optimizer in config.pairs(suite):
-            attrs = attributes(config, suite, dataset, optimizer)
-            parts.append(root / "cubes" / suite / dataset / f"{optimizer}.nc")
-            write_cube(parts[-1], generated_cube(config, attrs, len(config.seeds(dataset)), steps))
-            if config.is_tuned(optimizer, dataset):
-                parts.append(root / "tuning" / suite / dataset / optimizer / "trials.nc")
+        for case in cases_of(config, suite):
+            attrs = attributes(case)
+            parts.append(root / "cubes" / f"{case.path}.nc")
+            write_cube(parts[-1], generated_cube(config, attrs, len(case.seeds), steps))
+            if case.is_tuned:
+                parts.append(root / "tuning" / case.path / "trials.nc")
                 write_trials(generated_trials(config, attrs), parts[-1])
     for name, sweep in config.sensitivity.items():
         for point in sweep.points:
             labels = {"sweep": name, "sweep_parameter": sweep.parameter, "sweep_point": point}
-            attrs = attributes(config, sweep.suite, sweep.dataset, sweep.optimizer, **labels)
+            attrs = attributes(Case(config, sweep.suite, sweep.dataset, sweep.optimizer), **labels)
             parts.append(root / "cubes" / SENSITIVITY / name / f"{point}.nc")
             write_cube(parts[-1], generated_cube(config, attrs, config.training.seeds, steps))
     write_study(parts, root / "study.nc")

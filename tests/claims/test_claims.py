@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from adamqlr.claims.judge import Judgment, Verdict, divide, judge_ratio, judge_spread, performance
 from adamqlr.claims.statements import CLAIMS
+from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube, write_cube
 from adamqlr.results.runs import runs_dataset
 from adamqlr.results.study import write_study
 from adamqlr.stages.claims import judge_claims
+from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig, parse_config
 from adamqlr.study.settings import ClaimsConfig
 from adamqlr.training.history import History
@@ -131,11 +133,8 @@ def flat_history(seed: int, final: float, duration: float, accuracy: bool) -> Hi
 def cube_file(
     folder: Path, config: StudyConfig, dataset: str, optimizer: str, final: float, duration: float = 1.0, **labels: str
 ) -> Path:
-    attrs: dict[str, Any] = provenance(
-        config,
-        suite="epochs",
-        dataset=dataset,
-        optimizer=optimizer,
+    attrs: dict[str, Any] = file_attributes(
+        Case(config, "epochs", dataset, optimizer),
         seeds=[0, 1, 2],
         hyperparameters={},
         device="a CPU",

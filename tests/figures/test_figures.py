@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from adamqlr.tables.endings import divergence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,17 +18,18 @@ from adamqlr.figures.evolution import ablation, damping, learning_rate, loss, pe
 from adamqlr.figures.lines import line_style
 from adamqlr.figures.profiles import cost_ratios
 from adamqlr.figures.tuning_budget import best_so_far
+from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube, write_cube
-from adamqlr.results.pairs import pairs_of
+from adamqlr.results.pairs import Study
 from adamqlr.results.runs import runs_dataset
-from adamqlr.results.statistics import Resampling
 from adamqlr.results.study import load_study, write_study
 from adamqlr.stages.figures import draw_figure
 from adamqlr.stages.tables import write_table
+from adamqlr.study.case import Case, cases_of
 from adamqlr.study.config import StudyConfig, parse_config
 from adamqlr.study.optimizers import OPTIMIZERS
+from adamqlr.tables import divergence, final_results, hyperparameters
 from adamqlr.tables.contents import tables_of
-from adamqlr.tables.final_results import best_hyperparameters, final_results
 from adamqlr.training.history import History
 from adamqlr.tuning.trials import Trial, trials_dataset, write_trials
 
@@ -37,7 +37,6 @@ _spec = spec_from_file_location("histories", Path(__file__).parents[1] / "result
 _module = module_from_spec(_spec)
 _spec.loader.exec_module(_module)
 
-RESAMPLING = Resampling(20, 0)
 SEEDS = 4
 
 
@@ -75,11 +74,8 @@ def config() -> StudyConfig:
 
 
 def attributes(config: StudyConfig, dataset: str, optimizer: str, **extra: str) -> dict[str, str | int | float]:
-    return provenance(
-        config,
-        suite="epochs",
-        dataset=dataset,
-        optimizer=optimizer,
+    return file_attributes(
+        Case(config, "epochs", dataset, optimizer),
         seeds=list(range(SEEDS)),
         hyperparameters={"batch_size": 100, "lr": 0.01234567},
         device="a CPU",
@@ -102,11 +98,12 @@ def made_up_trials(config: StudyConfig, dataset: str, optimizer: str) -> xr.Data
 @pytest.fixture(scope="module")
 def study_file(config: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, parts = tmp_path_factory.mktemp("study"), []
-    for number, (dataset, optimizer) in enumerate(config.pairs("epochs")):
+    for number, case in enumerate(cases_of(config, "epochs")):
+        dataset, optimizer = case.dataset, case.optimizer
         attrs = attributes(config, dataset, optimizer)
         parts.append(folder / f"{dataset}_{optimizer}.nc")
         write_cube(parts[-1], build_cube([runs_dataset(made_up(dataset, optimizer, number), attrs)], 40))
-        if config.is_tuned(optimizer, dataset):
+        if case.is_tuned:
             parts.append(folder / f"{dataset}_{optimizer}_trials.nc")
             write_trials(made_up_trials(config, dataset, optimizer), parts[-1])
     for number, point in enumerate(config.sweep("damping").points):
@@ -145,7 +142,7 @@ def test_figures_come_with_their_numbers_and_are_reproducible(
 
 
 def test_performance_is_accuracy_for_classes_and_loss_for_real_targets(study_tree: xr.DataTree) -> None:
-    figure, numbers = performance(study_tree, "epochs", RESAMPLING)
+    figure, numbers = performance(Study(study_tree, STUDY), "epochs")
     shown = numbers.groupby("dataset")["metric"].unique().map(set).to_dict()
     assert shown == {"digits": {"train_accuracy", "test_accuracy"}, "diabetes": {"train_loss", "test_loss"}}
     labels = {axes.get_ylabel() for axes in figure.axes}
@@ -161,7 +158,7 @@ def test_crosses_of_infinite_medians_are_seen_and_explained(study_tree: xr.DataT
     tree = study_tree.copy(deep=True)
     for dataset in ("digits", "diabetes"):
         tree[f"epochs/{dataset}/baydin_sgd"]["value"].values[:] *= 1e6
-    figure, _ = loss(tree, "epochs", RESAMPLING)
+    figure, _ = loss(Study(tree, STUDY), "epochs")
     crosses = [(axes, line) for axes in figure.axes for line in axes.lines if line.get_marker() == "X"]
     assert len(crosses) == 4, "one for Baydin SGD in each panel"
     for axes, line in crosses:
@@ -169,7 +166,7 @@ def test_crosses_of_infinite_medians_are_seen_and_explained(study_tree: xr.DataT
         assert low <= line.get_ydata()[0] <= high
     assert "median diverges" in [text.get_text() for text in figure.legends[0].get_texts()]
     # A learning rate ends where its run does, and is never infinite.
-    figure, _ = learning_rate(tree, "epochs", RESAMPLING)
+    figure, _ = learning_rate(Study(tree, STUDY), "epochs")
     assert "median diverges" not in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
@@ -177,7 +174,7 @@ def test_damping_that_runs_away_leaves_the_others_visible(study_tree: xr.DataTre
     tree = study_tree.copy(deep=True)
     values = tree["epochs/digits/kfac"]["value_by_step"]
     values.loc[{"metric": "damping", "step": values["step"][-3:]}] = 1e30
-    figure, numbers = damping(tree, "epochs", RESAMPLING)
+    figure, numbers = damping(Study(tree, STUDY), "epochs")
     assert figure.axes[0].get_ylim()[1] < 1e5
     assert numbers["median"].max() == 1e30, "the numbers are whole"
 
@@ -199,7 +196,7 @@ def test_tables_come_in_four_formats(name: str, study_file: Path, tmp_path: Path
 
 
 def test_final_results_mark_the_best_and_show_divergence(study_tree: xr.DataTree) -> None:
-    table = final_results(study_tree, "epochs", RESAMPLING)
+    table = final_results.tabulate(Study(study_tree, STUDY), "epochs")
     numbers = table.numbers.set_index(["dataset", "optimizer"])
     cube = study_tree["epochs/digits/adam"].to_dataset()
     last = cube["value"].isel(time=-1)
@@ -222,13 +219,14 @@ def test_large_numbers_are_written_out(study_tree: xr.DataTree) -> None:
     tree = study_tree.copy(deep=True)
     tree["epochs/digits/adam"]["final_step"].values[:] = 24_000
     tree["epochs/digits/adam"]["final_time"].values[:] = [9_000, 10_000, 14_321, 20_000]
-    row = final_results(tree, "epochs", RESAMPLING).shown.set_index(["Dataset", "Optimizer"]).loc[("Digits", "Adam")]
+    table = final_results.tabulate(Study(tree, STUDY), "epochs")
+    row = table.shown.set_index(["Dataset", "Optimizer"]).loc[("Digits", "Adam")]
     assert row["Steps"] == "24000"
     assert "e+" not in row["Time (s)"]
 
 
 def test_hyperparameters_that_were_not_tuned_are_in_parentheses(study_tree: xr.DataTree) -> None:
-    table = best_hyperparameters(study_tree, "epochs", RESAMPLING)
+    table = hyperparameters.best(Study(study_tree, STUDY), "epochs")
     shown = table.shown.set_index(["Dataset", "Optimizer"])
     assert shown.loc[("Digits", "Adam"), "lr"] == "0.01235"
     assert shown.loc[("Digits", "Adam (Untuned)"), "lr"] == "(0.01235)"
@@ -237,7 +235,7 @@ def test_hyperparameters_that_were_not_tuned_are_in_parentheses(study_tree: xr.D
 
 
 def test_a_sensitivity_study_shows_where_every_value_ends(study_tree: xr.DataTree) -> None:
-    _, numbers = sensitivity.draw(study_tree, "sensitivity", RESAMPLING, sweep="damping", parameter="Initial damping")
+    _, numbers = sensitivity.draw(Study(study_tree, STUDY), "sensitivity", sweep="damping", parameter="Initial damping")
     test = numbers[numbers["metric"] == "test_accuracy"].set_index("value")
     assert test.index.tolist() == [1e-4, 0.01, 1]
     for value, point in ((1e-4, "0.0001"), (1.0, "1")):
@@ -247,7 +245,7 @@ def test_a_sensitivity_study_shows_where_every_value_ends(study_tree: xr.DataTre
 
 
 def test_an_ablation_of_one_dataset_draws_only_that(study_tree: xr.DataTree) -> None:
-    _, numbers = ablation(study_tree, "epochs", RESAMPLING, ["adam", "adamqlr"], ["digits"])
+    _, numbers = ablation(Study(study_tree, STUDY), "epochs", ["adam", "adamqlr"], ["digits"])
     assert set(numbers["dataset"]) == {"digits"}
     assert set(numbers["optimizer"]) == {"adam", "adamqlr"}
 
@@ -272,8 +270,7 @@ def test_after_all_trials_the_order_does_not_matter(seed: int) -> None:
 
 
 def test_profiles_count_every_case_and_start_with_the_fastest(study_tree: xr.DataTree) -> None:
-    pairs = [pair for pair in pairs_of(study_tree, "epochs") if not pair.is_trajectory]
-    ratios = cost_ratios(pairs, "step", 0.1)
+    ratios = cost_ratios(Study(study_tree, STUDY).test_pairs("epochs"), "step", 0.1)
     assert set(ratios) == set(OPTIMIZERS)
     stacked = np.stack(list(ratios.values()))
     assert stacked.shape[1] == 2 * SEEDS
@@ -283,7 +280,7 @@ def test_profiles_count_every_case_and_start_with_the_fastest(study_tree: xr.Dat
 
 
 def test_the_divergence_table_counts_runs(study_tree: xr.DataTree) -> None:
-    table = divergence(study_tree, "epochs", RESAMPLING)
+    table = divergence.tabulate(Study(study_tree, STUDY), "epochs")
     numbers = table.numbers.set_index(["dataset", "optimizer"])
     assert numbers.loc[("digits", "baydin_sgd"), ["runs", "diverged"]].tolist() == [4, 3]
     assert numbers.loc[("digits", "baydin_sgd"), "median_step"] == 29
@@ -294,8 +291,8 @@ def test_the_divergence_table_counts_runs(study_tree: xr.DataTree) -> None:
 
 def test_unknown_names_are_refused(config: StudyConfig, study_file: Path, tmp_path: Path) -> None:
     for maker, name, problem in (
-        (render, "scatter", "unknown figure 'scatter': suite 'epochs' has trajectories"),
-        (render_table, "scatter", "unknown table 'scatter': suite 'epochs' has provenance"),
+        (draw_figure, "scatter", "unknown figure 'scatter': suite 'epochs' has trajectories"),
+        (write_table, "scatter", "unknown table 'scatter': suite 'epochs' has provenance"),
     ):
         with pytest.raises(UserError, match=problem):
             maker(name, study_file, "epochs", None, tmp_path / "x")

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from adamqlr.figures.lines import line_style
 from adamqlr.figures.style import paper_style, space_log_ticks
+from adamqlr.study.optimizer_settings import OptimizerConfig
+from adamqlr.study.optimizers import own_spec
 
 
 @settings(deadline=None, max_examples=60)
@@ -33,5 +35,7 @@ def test_labels_of_logarithmic_axes_are_two_at_least_and_do_not_collide(start: f
 
 
 def test_spare_colors_are_seaborns_hues_of_equal_lightness() -> None:
-    spare = {line_style(f"optimizer_{number}")["color"] for number in range(100)}
+    settings = OptimizerConfig(optimizer="torch.optim:NAdam")
+    specs = [own_spec(f"optimizer_{number}", settings, number) for number in range(100)]
+    spare = {line_style(spec)["color"] for spec in specs}
     assert spare == set(sns.color_palette("husl", 8).as_hex())

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from adamqlr.training.hyperparameters import resolve_hyperparameters
 from torch import nn
 
+from adamqlr.study.case import Case
 from adamqlr.study.optimizers import OPTIMIZERS
-from adamqlr.training.optimizers import make_optimizer
+from adamqlr.training.optimizers import check_hyperparameters, make_optimizer
 
 
 @pytest.mark.parametrize("key", OPTIMIZERS)
@@ -41,5 +41,6 @@ def test_the_search_space_is_the_papers() -> None:
 def test_tuned_optimizers_name_what_they_lack(study: object) -> None:
     from adamqlr.errors import UserError
 
+    case = Case(study, "epochs", "digits", "sgd_full")
     with pytest.raises(UserError, match="no value for lr"):
-        resolve_hyperparameters(study, "digits", "sgd_full", {"momentum": 0.5})
+        check_hyperparameters(case.spec, case.hyperparameters({"momentum": 0.5}))

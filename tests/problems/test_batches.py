@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import functional as transforms
 
-from adamqlr.problems.rows import Batches, crop_and_flip
-from adamqlr.problems.rows import Rows
+from adamqlr.problems.rows import Batches, Rows, crop_and_flip
 
 
 def next_batch(stream: Batches) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from adamqlr.problems.fetch import fetch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as transforms
@@ -21,6 +20,7 @@ from torchvision.transforms import functional as transforms
 from adamqlr.errors import UserError
 from adamqlr.problems.examples import BatchStream
 from adamqlr.problems.image_stream import ImageStream
+from adamqlr.problems.imagenet import fetch
 from adamqlr.problems.problem import Problem, initial_model, load_problem
 from adamqlr.results.runs import read_runs
 from adamqlr.study.config import StudyConfig, parse_config
@@ -166,10 +166,10 @@ def test_what_is_no_image_is_named_when_it_is_read(root: Path) -> None:
 
 
 def test_fetching_checks_the_folders(root: Path) -> None:
-    assert fetch("imagenet", study()) == [root]
+    assert fetch("imagenet", root.parent) == [root]
     (root / "test").rename(root / "tests")
     with pytest.raises(UserError, match="imagenet/test: no such folder"):
-        fetch("imagenet", study())
+        fetch("imagenet", root.parent)
 
 
 @pytest.mark.parametrize("key", ["adamqlr_untuned", "kfac_untuned"])

@@ -1,6 +1,7 @@
 """Embedded, torchvision's and fetched datasets, the networks and their starts."""
 
 import math
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,16 @@ import numpy as np
 import pooch
 import pytest
 import torch
-from adamqlr.problems.fetch import fetch
 from sklearn import datasets
 from torch import nn
 
 from adamqlr.errors import UserError
-from adamqlr.problems import images
+from adamqlr.problems import images, uci
 from adamqlr.problems.embedded import read_diabetes, read_digits
 from adamqlr.problems.models import mlp
 from adamqlr.problems.problem import initial_model, load_problem
 from adamqlr.problems.rosenbrock_function import objective
+from adamqlr.stages.fetch import fetch
 from adamqlr.study.config import parse_config
 from adamqlr.study.datasets import DATASETS
 
@@ -112,7 +113,7 @@ def test_fashion_mnist_is_read_as_torchvision_stores_it(tmp_path: Path, monkeypa
     assert [len(problem.validation), len(problem.test)] == [10, 20]
     assert torch.equal(problem.validation.targets, torch.arange(10))
     assert initial_model(problem, 0)(problem.test.inputs).shape == (20, 10)
-    assert fetch("fashion_mnist", study("fashion_mnist")) == [tmp_path / "fashion_mnist"]
+    assert images.fetch("fashion_mnist", tmp_path) == [tmp_path / "fashion_mnist"]
 
 
 class _Part:
@@ -155,8 +156,17 @@ def test_a_table_that_is_there_is_not_downloaded(tmp_path: Path, monkeypatch: py
     path = tmp_path / "uci_energy" / "data.txt"
     path.parent.mkdir()
     path.write_text("1 2\n3 4\n")
-    assert fetch("uci_energy", study("uci_energy")) == [path]
-    assert fetch("digits", study("digits")) == []
+    assert uci.fetch("uci_energy", tmp_path) == [path]
+
+
+def test_a_receipt_names_the_files_that_hold_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fashion_mnist_files(tmp_path, monkeypatch)
+    path = tmp_path / "uci_energy" / "data.txt"
+    path.parent.mkdir()
+    path.write_text("1 2\n3 4\n")
+    for key, text in (("fashion_mnist", "fashion_mnist\n"), ("uci_energy", "data.txt\n"), ("digits", "")):
+        fetch(key, study(key), tmp_path / f"{key}.txt")
+        assert (tmp_path / f"{key}.txt").read_text() == text
 
 
 def test_a_download_that_fails_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,12 +176,14 @@ def test_a_download_that_fails_is_one_clear_error(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("ADAMQLR_DATA_DIR", str(tmp_path))
     monkeypatch.setattr(pooch, "retrieve", unreachable)
     with pytest.raises(UserError, match=r"data\.txt: cannot be downloaded from https://\S+ \(no route to host\)"):
-        fetch("uci_energy", study("uci_energy"))
+        fetch("uci_energy", study("uci_energy"), tmp_path / "receipt.txt")
+    assert not (tmp_path / "receipt.txt").exists()
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("key", [key for key, spec in DATASETS.items() if spec.downloads and key != "imagenet"])
+@pytest.mark.parametrize("key", [key for key, spec in DATASETS.items() if spec.fetcher and key != "imagenet"])
 def test_downloads(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAMQLR_DATA_DIR", str(tmp_path))
-    assert all(path.exists() for path in fetch(key, study(key)))
+    module, _, name = DATASETS[key].fetcher.partition(":")
+    assert all(path.exists() for path in getattr(import_module(module), name)(key, tmp_path))
     assert len(load_problem(key, study(key), CPU).train) > 500

@@ -8,13 +8,13 @@ import numpy as np
 import pooch
 import pytest
 import torch
-from adamqlr.problems.fetch import fetch
 
 from adamqlr.errors import UserError
 from adamqlr.problems import penn_treebank
 from adamqlr.problems.problem import initial_model, load_problem
 from adamqlr.results.runs import read_runs
 from adamqlr.stages.train import train
+from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig, parse_config
 
 CPU = torch.device("cpu")
@@ -109,7 +109,7 @@ def test_only_what_is_missing_is_downloaded(write: Callable[..., Path], monkeypa
 
     monkeypatch.setattr(pooch, "retrieve", retrieve)
     (folder / "ptb.test.txt").unlink()
-    assert len(fetch("penn_treebank", study())) == 3
+    assert len(penn_treebank.fetch("penn_treebank", folder.parent)) == 3
     assert asked == [(f"{penn_treebank.URL}/ptb.test.txt", f"md5:{penn_treebank.FILES['test'].md5}")]
 
 
@@ -118,7 +118,7 @@ def test_training_learns_what_follows(write: Callable[..., Path], tmp_path: Path
     write()
     output = tmp_path / "runs.nc"
     chosen = {"adam_untuned": {"lr": 0.01}, "adamqlr_untuned": {"lr_clipping": 0.1}}.get(optimizer, {})
-    train(study(epochs=15), "epochs", "penn_treebank", optimizer, [0], chosen, output)
+    train(Case(study(epochs=15), "epochs", "penn_treebank", optimizer), [0], chosen, output)
     value = read_runs(output)["value"].isel(seed=0)
     loss, accuracy = (value.sel(metric=f"test_{name}").values for name in ("loss", "accuracy"))
     assert np.isfinite(loss).all()

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from adamqlr.results.info import describe
 
 import adamqlr
 from adamqlr.errors import UserError
+from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube, read_cube, write_cube
 from adamqlr.results.runs import read_runs, runs_dataset, write_runs
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
 from adamqlr.results.study import load_study, open_study, write_study
 from adamqlr.stages.aggregate import aggregate
+from adamqlr.stages.info import describe
+from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig
 from adamqlr.training.history import History
 from adamqlr.training.metrics import METRICS
@@ -32,9 +34,16 @@ history, random_history = _module.history, _module.random_history
 INF = float("inf")
 
 
-def attributes(study: StudyConfig, seeds: list[int], **changes: Any) -> dict[str, Any]:
-    names = {"suite": "epochs", "dataset": "digits", "optimizer": "adam", **changes}
-    return provenance(study, seeds=seeds, hyperparameters={"lr": 0.1}, device="a CPU", **names)
+def attributes(
+    study: StudyConfig,
+    seeds: list[int],
+    suite: str = "epochs",
+    dataset: str = "digits",
+    optimizer: str = "adam",
+    **labels: str,
+) -> dict[str, Any]:
+    case = Case(study, suite, dataset, optimizer)
+    return file_attributes(case, seeds=seeds, hyperparameters={"lr": 0.1}, device="a CPU", **labels)
 
 
 def dataset_of(study: StudyConfig, *histories: History, **changes: Any) -> xr.Dataset:
@@ -182,6 +191,7 @@ def test_cubes_refuse_what_does_not_belong_together(study: StudyConfig, tmp_path
 
 
 def test_parts_of_a_study_are_read_when_they_are_used(study: StudyConfig, tmp_path: Path) -> None:
+    study = study.model_copy(update={"suites": {**study.suites, "other": study.suite("epochs")}})
     for name, changes in (("a", {}), ("b", {"suite": "other"}), ("c", {"sweep": "lr", "sweep_point": "0.5"})):
         write_cube(tmp_path / f"{name}.nc", build_cube([dataset_of(study, random_history(0, 5), **changes)], 10))
     write_study([tmp_path / f"{name}.nc" for name in "abc"], tmp_path / "study.nc")
@@ -202,7 +212,7 @@ def test_descriptions_name_what_a_file_holds(study: StudyConfig, tmp_path: Path)
     aggregate([tmp_path / "cube.nc"], tmp_path / "study.nc", 10)
     text = describe(tmp_path / "cube.nc")
     assert "cube" in text.splitlines()[0]
-    assert "value(seed: 1, time: 10, metric: 12)" in text
+    assert "value(seed: 1, time: 10, metric: 16)" in text
     assert "optimizer: adam" in text
     assert "/epochs/digits/adam: 1 seeds, 9 recorded steps, 0 diverged" in describe(tmp_path / "study.nc")
 

@@ -139,7 +139,11 @@ def test_asked_to_stop_writes_a_checkpoint_and_goes_on(
 
 @pytest.mark.parametrize(
     ("stage", "signum", "different"),
-    [("train", signal.SIGUSR2, ("time", "evaluation_seconds")), ("train", signal.SIGKILL, ("time", "evaluation_seconds")), ("tune", signal.SIGTERM, SHARED)],
+    [
+        ("train", signal.SIGUSR2, ("time", "evaluation_seconds")),
+        ("train", signal.SIGKILL, ("time", "evaluation_seconds")),
+        ("tune", signal.SIGTERM, SHARED),
+    ],
 )
 def test_processes_that_share_a_device_stop_and_go_on(
     stage: str,

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from adamqlr.training.hyperparameters import resolve_hyperparameters
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,9 +14,11 @@ from adamqlr.errors import UserError
 from adamqlr.jobs.checkpoint import Checkpoint
 from adamqlr.jobs.device import device_name, resolve_device, set_precision
 from adamqlr.jobs.interrupts import stop_on_signals
+from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig
 from adamqlr.study.settings import PrecisionConfig
 from adamqlr.training.clock import TrainingClock
+from adamqlr.training.optimizers import check_hyperparameters
 from adamqlr.training.schedule import RecordSchedule
 
 
@@ -86,10 +87,17 @@ def test_a_second_interrupt_from_the_keyboard_does_not_wait() -> None:
     assert stop.signum == signal.SIGINT
 
 
+def resolve(study: StudyConfig, optimizer: str, chosen: dict[str, object]) -> dict[str, object]:
+    case = Case(study, "epochs", "digits", optimizer)
+    hyperparameters = case.hyperparameters(chosen)
+    check_hyperparameters(case.spec, hyperparameters)
+    return hyperparameters
+
+
 def test_hyperparameters_are_merged_in_order(study: StudyConfig) -> None:
-    merged = resolve_hyperparameters(study, "digits", "adamqlr_untuned", {"damping": 0.5})
+    merged = resolve(study, "adamqlr_untuned", {"damping": 0.5})
     assert merged == {"batch_size": 3200, "damping": 0.5, "damping_decrease": 0.5, "damping_increase": 2.0}
-    assert resolve_hyperparameters(study, "digits", "adam_untuned", {}) == {"batch_size": 200, "lr": 1e-3}
+    assert resolve(study, "adam_untuned", {}) == {"batch_size": 200, "lr": 1e-3}
 
 
 @pytest.mark.parametrize(
@@ -105,12 +113,12 @@ def test_unusable_hyperparameters_are_named(
     study: StudyConfig, optimizer: str, chosen: dict[str, object], problem: str
 ) -> None:
     with pytest.raises(UserError, match=problem):
-        resolve_hyperparameters(study, "digits", optimizer, chosen)
+        resolve(study, optimizer, chosen)
 
 
 def test_what_decides_a_job(study: StudyConfig) -> None:
     def identity(config: StudyConfig, lr: float = 0.1, seeds: tuple[int, ...] = (0, 1)) -> str:
-        return SeedsJob(config, "epochs", "digits", "adam", {"lr": lr}, seeds).identity
+        return Case(config, "epochs", "digits", "adam").training_fingerprint({"lr": lr}, seeds)
 
     def changed(**update: object) -> StudyConfig:
         return StudyConfig.model_validate({**study.model_dump(), **update})

@@ -14,6 +14,7 @@ from adamqlr.jobs.interrupts import StopRequest
 from adamqlr.jobs.processes import process_count, run_together
 from adamqlr.stages.train import train
 from adamqlr.stages.tune import tune
+from adamqlr.study.case import Case
 from adamqlr.study.config import load_config
 from adamqlr.tuning.trials import read_trials
 

@@ -9,13 +9,13 @@ import optuna
 import pytest
 import torch
 import yaml
-from adamqlr.tuning.search import Search, draw_configurations, rung_limit, rung_resources
 
 from adamqlr.errors import UserError
 from adamqlr.stages.select import select
 from adamqlr.stages.tune import tune
+from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig, parse_config
-from adamqlr.study.space import choice, loguniform, one_minus_loguniform
+from adamqlr.study.space import choice, draw_configurations, loguniform, one_minus_loguniform
 from adamqlr.tuning.asha import AshaPruner
 from adamqlr.tuning.trials import Trial, best_trial, read_best, read_trials, summary, trials_dataset
 
@@ -45,16 +45,18 @@ def study(suite: str = "epochs", **tuning: Any) -> StudyConfig:
 
 
 def test_rungs_are_the_papers() -> None:
-    assert rung_resources(study(), "epochs", "digits") == [1, 4, 16, 64, 256, 900]
-    assert rung_resources(study("runtime_train"), "runtime_train", "digits") == [1, 4, 16, 64, 256, 300]
-    assert rung_resources(study("runtime_train"), "runtime_train", "cifar10")[-1] == 3600
-    assert rung_resources(study(unit="epochs", limit=900), "epochs", "digits") == [1, 4, 16, 50]
+    assert Case(study(), "epochs", "digits", "adam").rungs == [1, 4, 16, 64, 256, 900]
+    assert Case(study("runtime_train"), "runtime_train", "digits", "adam").rungs == [1, 4, 16, 64, 256, 300]
+    assert Case(study("runtime_train"), "runtime_train", "cifar10", "adam").rungs[-1] == 3600
+    assert Case(study(unit="epochs", limit=900), "epochs", "digits", "adam").rungs == [1, 4, 16, 50]
 
 
 def test_trials_are_limited_by_epochs_and_seconds_as_the_suite_says() -> None:
-    assert rung_limit(study(), "epochs", "digits", 16, steps_per_epoch=10) == (500, 16)
-    assert rung_limit(study("runtime_train"), "runtime_train", "digits", 16, steps_per_epoch=10) == (None, 16)
-    assert rung_limit(study(unit="epochs"), "epochs", "digits", 4, steps_per_epoch=10) == (40, None)
+    # The rungs are 1, 4, 16, …
+    assert Case(study(), "epochs", "digits", "adam").rung_limit(2, steps_per_epoch=10) == (500, 16)
+    runtime = Case(study("runtime_train"), "runtime_train", "digits", "adam")
+    assert runtime.rung_limit(2, steps_per_epoch=10) == (None, 16)
+    assert Case(study(unit="epochs"), "epochs", "digits", "adam").rung_limit(1, steps_per_epoch=10) == (40, None)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_shards_together_train_every_configuration_once(study: StudyConfig, tmp_
     assert not (tmp_path / "shards" / ".journal").exists()
     trials = read_trials(tmp_path / "trials.nc")
     assert trials["trial"].values.tolist() == [0, 1, 2, 3]
-    configurations = Search(study, "epochs", "digits", "adam").configurations()
+    configurations = Case(study, "epochs", "digits", "adam").configurations()
     np.testing.assert_allclose(trials["hyperparameter_lr"], [c["lr"] for c in configurations])
     assert trials["resource"].values.tolist() == [1, 2, 3]
     assert trials["resource"].attrs["units"] == "epoch"

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from adamqlr.figures.contents import figures_of
+from adamqlr.study.case import cases_of
 from adamqlr.study.config import load_config
 from adamqlr.study.optimizers import OPTIMIZERS
 from adamqlr.tables.contents import tables_of
@@ -38,18 +39,25 @@ def test_the_papers_study_has_the_jobs_that_it_should(tmp_path: Path) -> None:
     done = snakemake(tmp_path, "-n", "--quiet", "rules", "--configfile", ROOT / "workflow/config/paper.yaml")
     counts = job_counts(done.stdout + done.stderr)
     config = load_config(ROOT / "workflow/config/paper.yaml")
-    pairs = [(dataset, optimizer) for suite in config.suites for dataset, optimizer in config.pairs(suite)]
-    tuned = sum(config.is_tuned(optimizer, dataset) for dataset, optimizer in pairs)
-    rosenbrock = sum(dataset == "rosenbrock" for dataset, _ in pairs)
-    assert counts["aggregate"] == len(pairs)
+    cases = [case for suite in config.suites for case in cases_of(config, suite)]
+    tuned = sum(case.is_tuned for case in cases)
+    rosenbrock = sum(case.dataset == "rosenbrock" for case in cases)
+    assert counts["aggregate"] == len(cases)
     assert counts["tune"] == tuned
     assert counts["tune_shard"] == 8 * tuned
-    assert counts["train"] == 5 * (len(pairs) - rosenbrock) + rosenbrock
+    assert counts["train"] == 5 * (len(cases) - rosenbrock) + rosenbrock
     assert counts["fetch_data"] == 5
     assert counts["study"] == counts["claims"] == 1
     # AdamQLR: rescaling 11, batch size 7, damping 17, stepping factor 11, clipping 11; Adam 7 + 19; K-FAC 7 + 17.
     assert counts["aggregate_sweep"] == 57 + 26 + 24
     assert counts["sweep"] == 5 * 107
+
+
+def test_what_would_run_is_told_without_writing_anything(tmp_path: Path) -> None:
+    done = snakemake(tmp_path, "-n", "--quiet", "rules", "--configfile", ROOT / "workflow/config/miniature.yaml")
+    assert job_counts(done.stdout + done.stderr)["study"] == 1
+    # Snakemake keeps its own notes.
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".snakemake"] == []
 
 
 def test_lint_is_clean() -> None:
@@ -95,10 +103,11 @@ def test_the_appendix_is_switched_on_by_taking_comments_away(tmp_path: Path) -> 
     done = snakemake(tmp_path, "-n", "--quiet", "rules", "--configfile", config)
     counts = job_counts(done.stdout + done.stderr)
     assert counts["fetch_data"] == 5 + 2
-    pairs = load_config(config).pairs("epochs")
+    cases = cases_of(load_config(config), "epochs")
+    beyond_the_paper = {"adamqlr_hessian_untuned", "adamqlr_clipped"}
     for added in ("imagenet", "penn_treebank"):
-        assert {optimizer for dataset, optimizer in pairs if dataset == added} == set(OPTIMIZERS)
-    assert not {"penn_treebank", "imagenet"} & {dataset for dataset, _ in load_config(config).pairs("runtime_train")}
+        assert {case.optimizer for case in cases if case.dataset == added} == set(OPTIMIZERS) - beyond_the_paper
+    assert not {"penn_treebank", "imagenet"} & {case.dataset for case in cases_of(load_config(config), "runtime_train")}
 
 
 @pytest.fixture(scope="module")
@@ -162,14 +171,16 @@ def test_only_what_a_change_concerns_runs_again(small_study: tuple[Path, Path]) 
         return counts
 
     drawn = {"figure": 8, "table": 6, "claims": 1}
+    # What shows a suite's cubes: neither its search, nor sensitivity studies.
+    drawn_of_suite = {"figure": 6, "table": 6, "claims": 1}
     assert jobs("--config", "statistics={resamples: 40}") == {"figure": 8, "table": 6}
     assert jobs("--config", "claims={margin: 0.2}") == {"claims": 1}
     changed = jobs("--config", "datasets={digits: {epochs: 3}}")
     again = {"tune_shard": 2, "tune": 1, "train": 4, "aggregate": 2, "sweep": 2, "aggregate_sweep": 2, "study": 1}
     assert changed == {**again, **drawn}
     without = {
-        "cubes/epochs/digits/adam.nc": {"aggregate": 1, "study": 1, **drawn},
-        "cubes/sensitivity/lr/0.01.nc": {"aggregate_sweep": 1, "study": 1, **drawn},
+        "cubes/epochs/digits/adam.nc": {"aggregate": 1, "study": 1, **drawn_of_suite},
+        "cubes/sensitivity/lr/0.01.nc": {"aggregate_sweep": 1, "study": 1, "figure": 1, "claims": 1},
         "figures/epochs/loss.png": {"figure": 1},
         "figures/sensitivity/lr.csv": {"figure": 1},
         "tables/epochs/divergence.md": {"table": 1},
@@ -184,7 +195,7 @@ def test_only_what_a_change_concerns_runs_again(small_study: tuple[Path, Path]) 
         finally:
             shutil.move(kept, path)
     forced = jobs("--forcerun", *(f"results/small/runs/epochs/digits/adam/seeds_{part}.nc" for part in ("0-1", "2-2")))
-    assert forced == {"train": 2, "aggregate": 1, "study": 1, **drawn}
+    assert forced == {"train": 2, "aggregate": 1, "study": 1, **drawn_of_suite}
 
 
 @pytest.mark.slow
