@@ -46,8 +46,9 @@ def draw(study: Study, suite: str, factorial: str) -> tuple[Figure, pd.DataFrame
         tables.append(numbers)
     for axes in grid.flat[len(groups) :]:
         axes.set_axis_off()
-    _add_legend(figure, layout, colors, _measure_handles(pd.concat(tables)))
-    return figure, pd.concat(tables, ignore_index=True)
+    joined = pd.concat(tables, ignore_index=True)
+    _add_legend(figure, layout, colors, _measure_handles(joined[joined["heuristics"] != layout.first]))
+    return figure, joined
 
 
 def curves(study: Study, suite: str, factorial: str) -> tuple[Figure, pd.DataFrame]:
