@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from adamqlr.errors import UserError
-from adamqlr.figures import factorial
+from adamqlr.figures import evolution, factorial, profiles, tuning_budget
 from adamqlr.figures.contents import figures_of
 from adamqlr.figures.style import paper_style
 from adamqlr.results.attributes import file_attributes
@@ -23,11 +23,12 @@ from adamqlr.results.statistics import Resampling
 from adamqlr.results.study import load_study, write_study
 from adamqlr.stages.figures import draw_figure
 from adamqlr.stages.tables import write_table
-from adamqlr.study.case import cases_of
+from adamqlr.study.case import Case, cases_of
 from adamqlr.study.config import StudyConfig, parse_config
 from adamqlr.tables.contents import tables_of
 from adamqlr.tables.factorial import tabulate
 from adamqlr.training.history import History
+from adamqlr.tuning.trials import Trial, trials_dataset
 
 INF = float("inf")
 SEEDS = 4
@@ -212,8 +213,6 @@ def test_factorials_are_left_out_of_other_figures(study: Study, config: StudyCon
     names = figures_of(config, "epochs")
     assert {"performance", "factorial_small", "factorial_small_curves"} <= set(names)
     assert "factorial_small" in tables_of(config, "epochs")
-    from adamqlr.figures import evolution, profiles
-
     with paper_style():
         for figure, numbers in (
             evolution.performance(study, "epochs"),
@@ -222,6 +221,15 @@ def test_factorials_are_left_out_of_other_figures(study: Study, config: StudyCon
         ):
             assert set(numbers["optimizer"]) == {"adam", "adamqlr"}
             plt.close(figure)
+    assert "tuning_budget" in names
+    trials = [Trial(number, {"lr": 0.1}, [0.5, 0.1 * number], "complete", 1.0) for number in range(1, 4)]
+    searches: dict[str, xr.Dataset] = {}
+    for key in ("adam", "gradient-tuned"):
+        attrs = file_attributes(Case(config, "epochs", "digits", key), seeds=(0,), hyperparameters={}, device="a CPU")
+        attrs |= {"objective": "validation_loss"}
+        searches[f"/tuning/epochs/digits/{key}"] = trials_dataset(trials, [1, 2], "epochs", attrs)
+    _, numbers = tuning_budget.draw(Study(xr.DataTree.from_dict(searches), config), "epochs")
+    assert set(numbers["optimizer"]) == {"adam"}
     alone = parse_config({**SETTINGS, "optimizers": []}, "test")
     assert set(figures_of(alone, "epochs")) == {"factorial_small", "factorial_small_curves"}
 
