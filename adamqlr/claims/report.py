@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from adamqlr.claims.judge import Verdict
-from adamqlr.claims.statements import CLAIMS
+from adamqlr.claims.statements import CLAIMS, claims_of
 from adamqlr.files import write_text
 from adamqlr.results.pairs import Study
 from adamqlr.study.settings import ClaimsConfig
@@ -37,7 +37,7 @@ def write_claims(table: pd.DataFrame, settings: ClaimsConfig, stem: Path) -> Non
 def weigh(study: Study) -> pd.DataFrame:
     """Return one row for each claim and each suite, dataset or sensitivity study that has something to say on it."""
     rows = []
-    for claim in CLAIMS:
+    for claim in claims_of(study.config):
         for item in claim.weigh(study):
             judgment = item.judgment
             relation = "≥" if judgment.at_least else "≤"

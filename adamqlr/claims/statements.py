@@ -15,7 +15,9 @@ from adamqlr.claims.evidence import (
     pairwise,
     value_is_best,
 )
+from adamqlr.claims.heuristics import heuristics_claims
 from adamqlr.results.pairs import Study
+from adamqlr.study.config import StudyConfig
 
 
 class Claim(NamedTuple):
@@ -85,3 +87,8 @@ CLAIMS = (
         partial(value_is_best, parameter="lr_rescaling", choose=lambda values: min(values, key=lambda v: abs(v - 1))),
     ),
 )
+
+
+def claims_of(config: StudyConfig) -> tuple[Claim, ...]:
+    """Return the paper's claims, and those that a study's factorials are about."""
+    return (*CLAIMS, *(Claim(*claim) for claim in heuristics_claims(config)))

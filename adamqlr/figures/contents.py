@@ -54,7 +54,7 @@ def figures_of(config: StudyConfig, suite: str) -> dict[str, Exhibit]:
     if suite == SENSITIVITY:
         return {name: _sweep(config, name) for name in config.sensitivity}
     figures = {}
-    cases = cases_of(config, suite)
+    cases = [case for case in cases_of(config, suite) if case.optimizer not in config.factorial_optimizers]
     if any(case.is_trajectory for case in cases):
         figures["trajectories"] = TRAJECTORIES
     if not all(case.is_trajectory for case in cases):
@@ -65,6 +65,8 @@ def figures_of(config: StudyConfig, suite: str) -> dict[str, Exhibit]:
         figures["profiles"] = _profiles(config)
     if any(case.is_tuned for case in cases):
         figures["tuning_budget"] = TUNING_BUDGET._replace(part=f"{TUNING}/{suite}")
+    for name in config.factorials_of(suite):
+        figures |= _factorial(config, name)
     return figures
 
 
@@ -101,6 +103,27 @@ def _ablation(config: StudyConfig, name: str) -> Exhibit:
     ablation = config.ablations[name]
     options = {"optimizers": ablation.optimizers, "datasets": ablation.datasets}
     return Exhibit(f"Ablation of {name.replace('_', ' ')}", _BANDS, "adamqlr.figures.evolution:ablation", options)
+
+
+def _factorial(config: StudyConfig, name: str) -> dict[str, Exhibit]:
+    layout = config.factorials[name]
+    first = layout.heuristics_label(layout.first)
+    title, options = f"What heuristics do: {name.replace('_', ' ')}", {"factorial": name}
+    relative = (
+        f"The test loss of each direction relative to that with “{first}”, the line at 1: markers left of it say that "
+        "heuristics help. Filled markers are runs as they end, open ones where their validation loss is lowest, which "
+        "forgives a later divergence. Lines are the 95 % percentile interval of the ratio of medians under bootstrap "
+        "resampling of the seeds. A diverged run counts as infinitely bad; an arrow at the edge is beyond the axis."
+    )
+    course = (
+        f"A color below that of “{first}” helps the row's direction; look whether it does so in every row. " + _BANDS
+    )
+    return {
+        f"factorial_{name}": Exhibit(title, relative, "adamqlr.figures.factorial:draw", options),
+        f"factorial_{name}_curves": Exhibit(
+            f"{title}, against time", course, "adamqlr.figures.factorial:curves", options
+        ),
+    }
 
 
 def _profiles(config: StudyConfig) -> Exhibit:

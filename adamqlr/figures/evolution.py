@@ -15,23 +15,25 @@ _PARTS = ("train", "test")
 def performance(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw training and test performance against training time: loss for regression, accuracy for classification."""
     return draw_grid(
-        study.pairs(suite), study.resampling, "time", [partial(performance_panel, part) for part in _PARTS]
+        _listed_pairs(study, suite), study.resampling, "time", [partial(performance_panel, part) for part in _PARTS]
     )
 
 
 def loss(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw training and test loss against training time."""
-    return draw_grid(study.pairs(suite), study.resampling, "time", [partial(loss_panel, part) for part in _PARTS])
+    return draw_grid(
+        _listed_pairs(study, suite), study.resampling, "time", [partial(loss_panel, part) for part in _PARTS]
+    )
 
 
 def learning_rate(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw the magnitude of the learning rate α against steps."""
-    return draw_grid(study.pairs(suite), study.resampling, "step", [_learning_rate_panel])
+    return draw_grid(_listed_pairs(study, suite), study.resampling, "step", [_learning_rate_panel])
 
 
 def damping(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw the damping λ and the reduction ratio ρ against steps, for the optimizers that have them."""
-    pairs = [pair for pair in study.pairs(suite) if _has_damping(pair)]
+    pairs = [pair for pair in _listed_pairs(study, suite) if _has_damping(pair)]
     return draw_grid(pairs, study.resampling, "step", [_damping_panel, _reduction_ratio_panel])
 
 
@@ -48,6 +50,11 @@ def ablation(
         if pair.optimizer in optimizers and (datasets is None or pair.dataset in datasets)
     ]
     return draw_grid(pairs, study.resampling, "time", [partial(performance_panel, part) for part in _PARTS])
+
+
+def _listed_pairs(study: Study, suite: str) -> list[Pair]:
+    """Return the pairs less those of factorials, which have figures of their own."""
+    return [pair for pair in study.pairs(suite) if pair.optimizer not in study.config.factorial_optimizers]
 
 
 def _has_damping(pair: Pair) -> bool:

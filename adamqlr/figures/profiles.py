@@ -24,7 +24,7 @@ def draw(study: Study, suite: str, target_gap: float) -> tuple[Figure, pd.DataFr
     A case is solved when the test loss reaches the dataset's target (:func:`adamqlr.results.targets.target_loss`).
     Every case counts, so nothing is resampled.
     """
-    pairs = study.test_pairs(suite)
+    pairs = [pair for pair in study.test_pairs(suite) if pair.optimizer not in study.config.factorial_optimizers]
     specs = {pair.optimizer: pair.spec for pair in pairs}
     figure, grid = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 3.1), sharey=True, squeeze=False)
     tables = []

@@ -26,14 +26,17 @@ def draw(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     Trials are independent draws, so that any order of them might have happened: lines are medians over random orders;
     the numbers have the 2.5 and 97.5 percentiles as well, which would hide each other as bands.
     """
-    datasets = study.tree[TUNING][suite].children
+    hidden = study.config.factorial_optimizers
+    nodes = study.tree[TUNING][suite].children.items()
+    datasets = {key: [pair for pair in study.ordered(node) if pair[0].key not in hidden] for key, node in nodes}
+    datasets = {key: searches for key, searches in datasets.items() if searches}
     columns = min(COLUMNS, len(datasets))
     rows = -(-len(datasets) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(TEXT_WIDTH, 2.1 * rows + 0.7), squeeze=False)
     tables: list[pd.DataFrame] = []
     specs: list[OptimizerSpec] = []
-    for axes, (dataset, node) in zip(grid.flat, datasets.items(), strict=False):
-        for spec, trials in study.ordered(node):
+    for axes, (dataset, searches) in zip(grid.flat, datasets.items(), strict=False):
+        for spec, trials in searches:
             specs.append(spec)
             table = _curve(trials, study.resampling).assign(dataset=dataset, optimizer=spec.key)
             axes.plot(table["trials"], table["median"].where(np.isfinite(table["median"])), **line_style(spec))

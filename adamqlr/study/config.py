@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from adamqlr.errors import UserError
 from adamqlr.study.datasets import DATASETS
 from adamqlr.study.optimizer_settings import FactorialConfig, OptimizerConfig
-from adamqlr.study.optimizers import OPTIMIZERS, OptimizerSpec, own_spec
+from adamqlr.study.optimizers import OPTIMIZERS, OptimizerSpec, own_options, own_spec
 from adamqlr.study.overrides import apply_override, names_to_mapping
 from adamqlr.study.settings import (
     AblationConfig,
@@ -69,8 +69,11 @@ def _with_factorials(data: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(factorials, Mapping) or not isinstance(optimizers or {}, Mapping):
         return {**data, "optimizers": optimizers}
     added: dict[str, Any] = {}
-    for settings in factorials.values():
-        added |= FactorialConfig.model_validate(settings).optimizers()
+    for name, settings in factorials.items():
+        own = FactorialConfig.model_validate(settings).optimizers()
+        if twice := sorted(own.keys() & added):
+            raise ValueError(f"factorials.{name}: another factorial has '{twice[0]}' too: rename its direction")
+        added |= own
     return {**data, "optimizers": {**(optimizers or {}), **added}}
 
 
@@ -234,7 +237,18 @@ class StudyConfig(Section):
         """Return what is tuned for an optimizer in general; empty if nothing is."""
         settings = self.optimizer(optimizer)
         space = {**self.spec(optimizer).space, **settings.space}
-        return {name: distribution for name, distribution in space.items() if name not in settings.options}
+        return {name: distribution for name, distribution in space.items() if name not in own_options(settings)}
+
+    @property
+    def factorial_optimizers(self) -> frozenset[str]:
+        """The optimizers that are here as a factorial's, for its own figures, and not in the curves of the others."""
+        return frozenset(name for factorial in self.factorials.values() for name in factorial.optimizers())
+
+    def factorials_of(self, suite: str) -> list[str]:
+        """Return the factorials of which a suite trains something that has a test set."""
+        datasets = [key for key in self.datasets_of(suite) if self.dataset(key).model != "rosenbrock"]
+        trained = {optimizer for key in datasets for optimizer in self.optimizers_on(key)}
+        return [name for name, own in self.factorials.items() if trained.intersection(own.optimizers())]
 
     def optimizers_on(self, dataset: str) -> list[str]:
         """Return the optimizers that are trained on a dataset."""

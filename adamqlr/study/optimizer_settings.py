@@ -90,7 +90,7 @@ class FactorConfig(Section):
         optimizer: As for an optimizer: a class that has the heuristics as keyword arguments, such as ``adamqlr:KFAC``.
         direction: As for an optimizer.
         options: Fixed options of the direction.
-        heuristics: Fixed heuristics; those of the combination come before those of the direction.
+        heuristics: Fixed heuristics.
         space: What is tuned.
     """
 
@@ -105,6 +105,8 @@ class FactorConfig(Section):
 class FactorialConfig(Section):
     """Every direction with every combination of heuristics; each pair is an optimizer ``DIRECTION-HEURISTICS``.
 
+    What a direction fixes or tunes itself stays so in every combination: K-FAC keeps a damping where others have none.
+
     Attributes:
         directions: The directions, by name.
         heuristics: The combinations of heuristics, by name; the others are measured against the first.
@@ -118,18 +120,36 @@ class FactorialConfig(Section):
     def optimizers(self) -> dict[str, dict[str, Any]]:
         """Return the settings of each pair's optimizer, by name."""
         return {
-            f"{direction}-{heuristics}": self._optimizer(direction, heuristics)
+            self.optimizer_of(direction, heuristics): self._optimizer(direction, heuristics)
             for direction in self.directions
             for heuristics in self.heuristics
         }
 
+    @staticmethod
+    def optimizer_of(direction: str, heuristics: str) -> str:
+        """Return the name of a pair's optimizer."""
+        return f"{direction}-{heuristics}"
+
+    @property
+    def first(self) -> str:
+        """The heuristics that the others are measured against."""
+        return next(iter(self.heuristics))
+
+    def direction_label(self, name: str) -> str:
+        """Return a direction's name in figures and tables."""
+        return self.directions[name].label or name
+
+    def heuristics_label(self, name: str) -> str:
+        """Return the name that a combination of heuristics has in figures and tables."""
+        return self.heuristics[name].label or name
+
     def _optimizer(self, direction: str, heuristics: str) -> dict[str, Any]:
         base, added = self.directions[direction], self.heuristics[heuristics]
-        chosen = {**base.heuristics, **added.heuristics}
-        space = {**base.space, **added.space}
+        chosen = {name: value for name, value in added.heuristics.items() if name not in base.space} | base.heuristics
+        space = {name: values for name, values in added.space.items() if name not in base.heuristics} | base.space
         settings: dict[str, Any] = {
-            "label": f"{base.label or direction}, {added.label or heuristics}",
-            "family": base.label or direction,
+            "label": f"{self.direction_label(direction)}: {self.heuristics_label(heuristics)}",
+            "family": self.direction_label(direction),
             "space": space,
             "datasets": self.datasets,
         }

@@ -15,6 +15,7 @@ def tables_of(config: StudyConfig, suite: str) -> dict[str, Exhibit]:
         tables["time_to_target"] = _time_to_target(config)
     if any(case.is_tuned for case in cases):
         tables |= {"best_hyperparameters": BEST_HYPERPARAMETERS, "search_space": SEARCH_SPACE}
+    tables |= {f"factorial_{name}": _factorial(config, name) for name in config.factorials_of(suite)}
     return tables
 
 
@@ -52,3 +53,14 @@ def _time_to_target(config: StudyConfig) -> Exhibit:
         "median of all optimizers, and what it takes: medians over all runs, – where half of them never get there."
     )
     return Exhibit("Time to target", caption, "adamqlr.tables.time_to_target:tabulate", {"target_gap": gap})
+
+
+def _factorial(config: StudyConfig, name: str) -> Exhibit:
+    layout = config.factorials[name]
+    caption = (
+        "Test losses, final and where the validation loss is lowest, of each direction relative to those with "
+        f"“{layout.heuristics_label(layout.first)}”: below 1 heuristics help. Ratios of medians over seeds, with 95 % "
+        "percentile intervals under bootstrap resampling; a diverged run ends with an infinite loss."
+    )
+    title = f"What heuristics do: {name.replace('_', ' ')}"
+    return Exhibit(title, caption, "adamqlr.tables.factorial:tabulate", {"factorial": name})
