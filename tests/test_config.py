@@ -324,13 +324,13 @@ def test_a_factorial_is_every_direction_with_every_combination_of_heuristics(set
     assert list(config.optimizers) == ["adam", *pairs]
     assert config.optimizers_on("digits") == ["adam", *pairs]
     assert config.optimizers_on("diabetes") == ["adam"]
-    assert config.spec("sgd-none").label == "Gradient, Undamped"
+    assert config.spec("sgd-none").label == "Gradient: Undamped"
     assert [config.spec(pair).family for pair in pairs] == ["Gradient"] * 2 + ["nadam"] * 2 + ["kfac"] * 2
     assert len({(config.spec(pair).color, config.spec(pair).line) for pair in pairs}) == len(pairs)
     assert not config.spec("sgd-none").has_damping
     assert config.spec("sgd-damped").has_damping
     used = {pair: Case(config, "epochs", "digits", pair).hyperparameters({}) for pair in pairs}
-    assert used["nadam-damped"] == {"batch_size": 200, "lr_clipping": 0.2, "direction.eps": 1e-6}
+    assert used["nadam-damped"] == {"batch_size": 200, "lr_clipping": 0.1, "direction.eps": 1e-6}
     assert used["nadam-none"]["lr_clipping"] == 0.1
     assert used["kfac-none"] == {"batch_size": 200, "damping": 0.0, "adapt_damping": False}
     assert [pair for pair in pairs if config.space(pair)] == ["sgd-damped", "nadam-damped", "kfac-damped"]
@@ -348,7 +348,7 @@ def test_a_factorial_is_every_direction_with_every_combination_of_heuristics(set
         ({"directions": {"sgd": {}}}, "unknown optimizer 'sgd-none': "),
         (
             {"directions": {"sgd": {"direction": "adam", "optimizer": "adamqlr:KFAC"}}},
-            "optimizers.sgd-none: 'optimizer' and",
+            "factorials.parts.directions.sgd: 'optimizer' and",
         ),
         ({"datasets": ["svhn"]}, "optimizers.sgd-none.datasets: unknown 'svhn': this study has"),
     ],

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import xarray as xr
 
-from adamqlr.claims.judge import Judgment, judge_ratio, judge_spread, performance
+from adamqlr.claims.judge import Judgment, judge_ratio, judge_spread, judge_spreads
+from adamqlr.results.judged import measure_of, performance
 from adamqlr.results.pairs import Study, by_dataset
 from adamqlr.study.config import SENSITIVITY
 
@@ -50,20 +51,24 @@ def pairwise(study: Study, subject: str, reference: str, with_margin: bool = Fal
     for suite, dataset, cubes in cubes_by_dataset(study):
         if subject in cubes and reference in cubes:
             values = performance(cubes[subject]), [performance(cubes[reference])]
-            quantity = f"{_measure(cubes[subject])}, {_label(cubes[subject])} ÷ {_label(cubes[reference])}"
+            quantity = f"{measure_of(cubes[subject])}, {label_of(cubes[subject])} ÷ {label_of(cubes[reference])}"
             yield Evidence(suite, dataset, quantity, judge_ratio(*values, limit, study.config.claims))
 
 
 def against_best_baseline(study: Study, subject: str) -> Iterator[Evidence]:
     """Weigh an optimizer against the tuned baseline with the lowest final median, when the first of them has ended."""
     for suite, dataset, cubes in cubes_by_dataset(study):
-        baselines = [cube for key, cube in cubes.items() if study.spec(key).is_baseline]
+        baselines = [
+            cube
+            for key, cube in cubes.items()
+            if study.spec(key).is_baseline and key not in study.config.factorial_optimizers
+        ]
         if subject not in cubes or not baselines:
             continue
         best = min(baselines, key=lambda cube: float(performance(cube).median()))
         time = min(float(cube["final_time"].median()) for cube in (cubes[subject], best))
         values = performance(cubes[subject], time), [performance(best, time)]
-        quantity = f"{_measure(best)} after {time:.3g} s, {_label(cubes[subject])} ÷ {_label(best)}"
+        quantity = f"{measure_of(best)} after {time:.3g} s, {label_of(cubes[subject])} ÷ {label_of(best)}"
         yield Evidence(
             suite, dataset, quantity, judge_ratio(*values, 1 + study.config.claims.margin, study.config.claims)
         )
@@ -95,9 +100,26 @@ def matters_little(study: Study, parameter: str) -> Iterator[Evidence]:
     for name, cubes in sweeps_of(study, parameter, "AdamQLR"):
         values = [performance(cube) for cube in cubes.values()]
         first = next(iter(cubes.values()))
-        quantity = f"{_measure(first)}, worst ÷ best of {len(values)} values ({name})"
+        quantity = f"{measure_of(first)}, worst ÷ best of {len(values)} values ({name})"
         judgment = judge_spread(values, settings.flatness, settings)
         yield Evidence(SENSITIVITY, str(first.attrs["dataset"]), quantity, judgment)
+
+
+def matters_more(study: Study, family: str, parameter: str) -> Iterator[Evidence]:
+    """Weigh whether a hyperparameter matters more to another family than to AdamQLR, on the same dataset.
+
+    The quantity is the ratio of the spreads, worst ÷ best of the values, of which each is of its own study's values.
+    """
+    settings = study.config.claims
+    for name, ours in sweeps_of(study, parameter, "AdamQLR"):
+        for other, theirs in sweeps_of(study, parameter, family):
+            attrs = [next(iter(cubes.values())).attrs for cubes in (theirs, ours)]
+            if attrs[0]["dataset"] != attrs[1]["dataset"]:
+                continue
+            above, below = ([performance(cube) for cube in cubes.values()] for cubes in (theirs, ours))
+            quantity = f"spread over {parameter}, {other} ÷ {name}"
+            judgment = judge_spreads(above, below, 1.0, settings)._replace(at_least=True)
+            yield Evidence(SENSITIVITY, str(attrs[0]["dataset"]), quantity, judgment)
 
 
 def value_is_best(study: Study, parameter: str, choose: Callable[[list[float]], float]) -> Iterator[Evidence]:
@@ -106,7 +128,7 @@ def value_is_best(study: Study, parameter: str, choose: Callable[[list[float]], 
     for name, cubes in sweeps_of(study, parameter, "AdamQLR"):
         chosen = choose(list(cubes))
         others = [performance(cube) for value, cube in cubes.items() if value != chosen]
-        quantity = f"{_measure(cubes[chosen])} at {chosen:g} ÷ best of {len(others)} other values ({name})"
+        quantity = f"{measure_of(cubes[chosen])} at {chosen:g} ÷ best of {len(others)} other values ({name})"
         judgment = judge_ratio(performance(cubes[chosen]), others, 1 + settings.margin, settings)
         yield Evidence(SENSITIVITY, str(cubes[chosen].attrs["dataset"]), quantity, judgment)
 
@@ -115,9 +137,6 @@ def _minority(one: list[bool], other: list[bool]) -> float:
     return min(sum(one), sum(other)) / len(one)
 
 
-def _measure(cube: xr.Dataset) -> str:
-    return "test error" if cube.attrs["loss"] == "cross_entropy" else "test loss"
-
-
-def _label(cube: xr.Dataset) -> str:
+def label_of(cube: xr.Dataset) -> str:
+    """Return the name of a cube's optimizer."""
     return str(cube.attrs["optimizer_label"])

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
+from adamqlr.claims.course import learning_rate_grows, overfits, ranks_high
 from adamqlr.claims.evidence import (
     Evidence,
     against_best_baseline,
     effect_varies,
     matters_little,
+    matters_more,
     pairwise,
     value_is_best,
 )
@@ -67,6 +69,27 @@ CLAIMS = (
         partial(pairwise, subject="adamqlr", reference="adamqlr_hessian", with_margin=True),
     ),
     Claim(
+        "tuned_epsilon",
+        "AdamQLR is comparable with Adam whose ε is tuned too.",
+        partial(pairwise, subject="adamqlr", reference="adam_eps", with_margin=True),
+    ),
+    Claim(
+        "hypergradients",
+        "AdamQLR is comparable with SGD whose learning rate follows hypergradients.",
+        partial(pairwise, subject="adamqlr", reference="baydin_sgd", with_margin=True),
+    ),
+    Claim("kfac_overfits", "K-FAC overfits.", partial(overfits, subject="kfac")),
+    Claim(
+        "growing_learning_rate",
+        "The learning rate that AdamQLR selects grows during training.",
+        partial(learning_rate_grows, subject="adamqlr"),
+    ),
+    Claim(
+        "ranks",
+        "Untuned AdamQLR is among the better half of the optimizers, on average over datasets.",
+        partial(ranks_high, subject="adamqlr_untuned"),
+    ),
+    Claim(
         "large_batches",
         "AdamQLR's largest batch size is comparable with its best.",
         partial(value_is_best, parameter="batch_size", choose=max),
@@ -80,6 +103,21 @@ CLAIMS = (
         "damping_factor",
         "AdamQLR's damping stepping factor matters little.",
         partial(matters_little, parameter="damping_increase"),
+    ),
+    Claim(
+        "adam_batch_size",
+        "The batch size matters more to Adam than to AdamQLR.",
+        partial(matters_more, family="Adam", parameter="batch_size"),
+    ),
+    Claim(
+        "kfac_batch_size",
+        "The batch size matters more to K-FAC than to AdamQLR.",
+        partial(matters_more, family="K-FAC", parameter="batch_size"),
+    ),
+    Claim(
+        "kfac_initial_damping",
+        "The initial damping matters more to K-FAC than to AdamQLR.",
+        partial(matters_more, family="K-FAC", parameter="damping"),
     ),
     Claim(
         "rescaling",

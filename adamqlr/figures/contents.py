@@ -30,10 +30,25 @@ PERFORMANCE = Exhibit(
     "adamqlr.figures.evolution:performance",
 )
 LOSS = Exhibit("Loss against training time", _BANDS, "adamqlr.figures.evolution:loss")
+LOSS_BY_STEP = Exhibit("Loss against steps", _BANDS, "adamqlr.figures.evolution:loss_by_step")
+LOSS_WITH_EVALUATION = Exhibit(
+    "Loss against the time of training and evaluation",
+    "As if the validation and test sets were evaluated after every step, within the time that counts. So does the "
+    "paper's code, whose runtimes and budgets favor expensive steps and large batches; everywhere else here evaluation "
+    "is off the clock. " + _BANDS,
+    "adamqlr.figures.evolution:loss_with_evaluation",
+)
 LEARNING_RATE = Exhibit(
     "Learning rates",
-    "The magnitude of the learning rate taken. " + _BOUNDED + _BANDS,
+    "The learning rate taken, against training time; where a median is negative the axis is linear about 0. "
+    + _BOUNDED
+    + _BANDS,
     "adamqlr.figures.evolution:learning_rate",
+)
+TOGETHER = Exhibit(
+    "Rosenbrock trajectories together",
+    "One run from (1, −1) for each of the optimizers that the paper shows, in one panel; the star is the optimum.",
+    "adamqlr.figures.trajectories:draw_together",
 )
 DAMPING = Exhibit(
     "Damping and reduction ratio",
@@ -53,12 +68,13 @@ def figures_of(config: StudyConfig, suite: str) -> dict[str, Exhibit]:
     """Return the figures of a suite by name; of the suite ``sensitivity``, one for each sensitivity study."""
     if suite == SENSITIVITY:
         return {name: _sweep(config, name) for name in config.sensitivity}
-    figures = {}
+    figures: dict[str, Exhibit] = {}
     cases = [case for case in cases_of(config, suite) if case.optimizer not in config.factorial_optimizers]
     if any(case.is_trajectory for case in cases):
-        figures["trajectories"] = TRAJECTORIES
+        figures |= {"trajectories": TRAJECTORIES, "trajectories_together": TOGETHER}
     if not all(case.is_trajectory for case in cases):
-        figures |= {"performance": PERFORMANCE, "loss": LOSS, "learning_rate": LEARNING_RATE}
+        figures |= {"performance": PERFORMANCE, "loss": LOSS, "loss_by_step": LOSS_BY_STEP}
+        figures |= {"loss_with_evaluation": LOSS_WITH_EVALUATION, "learning_rate": LEARNING_RATE}
         figures |= {f"ablation_{name}": _ablation(config, name) for name in _ablations(config, suite)}
         if any(case.spec.has_damping and not case.is_trajectory for case in cases):
             figures["damping"] = DAMPING

@@ -1,12 +1,14 @@
 """How runs evolve: medians over seeds and their uncertainty, against training time or steps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from adamqlr.errors import UserError
 from adamqlr.figures.panels import Panel, draw_grid, loss_panel, performance_panel
+from adamqlr.results.clocks import with_evaluation
 from adamqlr.results.pairs import Pair, Study
 
 _PARTS = ("train", "test")
@@ -14,21 +16,36 @@ _PARTS = ("train", "test")
 
 def performance(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw training and test performance against training time: loss for regression, accuracy for classification."""
-    return draw_grid(
-        _listed_pairs(study, suite), study.resampling, "time", [partial(performance_panel, part) for part in _PARTS]
-    )
+    return draw_grid(_listed_pairs(study, suite), study.resampling, "time", _rows(performance_panel))
 
 
 def loss(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw training and test loss against training time."""
-    return draw_grid(
-        _listed_pairs(study, suite), study.resampling, "time", [partial(loss_panel, part) for part in _PARTS]
-    )
+    return draw_grid(_listed_pairs(study, suite), study.resampling, "time", _rows(loss_panel))
+
+
+def loss_by_step(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
+    """Draw training and test loss against steps."""
+    return draw_grid(_listed_pairs(study, suite), study.resampling, "step", _rows(loss_panel))
+
+
+def loss_with_evaluation(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
+    """Draw training and test loss against the time of training with an evaluation after every step.
+
+    Raises:
+        UserError: No cube says what evaluation takes, as those of version 0.1 do not.
+    """
+    pairs = [pair._replace(cube=with_evaluation(pair.cube)) for pair in _listed_pairs(study, suite) if _timed(pair)]
+    if not pairs:
+        raise UserError(f"suite '{suite}': no cube says what evaluation takes; train again to have it measured")
+    return draw_grid(pairs, study.resampling, "time", _rows(loss_panel), "Training and evaluation time (s)")
 
 
 def learning_rate(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
-    """Draw the magnitude of the learning rate α against steps."""
-    return draw_grid(_listed_pairs(study, suite), study.resampling, "step", [_learning_rate_panel])
+    """Draw the learning rate α against training time, signed."""
+    pairs = [pair for pair in _listed_pairs(study, suite) if not pair.is_trajectory]
+    is_signed = any(bool((pair.cube["value"].sel(metric="lr").median("seed") < 0).any()) for pair in pairs)
+    return draw_grid(pairs, study.resampling, "time", [partial(_learning_rate_panel, is_signed)])
 
 
 def damping(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
@@ -43,13 +60,25 @@ def ablation(
     optimizers: Sequence[str],
     datasets: Sequence[str] | None = None,
 ) -> tuple[Figure, pd.DataFrame]:
-    """Draw the performance of some optimizers on some datasets, all if none is named."""
+    """Draw the training and test loss of some optimizers on some datasets, all if none is named."""
     pairs = [
         pair
         for pair in study.pairs(suite)
         if pair.optimizer in optimizers and (datasets is None or pair.dataset in datasets)
     ]
-    return draw_grid(pairs, study.resampling, "time", [partial(performance_panel, part) for part in _PARTS])
+    return draw_grid(pairs, study.resampling, "time", _rows(loss_panel))
+
+
+def _rows(panel: Callable[[str, Pair], Panel]) -> list[Callable[[Pair], Panel]]:
+    return [partial(panel, part) for part in _PARTS]
+
+
+def _timed(pair: Pair) -> bool:
+    return (
+        not pair.is_trajectory
+        and "evaluation_seconds" in pair.cube
+        and bool(pair.cube["evaluation_seconds"].notnull().all())
+    )
 
 
 def _listed_pairs(study: Study, suite: str) -> list[Pair]:
@@ -61,8 +90,10 @@ def _has_damping(pair: Pair) -> bool:
     return bool((pair.cube["value_by_step"].sel(metric="damping") > 0).any())
 
 
-def _learning_rate_panel(pair: Pair) -> Panel:
-    return Panel("lr", "Learning rate |α|", "log", bounds=(1e-8, 1e4))
+def _learning_rate_panel(is_signed: bool, pair: Pair) -> Panel:
+    if is_signed:
+        return Panel("lr", "Learning rate α", "symlog", bounds=(-1e4, 1e4))
+    return Panel("lr", "Learning rate α", "log", bounds=(1e-8, 1e4))
 
 
 def _damping_panel(pair: Pair) -> Panel:

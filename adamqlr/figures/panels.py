@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from adamqlr.figures.lines import line_style
 from adamqlr.figures.style import TEXT_WIDTH, set_log_limits, space_log_ticks
+from adamqlr.results.judged import is_classification
 from adamqlr.results.pairs import Pair, by_dataset
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
 from adamqlr.study.optimizers import OptimizerSpec
@@ -52,7 +53,7 @@ def loss_panel(part: str, pair: Pair) -> Panel:
 
 def performance_panel(part: str, pair: Pair) -> Panel:
     """Return the panel of what a pair is judged by: accuracy for classes, loss for real targets."""
-    if pair.cube.attrs["loss"] != "cross_entropy":
+    if not is_classification(pair.cube):
         return loss_panel(part, pair)
     return Panel(f"{part}_accuracy", f"{_PART_NAMES[part]} accuracy", "linear")
 
@@ -61,7 +62,11 @@ _PART_NAMES = {"train": "Training", "test": "Test"}
 
 
 def draw_grid(
-    pairs: Sequence[Pair], resampling: Resampling, axis: str, rows: Sequence[Callable[[Pair], Panel]]
+    pairs: Sequence[Pair],
+    resampling: Resampling,
+    axis: str,
+    rows: Sequence[Callable[[Pair], Panel]],
+    axis_label: str | None = None,
 ) -> tuple[Figure, pd.DataFrame]:
     """Draw every dataset's curves against ``time`` or ``step``, one row of panels for each of ``rows``.
 
@@ -80,7 +85,7 @@ def draw_grid(
         else:
             _title_with_divergence(column[0], group, 38 if len(groups) >= COLUMNS else 60)
         for axes in column if is_single else column[-1:]:
-            axes.set_xlabel({"time": "Training time (s)", "step": "Step"}[axis])
+            axes.set_xlabel(axis_label or {"time": "Training time (s)", "step": "Step"}[axis])
     add_legend(figure, [pair.spec for group in groups.values() for pair in group])
     return figure, pd.concat(tables, ignore_index=True)
 
@@ -105,8 +110,6 @@ def _draw_panel(axes: Axes, pairs: Sequence[Pair], panel: Panel, axis: str, resa
         values = pair.cube[variable].sel(metric=panel.metric)
         if axis == "step":
             values = values.isel(step=slice(1, None))
-        if panel.metric == "lr":
-            values = abs(values)
         if not values.notnull().any():
             continue
         summary = median_over_seeds(values, resampling)
@@ -114,7 +117,8 @@ def _draw_panel(axes: Axes, pairs: Sequence[Pair], panel: Panel, axis: str, resa
         table = summary.to_dataframe().reset_index()[[axis, "median", "mean", "std", "lower", "upper"]]
         names = {"dataset": pair.dataset, "optimizer": pair.optimizer, "metric": panel.metric}
         tables.append(table.assign(**names, survived=survived_fraction(pair.cube)))
-    axes.set(xscale="log", yscale=panel.scale, ylabel=panel.label)
+    axes.set(xscale="log", ylabel=panel.label)
+    axes.set_yscale(panel.scale, **({"linthresh": _linear_range(tables)} if panel.scale == "symlog" else {}))
     for height in panel.guides:
         axes.axhline(height, color="#555555", linewidth=0.5, linestyle=(0, (4, 3)))
     if not tables:
@@ -122,6 +126,13 @@ def _draw_panel(axes: Axes, pairs: Sequence[Pair], panel: Panel, axis: str, resa
     _limit(axes, pd.concat(tables), panel)
     keep_crosses_inside(axes)
     return pd.concat(tables, ignore_index=True)
+
+
+def _linear_range(tables: Sequence[pd.DataFrame]) -> float:
+    """Return the magnitude below which a symmetric-logarithmic axis is linear: that of the smaller medians."""
+    medians = np.abs(pd.concat(tables)["median"]) if tables else pd.Series(dtype=float)
+    sizes = medians[np.isfinite(medians) & (medians > 0)]
+    return float(10 ** np.floor(np.log10(sizes.quantile(0.1)))) if len(sizes) else 1.0
 
 
 def draw_curve(axes: Axes, summary: xr.Dataset, axis: str, style: dict[str, Any], is_log: bool) -> None:
@@ -156,6 +167,9 @@ def _limit(axes: Axes, table: pd.DataFrame, panel: Panel) -> None:
         first = finite.groupby("optimizer")["median"].first().median()
         high = min(high, 3 * first)
         low = max(low, high * 1e-6)
+    if panel.scale == "symlog":
+        axes.set_ylim(2 * low if low < 0 else -0.1 * high, 2 * high)
+        return
     if panel.scale == "log":
         set_log_limits(axes, low, high)
     elif high > low:

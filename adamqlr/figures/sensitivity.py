@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from adamqlr.figures.panels import Panel, draw_curve, keep_crosses_inside, performance_panel
+from adamqlr.figures.panels import Panel, draw_curve, keep_crosses_inside, loss_panel
 from adamqlr.figures.style import TEXT_WIDTH, set_log_limits, space_log_ticks
 from adamqlr.results.pairs import Pair, Study
 from adamqlr.results.statistics import median_over_seeds, survived_fraction
@@ -20,7 +20,7 @@ _COLORS = plt.get_cmap("viridis")
 
 
 def draw(study: Study, suite: str, sweep: str, parameter: str) -> tuple[Figure, pd.DataFrame]:
-    """Draw training and test performance of every value: on the left against time, on the right at the end.
+    """Draw training and test loss of every value: on the left against time, on the right at the end.
 
     Args:
         study: The study's results.
@@ -34,7 +34,7 @@ def draw(study: Study, suite: str, sweep: str, parameter: str) -> tuple[Figure, 
     figure, grid = plt.subplots(2, 2, figsize=(TEXT_WIDTH, 3.9), sharex="col", sharey="row", width_ratios=(1.15, 1))
     tables = []
     for row, part in zip(grid, ("train", "test"), strict=True):
-        panel = performance_panel(part, Pair(first.attrs["dataset"], study.spec(first.attrs["optimizer"]), first))
+        panel = loss_panel(part, Pair(first.attrs["dataset"], study.spec(first.attrs["optimizer"]), first))
         curves = {value: median_over_seeds(_values(cube, panel), study.resampling) for value, cube in cubes.items()}
         for value, curve in curves.items():
             style = {"color": _COLORS(norm(value)), "linewidth": 1.0}

@@ -7,11 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from adamqlr.figures.lines import line_style
+from adamqlr.figures.panels import add_legend
 from adamqlr.figures.style import TEXT_WIDTH
 from adamqlr.problems.rosenbrock_function import START, A, objective
 from adamqlr.results.pairs import Pair, Study
 
 _COLUMNS = 5
+# Figure 2 of the paper.
+_TOGETHER = ("sgd_minimal", "sgd_full", "adam", "adamqlr_hessian", "adamqlr_hessian_untuned", "kfac")
 _WINDOW = {"x": (-1.6, 1.6), "y": (-1.5, 1.6)}
 
 
@@ -33,6 +36,21 @@ def draw(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     return figure, pd.concat(tables, ignore_index=True)
 
 
+def draw_together(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
+    """Draw the first run of the optimizers that the paper shows over the contours of the objective, in one panel.
+
+    Where a study has none of them, all that it has are drawn.
+    """
+    pairs = [pair for pair in study.pairs(suite) if pair.is_trajectory]
+    pairs = [pair for pair in pairs if pair.optimizer in _TOGETHER] or pairs
+    figure, axes = plt.subplots(figsize=(TEXT_WIDTH * 0.62, 3.9))
+    _draw_contours(axes)
+    tables = [_draw_line(axes, pair) for pair in pairs]
+    axes.set(xlabel="x", ylabel="y")
+    add_legend(figure, [pair.spec for pair in pairs])
+    return figure, pd.concat(tables, ignore_index=True)
+
+
 def _draw_contours(axes: Axes) -> None:
     x, y = np.meshgrid(np.linspace(*_WINDOW["x"], 200), np.linspace(*_WINDOW["y"], 200))
     height = objective(x, y)
@@ -44,15 +62,20 @@ def _draw_contours(axes: Axes) -> None:
 
 
 def _draw_path(axes: Axes, pair: Pair) -> pd.DataFrame:
+    table = _draw_line(axes, pair)
     cube = pair.cube.isel(seed=0)
-    path = cube["parameters"].transpose("parameter", "step").values
-    style = line_style(pair.spec)
-    axes.plot(*path, color=style["color"], linewidth=1.1, marker=".", markersize=2.5, zorder=4)
-    value = float(objective(*path[:, -1]))
+    value = float(table["objective"].iloc[-1])
     steps = int(cube["final_step"])
     outcome = f"diverged at step {steps}" if bool(cube["diverged"]) else f"f = {value:.1e}, {steps} steps"
     axes.set_title(f"{pair.optimizer_label}\n", fontsize=7.5)
     axes.annotate(outcome, (0.5, 1.02), xycoords="axes fraction", ha="center", va="bottom", fontsize=6, color="#444444")
+    return table
+
+
+def _draw_line(axes: Axes, pair: Pair) -> pd.DataFrame:
+    cube = pair.cube.isel(seed=0)
+    path = cube["parameters"].transpose("parameter", "step").values
+    axes.plot(*path, **line_style(pair.spec), marker=".", markersize=2.5, zorder=4)
     return pd.DataFrame(
         {
             "optimizer": pair.optimizer,

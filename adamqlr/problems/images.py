@@ -1,5 +1,4 @@
-"""The paper's image datasets, read by torchvision import shutil
-from the data folder."""
+"""The paper's image datasets, read by torchvision from the data folder."""
 
 import pickle
 import shutil

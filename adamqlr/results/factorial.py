@@ -7,6 +7,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from adamqlr.results.bootstrap import divide, interval, resampled_medians
+from adamqlr.results.judged import at_lowest_validation_loss
 from adamqlr.results.pairs import Pair, Study, by_dataset
 from adamqlr.results.statistics import Resampling
 
@@ -64,13 +66,8 @@ def final_loss(cube: xr.Dataset) -> Array:
 
 
 def best_loss(cube: xr.Dataset) -> Array:
-    """Return each run's test loss where its validation loss is lowest: what stopping there would have kept.
-
-    A run that diverges later keeps it, too.
-    """
-    validation, test = (cube["value_by_step"].sel(metric=f"{part}_loss").values for part in ("validation", "test"))
-    lowest = np.where(np.isnan(validation), np.inf, validation).argmin(axis=1)
-    return np.take_along_axis(test, lowest[:, None], axis=1)[:, 0].astype(float)
+    """Return each run's test loss where its validation loss is lowest, which it keeps if it diverges later."""
+    return at_lowest_validation_loss(cube).sel(metric="test_loss").values.astype(float)
 
 
 MEASURES = {"final": final_loss, "best": best_loss}
@@ -83,18 +80,6 @@ def ratio_of_medians(above: Array, below: Array, resampling: Resampling) -> Rati
     it; the ratio of two infinite ones could be anything.
     """
     generator = np.random.default_rng(resampling.seed)
-    medians = [
-        np.median(values[generator.integers(len(values), size=(resampling.resamples, len(values)))], axis=1)
-        for values in (above, below)
-    ]
-    found = _divide(*(np.median(values, keepdims=True) for values in (above, below)))
-    ratios = _divide(*medians)
-    lower = np.quantile(np.where(np.isnan(ratios), 0.0, ratios), 0.025, method="inverted_cdf")
-    upper = np.quantile(np.where(np.isnan(ratios), np.inf, ratios), 0.975, method="inverted_cdf")
-    return Ratio(float(found[0]), float(lower), float(upper))
-
-
-def _divide(above: Array, below: Array) -> Array:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.divide(above, below)
-    return np.where((above == below) & np.isfinite(above), 1.0, ratio)
+    medians = [resampled_medians(values, resampling.resamples, generator) for values in (above, below)]
+    found = divide(*(np.median(values, keepdims=True) for values in (above, below)))
+    return Ratio(float(found[0]), *interval(divide(*medians), 0.95))

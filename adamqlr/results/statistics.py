@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from adamqlr.results.bootstrap import Array, resamples_of
 
 # Elements of a block of resampled values, which bounds memory to some hundred megabytes.
 _BLOCK = 10_000_000
@@ -41,7 +41,7 @@ def median_over_seeds(values: xr.DataArray, resampling: Resampling) -> xr.Datase
     ordered = values.transpose("seed", ...)
     template = ordered.isel(seed=0, drop=True)
     flat = ordered.values.astype(np.float64).reshape(ordered.sizes["seed"], -1)
-    draws = np.random.default_rng(resampling.seed).integers(len(flat), size=(resampling.resamples, len(flat)))
+    draws = resamples_of(len(flat), resampling.resamples, np.random.default_rng(resampling.seed))
     columns = max(1, _BLOCK // draws.size)
     blocks = [_summary(flat[:, start : start + columns], draws) for start in range(0, flat.shape[1], columns)]
     summary = np.concatenate(blocks, axis=1)

@@ -14,7 +14,7 @@ from adamqlr.jobs.processes import process_count, run_together
 from adamqlr.problems.problem import load_problem
 from adamqlr.results.attributes import file_attributes
 from adamqlr.study.case import Case
-from adamqlr.tuning.journal import JOURNAL
+from adamqlr.study.paths import JOURNAL
 from adamqlr.tuning.shard import Shard
 from adamqlr.tuning.trials import summary, trials_dataset, write_trials
 

@@ -37,7 +37,7 @@ PAPER_SUITES = {
 
 PAPER_ABLATIONS = {
     "damping": {"optimizers": ["adam", "adamqlr_undamped", "adamqlr"]},
-    "curvature": {"optimizers": ["adamqlr", "adamqlr_hessian"]},
+    "curvature": {"optimizers": ["adam", "adamqlr_hessian", "adamqlr"]},
 }
 
 # Where sensitivity studies and trials lie beside the suites, among files and in study.nc.
@@ -64,17 +64,19 @@ def _check_names(where: str, names: Iterable[str] | None, known: Iterable[str]) 
 
 def _with_factorials(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """Let the optimizers of factorials join the others."""
-    optimizers = names_to_mapping(data.get("optimizers"))
-    factorials = data.get("factorials")
-    if not isinstance(factorials, Mapping) or not isinstance(optimizers or {}, Mapping):
-        return {**data, "optimizers": optimizers}
+    optimizers, factorials = names_to_mapping(data.get("optimizers", {})), data.get("factorials")
+    if not isinstance(factorials, Mapping) or not isinstance(optimizers, Mapping):
+        return data if optimizers is None or "optimizers" not in data else {**data, "optimizers": optimizers}
     added: dict[str, Any] = {}
     for name, settings in factorials.items():
-        own = FactorialConfig.model_validate(settings).optimizers()
+        try:
+            own = FactorialConfig.model_validate(settings).optimizers()
+        except ValidationError as error:
+            raise ValueError(_first_problem(error, f"factorials.{name}")) from error
         if twice := sorted(own.keys() & added):
             raise ValueError(f"factorials.{name}: another factorial has '{twice[0]}' too: rename its direction")
         added |= own
-    return {**data, "optimizers": {**(optimizers or {}), **added}}
+    return {**data, "optimizers": {**optimizers, **added}}
 
 
 def _suite_defaults(value: Any) -> Any:
@@ -133,7 +135,8 @@ class StudyConfig(Section):
         if not isinstance(data, Mapping):
             return data
         data = _with_factorials(data)
-        for key, settings in (data.get("optimizers") or {}).items():
+        optimizers = data.get("optimizers")
+        for key, settings in optimizers.items() if isinstance(optimizers, Mapping) else ():
             is_own = isinstance(settings, Mapping) and (settings.get("optimizer") or settings.get("direction"))
             if key in OPTIMIZERS and is_own:
                 raise ValueError(f"optimizer '{key}' is one of the catalogue: choose another name for your own")
@@ -304,9 +307,9 @@ def parse_config(data: Mapping[str, Any], source: str, is_stored: bool = False) 
         raise UserError(f"{source}: {_first_problem(error)}") from error
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError, prefix: str = "") -> str:
     problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
+    where = ".".join(filter(None, [prefix, *map(str, problem["loc"])]))
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         message = "unknown key"

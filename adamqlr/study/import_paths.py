@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 # Options that are none: what an optimizer is made for.
-_SUBJECTS = {"self", "params", "model", "loss", "named_params"}
+_SUBJECTS = {"self", "params", "model", "loss", "named_params", "direction"}
 
 
 @cache
@@ -71,7 +71,10 @@ def contents_hash(path: str) -> str:
 
 def _find_class(file: Path, name: str, depth: int = 0) -> frozenset[str] | str | None:
     """Return a class's keyword arguments; a word where they are not to be seen, and None where it is not there."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"'{file}': not Python: {error}") from error
     is_dynamic = False
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and node.name == name:

@@ -42,6 +42,8 @@ class OptimizerConfig(Section):
     def _check_what_it_is(self, info: ValidationInfo) -> "OptimizerConfig":
         if self.optimizer and self.direction:
             raise ValueError("'optimizer' and 'direction' are both given: one of them says what it is")
+        if self.options and self.direction in DIRECTIONS:
+            raise ValueError(f"options: the direction '{self.direction}' has none: give them as heuristics")
         if self.heuristics and not self.direction:
             raise ValueError("'heuristics' need a 'direction' that they choose the learning rate for")
         if (info.context or {}).get("is_stored"):
@@ -100,6 +102,12 @@ class FactorConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict)
     heuristics: dict[str, Any] = Field(default_factory=dict)
     space: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_what_it_is(self) -> "FactorConfig":
+        if self.optimizer and self.direction:
+            raise ValueError("'optimizer' and 'direction' are both given: one of them says what it is")
+        return self
 
 
 class FactorialConfig(Section):

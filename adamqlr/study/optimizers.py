@@ -274,7 +274,7 @@ def own_spec(key: str, settings: OptimizerConfig, number: int) -> OptimizerSpec:
             color,
             line,
             is_baseline=bool(settings.space),
-            has_damping="damping" in {*settings.options, *settings.space},
+            has_damping="damping" in settings.space or settings.options.get("damping", 0) > 0,
             batch_size=settings.batch_size,
             wraps=wraps,
         )

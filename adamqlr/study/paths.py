@@ -6,6 +6,8 @@ from adamqlr.study.case import Case, cases_of
 from adamqlr.study.config import SENSITIVITY, StudyConfig
 
 CONFIG_NAME = "config.yaml"
+# The file beside shards' outputs through which they share what they found.
+JOURNAL = ".journal"
 
 
 def parts_of(study: StudyConfig) -> list[str]:

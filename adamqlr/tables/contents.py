@@ -12,7 +12,7 @@ def tables_of(config: StudyConfig, suite: str) -> dict[str, Exhibit]:
     tables = {"provenance": PROVENANCE, "final_results": FINAL_RESULTS, "divergence": DIVERGENCE}
     cases = cases_of(config, suite)
     if not all(case.is_trajectory for case in cases):
-        tables["time_to_target"] = _time_to_target(config)
+        tables |= {"best_so_far": BEST_SO_FAR, "time_to_target": _time_to_target(config)}
     if any(case.is_tuned for case in cases):
         tables |= {"best_hyperparameters": BEST_HYPERPARAMETERS, "search_space": SEARCH_SPACE}
     tables |= {f"factorial_{name}": _factorial(config, name) for name in config.factorials_of(suite)}
@@ -30,6 +30,13 @@ FINAL_RESULTS = Exhibit(
     "Medians over seeds at the end of training, ± the standard deviation of the medians of bootstrap resamples; the "
     "best of each dataset is bold. *Survived* is the fraction of runs that did not diverge.",
     "adamqlr.tables.final_results:tabulate",
+)
+BEST_SO_FAR = Exhibit(
+    "Best-so-far results",
+    "What runs would end with if they stopped where their validation loss is lowest, beside what they end with: "
+    "medians over seeds, ± the standard deviation of the medians of bootstrap resamples. Stopping forgives a later "
+    "divergence.",
+    "adamqlr.tables.best_so_far:tabulate",
 )
 BEST_HYPERPARAMETERS = Exhibit(
     "Best hyperparameters",

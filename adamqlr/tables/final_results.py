@@ -35,7 +35,7 @@ def tabulate(study: Study, suite: str) -> Table:
                 row[name], row[f"{name}_std"] = summary[name]
             numbers.append({**row, "seeds": pair.cube.sizes["seed"], "survived": survived})
             labels = {"Dataset": pair.dataset_label, "Optimizer": pair.optimizer_label}
-            cells = {label: _with_uncertainty(*summary[name]) for name, (label, _) in _FINAL.items()}
+            cells = {label: with_uncertainty(*summary[name]) for name, (label, _) in _FINAL.items()}
             shown.append({**labels, **cells, "Survived": f"{100 * survived:.0f} %"})
     return make_table(numbers, shown, pd.concat(best, ignore_index=True))
 
@@ -68,7 +68,8 @@ def _final_summary(pair: Pair, resampling: Resampling) -> dict[str, tuple[float,
     return summary
 
 
-def _with_uncertainty(median: float, std: float) -> str:
+def with_uncertainty(median: float, std: float) -> str:
+    """Write a median ± the standard deviation of its resamples."""
     if np.isnan(median):
         return "–"
     if np.isinf(median):

@@ -10,9 +10,6 @@ from optuna.trial import FrozenTrial, TrialState
 from adamqlr.study.case import Case
 from adamqlr.tuning.asha import AshaPruner
 
-# The file beside shards' outputs through which they share what they found.
-JOURNAL = ".journal"
-
 
 class Journal:
     """A search's Optuna study in a file.

@@ -13,10 +13,12 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adamqlr.claims.judge import Judgment, Verdict, divide, judge_ratio, judge_spread, performance
+from adamqlr.claims.judge import Judgment, Verdict, judge_ratio, judge_spread
 from adamqlr.claims.statements import CLAIMS
 from adamqlr.results.attributes import file_attributes
+from adamqlr.results.bootstrap import divide
 from adamqlr.results.cube import build_cube, write_cube
+from adamqlr.results.judged import performance
 from adamqlr.results.runs import runs_dataset
 from adamqlr.results.study import write_study
 from adamqlr.stages.claims import judge_claims
@@ -185,6 +187,7 @@ def test_each_claim_gets_its_verdict_where_the_study_speaks_of_it(study_file: Pa
         ("heuristics_vary", "2 datasets"): "supported",
         ("untuned_pair", "digits"): "supported",
         ("untuned_pair", "diabetes"): "refuted",
+        ("ranks", "2 datasets"): "refuted",
         ("curvature", "digits"): "supported",
         ("curvature", "diabetes"): "refuted",
         ("initial_damping", "digits"): "supported",
@@ -192,6 +195,8 @@ def test_each_claim_gets_its_verdict_where_the_study_speaks_of_it(study_file: Pa
     }
     assert table.loc[("tuned_adamqlr", "digits"), "estimate"] == pytest.approx(0.5)
     assert table.loc[("rescaling", "digits"), "estimate"] == pytest.approx(2)
+    # On digits one of five is better and one as good, on diabetes all five are better.
+    assert table.loc[("ranks", "2 datasets"), "estimate"] == pytest.approx((1.5 / 5 + 1) / 2)
     # K-FAC ends lowest on diabetes, Adam on digits.
     assert "÷ K-FAC" in table.loc[("untuned_adamqlr", "diabetes"), "quantity"]
     assert "÷ Adam" in table.loc[("untuned_adamqlr", "digits"), "quantity"]

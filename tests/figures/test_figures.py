@@ -135,7 +135,10 @@ def test_figures_come_with_their_numbers_and_are_reproducible(
     shown = {
         "tuning_budget": {key for key, spec in OPTIMIZERS.items() if spec.space},
         "ablation_damping": {"adam", "adamqlr_undamped", "adamqlr"},
-        "ablation_curvature": {"adamqlr", "adamqlr_hessian"},
+        "ablation_curvature": {"adam", "adamqlr", "adamqlr_hessian"},
+        "trajectories_together": {
+            *("sgd_minimal", "sgd_full", "adam", "kfac", "adamqlr_hessian", "adamqlr_hessian_untuned")
+        },
         "damping": {"adamqlr"} if suite == "sensitivity" else set(OPTIMIZERS),
     }.get(name, set(OPTIMIZERS))
     assert set(pd.read_csv(tmp_path / "one.csv")["optimizer"]) == shown
@@ -236,11 +239,11 @@ def test_hyperparameters_that_were_not_tuned_are_in_parentheses(study_tree: xr.D
 
 def test_a_sensitivity_study_shows_where_every_value_ends(study_tree: xr.DataTree) -> None:
     _, numbers = sensitivity.draw(Study(study_tree, STUDY), "sensitivity", sweep="damping", parameter="Initial damping")
-    test = numbers[numbers["metric"] == "test_accuracy"].set_index("value")
+    test = numbers[numbers["metric"] == "test_loss"].set_index("value")
     assert test.index.tolist() == [1e-4, 0.01, 1]
     for value, point in ((1e-4, "0.0001"), (1.0, "1")):
         cube = study_tree[f"sensitivity/damping/{point}"].to_dataset()
-        expected = cube["value"].sel(metric="test_accuracy").isel(time=-1).median()
+        expected = cube["value"].sel(metric="test_loss").isel(time=-1).median()
         assert test.loc[value, "median"] == pytest.approx(float(expected))
 
 

@@ -33,6 +33,8 @@ HYPERPARAMETERS: dict[str, dict[str, float]] = {
     "adamqlr_untuned": {},
     "adamqlr_undamped": {},
     "adamqlr_hessian": {"damping": 0.5, "weight_decay": 1e-3, "lr_rescaling": 0.9},
+    "adamqlr_hessian_untuned": {},
+    "adamqlr_clipped": {"damping": 0.01, "lr_clipping": 0.1},
     "baydin_sgd": {"lr": 0.05, "hypergradient_lr": 1e-4},
 }
 
@@ -112,6 +114,8 @@ DIFFERENT: dict[str, dict[str, tuple[float | None, ...]]] = {
     "adamqlr_untuned": {"lr_clipping": (0.01, None, 0.001), "lr_rescaling": (1.0, 0.5, 2.0)},
     "adamqlr_undamped": {"lr_clipping": (0.1, 0.02, 0.01)},
     "adamqlr_hessian": {"damping": (0.5, 1.0, 2.0)},
+    "adamqlr_hessian_untuned": {"damping": (0.5, 1.0, 2.0)},
+    "adamqlr_clipped": {"lr_clipping": (0.1, 0.02, 0.01)},
     "baydin_sgd": {"lr": (0.05, 0.01, 0.1), "hypergradient_lr": (1e-4, 0.0, 1e-3)},
 }
 

@@ -14,6 +14,7 @@ from adamqlr.study import paths
 from adamqlr.study.case import Case
 from adamqlr.study.config import SENSITIVITY, fingerprint, parse_config
 from adamqlr.study.datasets import DATASETS
+from adamqlr.study.optimizers import own_options
 from adamqlr.tables.contents import tables_of
 
 # Jobs use the environment that Snakemake runs in, though nobody has activated it.
@@ -104,7 +105,7 @@ def seeds_of(wildcards):
 def training_fingerprint(wildcards):
     """What decides a run's numbers, besides the tuned hyperparameters, which are an input."""
     case = case_of(wildcards)
-    options = dict(STUDY.optimizer(case.optimizer).options)
+    options = own_options(STUDY.optimizer(case.optimizer))
     if "sweep" in wildcards.keys():
         options |= STUDY.sweep(wildcards.sweep).hyperparameters(wildcards.point)
     return case.training_fingerprint(options, seeds_of(wildcards))

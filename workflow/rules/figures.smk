@@ -27,7 +27,7 @@ rule figure:
         runtime=30,
     params:
         stem=stem,
-        study=RESULTS,
+        study=lambda wildcards: RESULTS,
         config=CONFIG,
         exhibit=lambda wildcards: caption_of(figures_of, wildcards),
         decides=lambda wildcards: drawing_fingerprint(exhibit_of(figures_of, wildcards)),
@@ -63,7 +63,7 @@ rule table:
         runtime=30,
     params:
         stem=stem,
-        study=RESULTS,
+        study=lambda wildcards: RESULTS,
         config=CONFIG,
         exhibit=lambda wildcards: caption_of(tables_of, wildcards),
         decides=lambda wildcards: drawing_fingerprint(exhibit_of(tables_of, wildcards)),

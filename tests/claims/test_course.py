@@ -1,0 +1,119 @@
+"""Claims about the course of training and about sensitivity, from made-up runs whose answers are known."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from adamqlr.claims.course import learning_rate_grows, overfits, ranks_high
+from adamqlr.claims.evidence import matters_more
+from adamqlr.claims.judge import Verdict, judge_spreads
+from adamqlr.results.attributes import file_attributes
+from adamqlr.results.cube import build_cube
+from adamqlr.results.judged import at_lowest_validation_loss
+from adamqlr.results.pairs import Study
+from adamqlr.results.runs import runs_dataset
+from adamqlr.study.case import Case
+from adamqlr.study.config import parse_config
+from adamqlr.study.settings import ClaimsConfig
+from adamqlr.training.history import History
+
+SWEEP = {"dataset": "diabetes", "parameter": "batch_size", "values": [50, 100]}
+CONFIG = parse_config(
+    {
+        "name": "made-up",
+        "datasets": ["diabetes"],
+        "optimizers": ["adam", "kfac", "adamqlr", "adamqlr_untuned"],
+        "sensitivity": {"ours": {**SWEEP, "optimizer": "adamqlr"}, "theirs": {**SWEEP, "optimizer": "adam"}},
+    },
+    "test",
+)
+
+
+def cube(optimizer: str, validation: list[float], test: list[float], lr: list[float], **labels: str) -> xr.Dataset:
+    histories = []
+    for seed in range(4):
+        history = History(seed)
+        for step, values in enumerate(zip(validation, test, lr, strict=True)):
+            metrics = dict(zip(("validation_loss", "test_loss", "lr"), values, strict=True))
+            history.append(step, 0.1 * step, {name: value * (1 + 0.001 * seed) for name, value in metrics.items()})
+        histories.append(history)
+    attrs: dict[str, Any] = file_attributes(
+        Case(CONFIG, "epochs", "diabetes", optimizer),
+        seeds=range(4),
+        hyperparameters={},
+        device="a CPU",
+        **labels,
+    )
+    return build_cube([runs_dataset(histories, attrs)], 20)
+
+
+def study(cubes: dict[str, xr.Dataset]) -> Study:
+    return Study(xr.DataTree.from_dict(cubes), CONFIG)
+
+
+FALLING = [1.0, 0.5, 0.4, 0.3, 0.2, 0.1, 0.09, 0.08]
+RISING = [1.0, 0.5, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+
+
+def test_an_optimizer_overfits_that_ends_above_its_best() -> None:
+    (evidence,) = overfits(study({"epochs/diabetes/kfac": cube("kfac", RISING, RISING, RISING)}), "kfac")
+    assert evidence.judgment.estimate == pytest.approx(0.7 / 0.2, rel=1e-2)
+    assert evidence.judgment.verdict is Verdict.SUPPORTED
+    (evidence,) = overfits(study({"epochs/diabetes/kfac": cube("kfac", FALLING, FALLING, RISING)}), "kfac")
+    assert evidence.judgment.estimate == pytest.approx(1)
+    assert evidence.judgment.verdict is Verdict.REFUTED
+
+
+def test_without_a_validation_loss_nothing_is_said_of_overfitting() -> None:
+    nothing = [float("nan")] * 8
+    assert not list(overfits(study({"epochs/diabetes/kfac": cube("kfac", nothing, FALLING, RISING)}), "kfac"))
+
+
+def test_where_the_validation_loss_is_lowest_is_where_runs_should_have_stopped() -> None:
+    test = [float(10 - step) for step in range(8)]
+    stopped = at_lowest_validation_loss(cube("adam", RISING, test, RISING))
+    np.testing.assert_allclose(stopped.sel(metric="test_loss"), 8.0 * (1 + 0.001 * np.arange(4)))
+
+
+def test_a_learning_rate_grows_from_the_first_to_the_last_quarter() -> None:
+    rates = [float("nan"), 0.1, 0.1, 0.2, 0.3, 0.3, 0.4, 0.4]
+    found = study({"epochs/diabetes/adamqlr": cube("adamqlr", FALLING, FALLING, rates)})
+    (evidence,) = learning_rate_grows(found, "adamqlr")
+    assert evidence.judgment.estimate == pytest.approx(4)
+    assert evidence.judgment.verdict is Verdict.SUPPORTED
+
+
+def test_ranks_count_how_many_are_better() -> None:
+    finals = {"adam": 0.3, "kfac": 0.1, "adamqlr": 0.4, "adamqlr_untuned": 0.2}
+    cubes = {f"epochs/diabetes/{k}": cube(k, FALLING, [*FALLING[:-1], v], FALLING) for k, v in finals.items()}
+    (evidence,) = ranks_high(study(cubes), "adamqlr_untuned")
+    assert evidence.judgment.estimate == pytest.approx(1 / 3)
+    assert evidence.judgment.verdict is Verdict.SUPPORTED
+
+
+def test_a_hyperparameter_matters_more_where_its_values_spread_further() -> None:
+    ends = {("ours", "50"): 0.1, ("ours", "100"): 0.12, ("theirs", "50"): 0.1, ("theirs", "100"): 0.4}
+    optimizers = {"ours": "adamqlr", "theirs": "adam"}
+    cubes = {
+        f"sensitivity/{sweep}/{point}": cube(
+            optimizers[sweep],
+            FALLING,
+            [*FALLING[:-1], end],
+            FALLING,
+            sweep=sweep,
+            sweep_parameter="batch_size",
+            sweep_point=point,
+        )
+        for (sweep, point), end in ends.items()
+    }
+    (evidence,) = matters_more(study(cubes), "Adam", "batch_size")
+    assert evidence.judgment.estimate == pytest.approx(4 / 1.2)
+    assert evidence.judgment.verdict is Verdict.SUPPORTED
+    assert not list(matters_more(study(cubes), "K-FAC", "batch_size"))
+
+
+def test_the_ratio_of_spreads_by_hand() -> None:
+    sets = [[xr.DataArray([value] * 3, dims="seed") for value in values] for values in ((1.0, 6.0, 2.0), (3.0, 1.5))]
+    assert judge_spreads(*sets, 1.0, ClaimsConfig(resamples=50))[:3] == (3.0, 3.0, 3.0)
