@@ -24,7 +24,7 @@ def pairs_of(config: StudyConfig, suite: str) -> list[tuple[str, str]]:
 SWEEP = {"dataset": "digits", "optimizer": "adam", "parameter": "lr", "values": [0.1, 1]}
 
 
-@pytest.mark.parametrize("name", ["quickstart", "miniature", "energy", "paper"])
+@pytest.mark.parametrize("name", ["quickstart", "miniature", "energy", "heuristics", "own", "paper"])
 def test_shipped_configurations_are_valid(name: str) -> None:
     config = load_config(ROOT / "workflow" / "config" / f"{name}.yaml")
     assert config.name == name
