@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from adamqlr.figures.limits import limit_height
 from adamqlr.figures.panels import COLUMNS, draw_curve, keep_crosses_inside
-from adamqlr.figures.style import TEXT_WIDTH, set_log_limits, space_log_ticks
+from adamqlr.figures.style import TEXT_WIDTH, space_log_ticks
 from adamqlr.results.factorial import MEASURES, Cell, cells_of, ratios_of
 from adamqlr.results.pairs import Study
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
@@ -158,13 +159,10 @@ def _draw_loss(axes: Axes, cell: Cell, color: Any, resampling: Resampling) -> pd
 
 
 def _limit_to_start(axes: Axes, tables: Sequence[pd.DataFrame]) -> None:
-    """Show every curve's course, but not the heights to which runs jump before they diverge."""
     medians = [table["median"][np.isfinite(table["median"]) & (table["median"] > 0)] for table in tables]
-    medians = [values for values in medians if len(values)]
-    if medians:
-        start = float(np.median([values.iloc[0] for values in medians]))
-        high = min(max(values.max() for values in medians), 1.5 * start)
-        set_log_limits(axes, max(min(values.min() for values in medians), 1e-6 * high), high)
+    starts = [values.iloc[0] for values in medians if len(values)]
+    if starts:
+        limit_height(axes, pd.concat(medians), start=float(np.median(starts)))
 
 
 def _measure_handles(numbers: pd.DataFrame) -> list[Line2D]:

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from adamqlr.figures.limits import limit_height
 from adamqlr.figures.lines import line_style
-from adamqlr.figures.style import TEXT_WIDTH, set_log_limits, space_log_ticks
+from adamqlr.figures.style import TEXT_WIDTH, space_log_ticks
 from adamqlr.results.judged import is_classification
 from adamqlr.results.pairs import Pair, by_dataset
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
@@ -42,7 +43,7 @@ class Panel(NamedTuple):
     label: str
     scale: str
     limits: tuple[float, float] | None = None
-    bounds: tuple[float, float] = (0.0, np.inf)
+    bounds: tuple[float, float] = (-np.inf, np.inf)
     guides: tuple[float, ...] = ()
 
 
@@ -155,25 +156,13 @@ def keep_crosses_inside(axes: Axes) -> None:
 
 
 def _limit(axes: Axes, table: pd.DataFrame, panel: Panel) -> None:
-    """Show every curve's course, but not the heights to which runs jump before they diverge."""
     if panel.limits is not None:
         axes.set_ylim(*panel.limits)
         return
-    finite = table[np.isfinite(table["median"]) & ((table["median"] > 0) | (panel.scale != "log"))]
-    if finite.empty:
-        return
-    low, high = finite["median"].clip(*panel.bounds).agg(["min", "max"])
+    medians, start = table["median"].where(np.isfinite(table["median"])), None
     if panel.metric.endswith("_loss"):
-        first = finite.groupby("optimizer")["median"].first().median()
-        high = min(high, 3 * first)
-        low = max(low, high * 1e-6)
-    if panel.scale == "symlog":
-        axes.set_ylim(2 * low if low < 0 else -0.1 * high, 2 * high)
-        return
-    if panel.scale == "log":
-        set_log_limits(axes, low, high)
-    elif high > low:
-        axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
+        start = float(medians.where(medians > 0).groupby(table["optimizer"]).first().median())
+    limit_height(axes, medians, panel.scale, start, panel.bounds)
 
 
 def _title_with_divergence(axes: Axes, pairs: Sequence[Pair], width: int) -> None:

@@ -11,8 +11,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
+from adamqlr.figures.limits import limit_height
 from adamqlr.figures.panels import Panel, draw_curve, keep_crosses_inside, loss_panel
-from adamqlr.figures.style import TEXT_WIDTH, set_log_limits, space_log_ticks
+from adamqlr.figures.style import TEXT_WIDTH, space_log_ticks
 from adamqlr.results.pairs import Pair, Study
 from adamqlr.results.statistics import median_over_seeds, survived_fraction
 
@@ -42,7 +43,9 @@ def draw(study: Study, suite: str, sweep: str, parameter: str) -> tuple[Figure, 
         final = pd.DataFrame([_final(value, curve, cubes[value]) for value, curve in curves.items()])
         _draw_final(row[1], final, norm)
         row[0].set(xscale="log", yscale=panel.scale, ylabel=panel.label)
-        _limit(row[0], curves, panel)
+        medians = [curve["median"].values for curve in curves.values()]
+        start = float(np.median([values[0] for values in medians]))
+        limit_height(row[0], np.concatenate(medians), panel.scale, start)
         keep_crosses_inside(row[0])
         tables.append(final.assign(sweep=sweep, optimizer=first.attrs["optimizer"], metric=panel.metric))
     grid[1, 0].set_xlabel("Training time (s)")
@@ -84,16 +87,3 @@ def _draw_final(axes: Axes, final: pd.DataFrame, norm: Normalize) -> None:
     for row in final[(final["survived"] < 1) & np.isfinite(final["median"])].itertuples():
         text = f"{100 * row.survived:.0f} %"
         axes.annotate(text, (row.value, row.median), xytext=(0, 5), textcoords="offset points", fontsize=6, ha="center")
-
-
-def _limit(axes: Axes, curves: dict[float, xr.Dataset], panel: Panel) -> None:
-    medians = np.concatenate([curve["median"].values for curve in curves.values()])
-    medians = medians[np.isfinite(medians) & ((medians > 0) | (panel.scale != "log"))]
-    if not len(medians):
-        return
-    if panel.scale == "log":
-        start = np.median([float(curve["median"][0]) for curve in curves.values()])
-        low, high = float(medians.min()), float(min(medians.max(), 3 * start))
-        set_log_limits(axes, max(low, high * 1e-6), high)
-    else:
-        axes.set_ylim(medians.min() - 0.02, medians.max() + 0.02)

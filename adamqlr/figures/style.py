@@ -13,10 +13,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from adamqlr.files import replacing
 
@@ -52,22 +51,6 @@ def paper_style() -> Iterator[None]:
         }
         with plt.rc_context(settings):
             yield
-
-
-class _Decimals(LogFormatter):
-    """Labels the ticks that a logarithmic axis would label anyway, as 0.6 instead of 6 × 10⁻¹."""
-
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        return f"{x:g}" if super().__call__(x, pos) else ""
-
-
-def set_log_limits(axes: Axes, low: float, high: float) -> None:
-    """Limit a logarithmic vertical axis, with a small margin; one of few decades gets plain numbers."""
-    margin = max(high / low, 1.01) ** 0.05
-    axes.set_ylim(low / margin, high * margin)
-    if low > 1e-3 and high < 1e4 and high / low < 100:
-        axes.yaxis.set_major_formatter(_Decimals())
-        axes.yaxis.set_minor_formatter(_Decimals())
 
 
 def space_log_ticks(axis: Axis) -> None:

@@ -7,9 +7,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from adamqlr.figures.limits import limit_height
 from adamqlr.figures.lines import line_style
 from adamqlr.figures.panels import COLUMNS, add_legend
-from adamqlr.figures.style import TEXT_WIDTH, set_log_limits, space_log_ticks
+from adamqlr.figures.style import TEXT_WIDTH, space_log_ticks
 from adamqlr.results.pairs import Study
 from adamqlr.results.statistics import Resampling
 from adamqlr.study.config import TUNING
@@ -84,6 +85,5 @@ def _curve(trials: xr.Dataset, resampling: Resampling) -> pd.DataFrame:
 
 def _limit_to_progress(axes: plt.Axes, table: pd.DataFrame) -> None:
     """Leave the heights out from which the first trials come down."""
-    finite = table[np.isfinite(table["median"]) & (table["median"] > 0)]
-    if not finite.empty:
-        set_log_limits(axes, finite["median"].min(), finite["median"].quantile(0.98))
+    finite = table["median"].where(np.isfinite(table["median"]) & (table["median"] > 0))
+    limit_height(axes, finite, bounds=(0.0, float(finite.quantile(0.98))))
