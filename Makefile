@@ -4,9 +4,13 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 # The tests on the cluster with accounting.
 ACCOUNTING ?= tests/slurm
-INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes
+PINNED = -m pip install --disable-pip-version-check --quiet --require-hashes
+INSTALL = $(BIN)/python $(PINNED)
+# JAX of the time of kfac-jax's last release, with a Python that both have wheels for.
+PEERS = .venv-peers
+PEERS_PYTHON ?= python3.11
 
-.PHONY: environment quickstart test test-slurm benchmark lint lock clean
+.PHONY: environment quickstart test test-slurm benchmark benchmark-peers lint lock clean
 
 environment: $(VENV)/installed  ## the pinned packages in .venv
 
@@ -30,6 +34,9 @@ test-slurm: $(VENV)/installed-dev  ## the executor on two real Slurm clusters, i
 benchmark: $(VENV)/installed-dev  ## training steps against PyTorch's fused Adam and the device's limits, in minutes
 	$(BIN)/python -m tests.benchmarks
 
+benchmark-peers: $(VENV)/installed-dev $(PEERS)/installed  ## the same steps by JAX and kfac-jax beside this project's
+	$(BIN)/python -m tests.benchmarks.peers
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -45,9 +52,12 @@ lock:  ## resolve the pinned packages anew; needs uv
 	uv pip compile pyproject.toml --extra text --group build --group test --group lint \
 		--constraints envs/requirements.lock --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--no-emit-index-url --custom-compile-command "make lock" --quiet --output-file envs/requirements-dev.lock
+	printf '%s\n' jax==0.4.30 jaxlib==0.4.30 kfac-jax==0.0.6 | uv pip compile - \
+		--universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+		--custom-compile-command "make lock" --quiet --output-file envs/peers.lock
 
-clean:  ## remove the environment and the quickstart's results
-	rm -rf $(VENV) results/quickstart
+clean:  ## remove the environments and the quickstart's results
+	rm -rf $(VENV) $(PEERS) results/quickstart
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -62,4 +72,12 @@ $(VENV)/installed: envs/requirements.lock pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/installed-dev: envs/requirements-dev.lock $(VENV)/installed
 	$(INSTALL) -r envs/requirements-dev.lock
+	touch $@
+
+$(PEERS)/installed: envs/peers.lock
+	@$(PEERS_PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+		{ echo "JAX 0.4.30 needs Python 3.11 or 3.12; name one with: make PEERS_PYTHON=python3.12" >&2; exit 2; }
+	$(PEERS_PYTHON) -m venv $(PEERS)
+	echo '*' > $(PEERS)/.gitignore
+	$(PEERS)/bin/python $(PINNED) -r envs/peers.lock
 	touch $@

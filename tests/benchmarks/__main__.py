@@ -15,8 +15,10 @@ from .figure import draw
 from .kfac_parts import measure_kfac_parts
 from .limits import measure_limits
 from .packs import measure_packs
+from .peers.compare import measure_peers
+from .peers.process import has_peers
 from .report import tables, write_csv
-from .rows import BATCH, KFAC_PARTS, LIMITS, PACKS, STEPS, table
+from .rows import BATCH, KFAC_PARTS, LIMITS, PACKS, PEERS, STEPS, table
 from .step_times import measure_growth, measure_steps
 from .timing import QUICK, Effort
 
@@ -26,6 +28,7 @@ SECTIONS = {
     BATCH: measure_growth,
     LIMITS: measure_limits,
     KFAC_PARTS: measure_kfac_parts,
+    PEERS: measure_peers,
 }
 
 
@@ -46,6 +49,8 @@ def main(device: str, quick: bool, output: Path) -> None:
     click.echo(f"# Benchmark: {where}; synthetic inputs\n")
     started, rows = time.monotonic(), []
     for name, measure in SECTIONS.items():
+        if name == PEERS and not (has_peers() and place.type == "cpu"):
+            continue
         click.echo(f"measuring {name} ...", err=True)
         rows += measure(place, QUICK if quick else Effort(), quick)
     frame = table(rows, where)

@@ -14,7 +14,7 @@ from adamqlr.training.optimizers import make_optimizer
 
 from .timing import Make
 
-EAGER, CAPTURED = "eager", "captured"
+EAGER, CAPTURED, JAX = "eager", "captured", "jax"
 # A captured step is captured in one of its first calls; none of them is timed.
 CALLS_BEFORE_REPLAY = 5
 

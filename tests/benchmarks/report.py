@@ -1,13 +1,15 @@
 """The tables that are printed, in Markdown, and the file with every number."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
 
 from adamqlr.files import replacing
 
-from .cases import BASELINE, CAPTURED, EAGER, MEASURED, label
-from .rows import BATCH, KFAC_PARTS, LIMITS, PACKS, PARAMETERS, STEPS
+from .cases import BASELINE, CAPTURED, EAGER, JAX, MEASURED, label
+from .peers.process import versions
+from .rows import BATCH, KFAC_PARTS, LIMITS, PACKS, PARAMETERS, PEERS, STEPS
 
 NETWORK = "network and batch"
 
@@ -22,7 +24,7 @@ def tables(frame: pd.DataFrame) -> list[str]:
     """Return a title and a table for each thing that was measured."""
     return [
         text
-        for section in (_ratios, _capture, _memory, _packs, _limits, _growth, _kfac_parts)
+        for section in (_ratios, _capture, _memory, _packs, _limits, _growth, _kfac_parts, peers_table)
         for text in section(frame)
     ]
 
@@ -144,3 +146,28 @@ def _kfac_parts(frame: pd.DataFrame) -> list[str]:
         for part, row in of.iterrows()
     ]
     return _markdown(f"Where a step of K-FAC spends its time ({case})", rows)
+
+
+def peers_table(frame: pd.DataFrame) -> list[str]:
+    """Return title and table of the comparison with JAX, or nothing where it was not made."""
+    theirs = dict(_cases(frame, PEERS, JAX))
+    rows = [
+        {
+            NETWORK: case,
+            "optimizer": label(key),
+            "by JAX (ms)": _time(theirs[case].loc[key]),
+            "here (ms)": _time(row),
+            "here / JAX": spread(row["ratio"], row["ratio_iqr"]),
+        }
+        for case, of in _cases(frame, PEERS, EAGER)
+        for key, row in of.iterrows()
+    ]
+    title = f"Step time beside {versions()}, on one thread (medians over blocks ± half the interquartile range)"
+    return _markdown(title, rows) if rows else []
+
+
+def _time(row: pd.Series) -> str:
+    """Return milliseconds to three digits, with half their interquartile range."""
+    median, iqr = row["milliseconds"], row["milliseconds_iqr"]
+    decimals = max(0, 2 - math.floor(math.log10(median)))
+    return f"{median:.{decimals}f} ± {iqr / 2:.{decimals}f}"

@@ -8,7 +8,7 @@ from .cases import BASELINE, Case
 from .timing import Blocks
 
 STEPS, BATCH, PARAMETERS = "steps", "batch size", "parameters"
-PACKS, LIMITS, KFAC_PARTS = "packs", "limits", "K-FAC parts"
+PACKS, LIMITS, KFAC_PARTS, PEERS = "packs", "limits", "K-FAC parts", "peers"
 
 
 @dataclass
@@ -21,12 +21,12 @@ class Row:
         batch: Rows of a minibatch.
         parameters: Of the network.
         optimizer: The optimizer's key, or what else was timed.
-        mode: ``eager``, or ``captured`` as a CUDA graph.
+        mode: ``eager``, ``captured`` as a CUDA graph, or ``jax``: by JAX or kfac-jax.
         members: Networks trained side by side.
         milliseconds: A step's, the median over blocks.
         milliseconds_iqr: Their interquartile range.
-        ratio: Times the reference of the section (PyTorch's fused Adam; solo; a whole K-FAC step), the median over
-            pairs of blocks.
+        ratio: Times the reference of the section (PyTorch's fused Adam; solo; a whole K-FAC step; the same by JAX),
+            the median over pairs of blocks.
         ratio_iqr: Its interquartile range.
         blocks: How many were measured.
         seed_steps_per_second: Steps times networks a second.

@@ -15,6 +15,7 @@ from tests.benchmarks import step_times
 from tests.benchmarks.cases import BASELINE, ENERGY, MEASURED, baseline
 from tests.benchmarks.limits import count
 from tests.benchmarks.memory import peak_bytes
+from tests.benchmarks.peers.process import has_peers
 from tests.benchmarks.timing import QUICK, Blocks, Effort, Make, interleave
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +28,9 @@ def test_a_quick_run_compares_every_optimizer(tmp_path: Path) -> None:
     assert "synthetic inputs" in printed
     assert "CUDA graphs need a GPU" in printed
     frame = pd.read_csv(tmp_path / "benchmark.csv")
-    assert set(frame["section"]) == {"steps", "packs", "batch size", "parameters", "limits", "K-FAC parts"}
+    sections = {"steps", "packs", "batch size", "parameters", "limits", "K-FAC parts"}
+    assert set(frame["section"]) == (sections | {"peers"} if has_peers() else sections)
+    assert ("kfac-jax" in printed) == has_peers()
     assert set(frame["inputs"]) == {"synthetic"}
     assert (frame["milliseconds"] > 0).all()
     steps = frame[frame["section"] == "steps"]

@@ -10,6 +10,8 @@ import torch
 from torch.utils.benchmark import Timer
 
 Make = Callable[[], Callable[[], object]]
+# Takes a number of steps and returns the seconds that each of so many took, wherever they were taken.
+TimeBlock = Callable[[int], float]
 Key = TypeVar("Key", bound=Hashable)
 MIN_BLOCKS = 3
 
@@ -80,6 +82,21 @@ def interleave(contenders: Mapping[Key, Make], effort: Effort) -> dict[Key, Bloc
         contenders: For each, a function that makes its step.
         effort: How much to measure.
     """
+    return interleave_blocks({key: time_here(make) for key, make in contenders.items()}, effort)
+
+
+def time_here(make: Make) -> TimeBlock:
+    """Return what times blocks in this process."""
+    return lambda steps: _timer(make).timeit(steps).median
+
+
+def interleave_blocks(contenders: Mapping[Key, TimeBlock], effort: Effort) -> dict[Key, Blocks]:
+    """Time all contenders in alternating blocks, each of which starts from a new network after a warm-up.
+
+    Args:
+        contenders: For each, what times a block of its steps.
+        effort: How much to measure.
+    """
     # One step in the first round; it tells how many there are in the others.
     steps = dict.fromkeys(contenders, 1)
     seconds: dict[Key, list[float]] = {key: [] for key in contenders}
@@ -91,7 +108,7 @@ def interleave(contenders: Mapping[Key, Make], effort: Effort) -> dict[Key, Bloc
                 seconds[key].append(float("nan"))
                 continue
             started = time.perf_counter()
-            block = _timer(contenders[key]).timeit(steps[key]).median
+            block = contenders[key](steps[key])
             spent[key] += time.perf_counter() - started
             seconds[key].append(block)
             if round_ == 0:
