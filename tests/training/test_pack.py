@@ -32,6 +32,9 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "baydin_sgd": {"lr": 0.01, "hypergradient_lr": 1e-4},
     "adamqlr": {"damping": 0.01, "lr_clipping": 0.1},
     "adamqlr_hessian": {"damping": 0.3, "lr_clipping": 0.1},
+    # Sampled targets would be others than those of the runs alone.
+    "kfac": {"damping": 1.0, "fisher": "exact"},
+    "kfac_unadaptive": {"damping": 0.1, "lr": 0.05, "momentum": 0.9, "fisher": "exact"},
 }
 
 
@@ -136,6 +139,6 @@ def test_what_is_packed(settings: dict[str, Any]) -> None:
     assert not packs("cpu")
     assert not packs("cuda", pack="never")
     assert not packs("cuda", suite="runtime_train")
-    assert not packs("cuda", optimizer="kfac_untuned")
+    assert packs("cuda", optimizer="kfac_untuned")
     assert not packs("cuda", dataset="rosenbrock")
     assert not packs("cuda", seeds=1)

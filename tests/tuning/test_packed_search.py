@@ -30,6 +30,8 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd_full": {},
     "adam_eps": {},
     "adamqlr": {"options": {"lr_clipping": 0.1}},
+    "kfac": {"options": {"fisher": "exact", "lr_clipping": 0.1}, "space": {"damping": {"loguniform": [1e-2, 1]}}},
+    "kfac_unadaptive": {"options": {"fisher": "exact"}, "space": {"lr": {"loguniform": [1e-6, 1e-1]}}},
     "baydin_sgd": {"space": {"hypergradient_lr": {"loguniform": [1e-6, 1e-4]}, "lr": {"loguniform": [1e-4, 1e-2]}}},
 }
 
@@ -246,7 +248,8 @@ def test_what_is_packed(settings: dict[str, Any]) -> None:
     assert not packs("cpu")
     assert not packs("cuda", pack="never")
     assert not packs("cuda", suite="runtime_train")
-    assert not packs("cuda", optimizer="kfac")
+    assert packs("cuda", optimizer="kfac")
+    assert packs("cuda", optimizer="kfac_unadaptive")
     assert not packs("cuda", dataset="rosenbrock")
     assert not packs("cuda", trials=1)
     assert packs("cuda", space={"eps": {"loguniform": [1e-8, 1]}})
