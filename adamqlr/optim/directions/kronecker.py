@@ -67,6 +67,7 @@ class KroneckerDirection:
         every: list[LayerBlock | DiagonalBlock] = [*self._blocks, *([self._diagonal] if self._diagonal else [])]
         self._indices = [[indices[id(parameter)] for parameter in block.parameters] for block in every]
         self._every, self._flat = every, flat
+        self._out: Tensor | None = None
         self._averages = [average for block in every for average in block.averages]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -136,7 +137,10 @@ class KroneckerDirection:
 
     def propose(self, gradient: FlatGradient, damping: Tensor, out: Tensor) -> None:
         """Write the damped inverse of the factors times the gradient into ``out``."""
-        views = self._flat.views(out)
+        if out is not self._out:
+            # It is the same vector at every step, and making its views takes as long as inverting a small layer.
+            views = self._flat.views(out)
+            self._out, self._views = out, [views[index] for indices in self._indices for index in indices]
         if self._group["inverse_period"] != self._period:
             raise ValueError("inverse_period decides what is kept: give it when the optimizer is made")
         if self._group["step"] % self._period == 0:
@@ -148,4 +152,4 @@ class KroneckerDirection:
         for every, indices in zip(self._every, self._indices, strict=True):
             gradients = [gradient.views[index] for index in indices]
             found += every.precondition(gradients, self._weight, damping)
-        torch._foreach_copy_([views[index] for indices in self._indices for index in indices], found)
+        torch._foreach_copy_(self._views, found)

@@ -78,6 +78,10 @@ class KroneckerBlock:
         features = input_size - self._has_bias
         self._of_weight = self._input_factor[..., :features, :features]
         self._of_bias, self._of_one = self._input_factor[..., -1, :features], self._input_factor[..., -1, -1]
+        # V = [∇W, ∇b], and its parts in the shapes of the parameters.
+        self._gradient = self._zeros(output_size, input_size)
+        parts = self._gradient.split([features, input_size - features], dim=-1)
+        self._parts = [part.view(p.shape) for part, p in zip(filter(Tensor.numel, parts), parameters, strict=True)]
         self._inverse: KroneckerInverse | None = None
         self._keeps = keep_inverse
         if keep_inverse:
@@ -151,13 +155,14 @@ class KroneckerBlock:
             kept.copy_(new)
 
     def precondition(self, gradients: Sequence[Tensor], weight: Tensor, damping: Tensor) -> list[Tensor]:
-        """Return G⁻¹ V A⁻¹, with V = [∇W, ∇b] and the inverses as of the last :func:`invert_blocks`."""
+        """Return G⁻¹ V A⁻¹ with V = [∇W, ∇b] and the inverses as of the last :func:`invert_blocks`.
+
+        It is good until the next call.
+        """
         assert self._inverse is not None
-        shape = *self._members, self._output_factor.shape[-1], -1
-        columns = [gradient.reshape(shape) for gradient in gradients]
-        product = self._inverse @ torch.cat(columns, dim=-1)
-        pieces = product.split([column.shape[-1] for column in columns], dim=-1)
-        return [piece.reshape(gradient.shape) for piece, gradient in zip(pieces, gradients, strict=True)]
+        torch._foreach_copy_(self._parts, list(gradients))
+        self._inverse.apply_(self._gradient)
+        return self._parts
 
 
 def invert_blocks(blocks: Sequence[LayerBlock], weight: Tensor, damping: Tensor) -> None:

@@ -58,16 +58,20 @@ class KroneckerInverse(NamedTuple):
 
     def __matmul__(self, gradient: Tensor) -> Tensor:
         """Return G⁻¹ V A⁻¹ for V of shape (…, d_G, d_A)."""
+        return self.apply_(gradient.clone(memory_format=torch.contiguous_format))
+
+    def apply_(self, gradient: Tensor) -> Tensor:
+        """Turn a contiguous V into G⁻¹ V A⁻¹, in place."""
         input_is_one, output_is_one = _which_is_one(self.input_cholesky, self.output_cholesky)
         # The columns of Vᵀ are contiguous, so that A⁻¹ Vᵀ G⁻¹ takes no copies for BLAS.
         product = gradient.mT
         if not input_is_one:
-            product = solve_triangular(self.input_cholesky, product, upper=False)
-            product = solve_triangular(self.input_cholesky.mT, product, upper=True)
+            solve_triangular(self.input_cholesky, product, upper=False, out=product)
+            solve_triangular(self.input_cholesky.mT, product, upper=True, out=product)
         if not output_is_one:
-            product = solve_triangular(self.output_cholesky.mT, product, upper=True, left=False)
-            product = solve_triangular(self.output_cholesky, product, upper=False, left=False)
-        return (product * self.scale[..., None, None]).mT
+            solve_triangular(self.output_cholesky.mT, product, upper=True, left=False, out=product)
+            solve_triangular(self.output_cholesky, product, upper=False, left=False, out=product)
+        return gradient.mul_(self.scale[..., None, None] if self.scale.dim() else self.scale)
 
 
 def damped_inverse(input_factor: Tensor, output_factor: Tensor, weight: Tensor, damping: Tensor) -> KroneckerInverse:
@@ -95,14 +99,15 @@ def damped_inverses(
         damping: λ, of shape (…).
     """
     # What are numbers is computed for all layers at once: of shape (layers, …), or with two factors (layers, 2, …).
-    traces = torch.stack([matrix.diagonal(dim1=-2, dim2=-1).sum(dim=-1) for pair in factors for matrix in pair])
-    traces = traces.unflatten(0, (-1, 2))
+    traces = torch.stack([_trace(matrix) for pair in factors for matrix in pair])
+    members = traces.shape[1:]
+    traces = traces.view(-1, 2, *members)
     s = traces[:, 0] * traces[:, 1] / (weight * weight)
     vanished = s == 0
-    multipliers = torch.where(vanished.unsqueeze(1), 0.0, 1 / traces).flatten(0, 1)[..., None, None].unbind()
-    relative = torch.where(vanished, damping, damping / s).unsqueeze(-1)
+    multipliers = traces.reciprocal().masked_fill_(vanished.unsqueeze(1), 0.0).view(-1, *members, 1, 1).unbind()
+    relative = torch.where(vanished, damping, damping / s).view(-1, *members, 1)
     failures = torch.zeros(traces.shape, dtype=torch.int32, device=s.device)
-    shifts, roots, infos = relative.unbind(), relative.sqrt().unbind(), failures.flatten(0, 1).unbind()
+    shifts, roots, infos = relative.unbind(), relative.sqrt().unbind(), failures.view(-1, *members).unbind()
     found = []
     for layer, pair in enumerate(factors):
         sizes, is_one = [matrix.shape[-1] for matrix in pair], _which_is_one(*pair)
@@ -115,10 +120,15 @@ def damped_inverses(
                 shift, ratio = roots[layer], math.sqrt(sizes[1 - side] / sizes[side])
             found.append(_shifted_cholesky(matrix, multipliers[index], shift, ratio, infos[index]))
     # s / s is NaN where a factor has overflowed.
-    scales = torch.where(vanished, 1.0, s / s / s)
+    scales = (s / s / s).masked_fill_(vanished, 1.0)
     # After a failure LAPACK leaves a half-finished factor behind, which looks like a result.
-    scales = scales.masked_fill((failures != 0).any(dim=1), math.nan)
+    scales.masked_fill_(failures.amax(dim=1) != 0, math.nan)
     return [KroneckerInverse(*inverse) for inverse in zip(found[0::2], found[1::2], scales.unbind(), strict=True)]
+
+
+def _trace(matrix: Tensor) -> Tensor:
+    """Return the trace, of shape (…)."""
+    return matrix.trace() if matrix.dim() == 2 else matrix.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
 
 
 def _which_is_one(input_matrix: Tensor, output_matrix: Tensor) -> tuple[bool, bool]:
