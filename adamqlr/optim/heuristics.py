@@ -165,21 +165,21 @@ class QuadraticModel:
             for row, v in zip(self.curvature, directions, strict=True)
         ]
 
-    def minimizer(self, lr: float | None = None, momentum: float | None = None) -> Sequence[Tensor]:
+    def minimizer(self, lr: Number | None = None, momentum: Number | None = None) -> Sequence[Tensor]:
         """Return w = −(Q + λ D)⁻¹ b, or its minimum over what is free where a coefficient is given, as tensors.
 
         A direction that has vanished gets the weight 0.
 
         Args:
-            lr: Fixed α = −w₁, or None.
-            momentum: Fixed w₂, or None; for two directions.
+            lr: Fixed α = −w₁, or None; for networks side by side also one for each.
+            momentum: Fixed w₂, or None; for two directions; likewise.
         """
         w1, w2 = None if lr is None else self._constant(-lr), None if momentum is None else self._constant(momentum)
         return self._numbers.weights(self._minimizer(w1, w2))
 
-    def _constant(self, value: float) -> Number:
+    def _constant(self, value: Number) -> Number:
         first = self.slopes[0]
-        return torch.full_like(first, value) if isinstance(first, Tensor) else value
+        return torch.full_like(first, value) if isinstance(first, Tensor) and not isinstance(value, Tensor) else value
 
     def _minimizer(self, w1: Number | None, w2: Number | None) -> list[Number]:
         if len(self.slopes) == 1:

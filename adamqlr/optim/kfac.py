@@ -1,12 +1,14 @@
 """K-FAC with learning rate, momentum and damping chosen by a quadratic model of the loss."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from adamqlr.optim.base import AnyLoss, Params
 from adamqlr.optim.directions.kronecker import KroneckerDirection
+from adamqlr.optim.options import GivenOption
 from adamqlr.optim.passes.losses import resolve_loss
 from adamqlr.optim.passes.network import Forward
 from adamqlr.optim.qlr import QLR
@@ -33,6 +35,11 @@ class KFAC(QLR):
     Layers that are ``Linear``, ``Conv2d`` without groups, or batch, layer or group normalization (a diagonal for scale
     and shift) are each called once in a forward pass. All other parameters, and those that layers share, have
     kfac-jax's ``NaiveDiagonal``. A matrix that cannot be inverted ends as NaN parameters.
+
+    Networks side by side (:class:`adamqlr.optim.passes.perceptron.PerceptronPack`) may each have their own ``lr``,
+    ``momentum``, ``damping`` and ``lr_clipping``, of shape (members,). Each has its own sampled targets, all of them
+    drawn at once: with the same seeds they are others than in separate runs, whose numbers then agree statistically,
+    and with ``fisher="exact"`` but for rounding.
 
     Args:
         model: As for :class:`~adamqlr.QLR`, as all that is not named here.
@@ -63,16 +70,16 @@ class KFAC(QLR):
         model: nn.Module,
         loss: AnyLoss,
         *,
-        damping: float = 1.0,
-        lr: float | None = None,
-        momentum: float | None = None,
+        damping: GivenOption = 1.0,
+        lr: GivenOption | None = None,
+        momentum: GivenOption | None = None,
         adapt_damping: bool = True,
         fisher: Literal["sampled", "exact"] = "sampled",
         ema_decay: float = 0.95,
         inverse_period: int = 1,
         min_damping: float = 1e-8,
         max_damping: float = math.inf,
-        lr_clipping: float | None = None,
+        lr_clipping: float | Sequence[float | None] | Tensor | None = None,
         weight_decay: float = 0.0,
         resolution: float | None = 4.0,
         on_nonfinite: Literal["propagate", "skip"] = "propagate",

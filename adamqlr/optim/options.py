@@ -11,8 +11,11 @@ MemberOption = float | tuple[float, ...]
 # The same as users give it.
 GivenOption = float | Sequence[float] | Tensor
 
-# What may differ between networks side by side, and its range; ``lr_clipping`` may also be None.
+# What may differ between networks side by side, and its range; where that allows None, for all of them at once or, as
+# ``lr_clipping``, also for one.
 _MEMBER_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "lr": ("at least 0, or None", lambda value: value >= 0),
+    "momentum": ("at least 0, or None", lambda value: value >= 0),
     "damping": ("at least 0", lambda value: value >= 0),
     "damping_decrease": ("in (0, 1]", lambda value: 0 < value <= 1),
     "damping_increase": ("at least 1", lambda value: value >= 1),
@@ -114,8 +117,8 @@ def checked_heuristics(options: dict[str, Any], members: Sequence[int]) -> dict[
             require_each(holds, name, wanted, options[name])
     for name in ("min_damping", "weight_decay"):
         require(options[name] >= 0, name, "at least 0", options[name])
-    for name in ("lr", "momentum", "resolution"):
-        require(options[name] is None or options[name] >= 0, name, "at least 0, or None", options[name])
+    resolution = options["resolution"]
+    require(resolution is None or resolution >= 0, "resolution", "at least 0, or None", resolution)
     require(
         options["max_damping"] >= options["min_damping"], "max_damping", "at least min_damping", options["max_damping"]
     )

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from adamqlr.optim.base import AnyLoss, MinibatchOptimizer, Params
 from adamqlr.optim.directions import Direction, OptionalMethods, observer_of, resolve_direction
-from adamqlr.optim.heuristics import DampingRule, QuadraticModel, numbers_like, quotient
+from adamqlr.optim.heuristics import DampingRule, Number, QuadraticModel, numbers_like, quotient
 from adamqlr.optim.info import QLRInfo
-from adamqlr.optim.options import GivenOption, MemberTensors, checked_heuristics
+from adamqlr.optim.options import GivenOption, MemberOption, MemberTensors, checked_heuristics, differ, require
 from adamqlr.optim.passes.losses import resolve_loss
 from adamqlr.optim.passes.network import Curvature, Forward
 from adamqlr.optim.passes.perceptron import members_of
@@ -35,8 +35,9 @@ class QLR(MinibatchOptimizer):
     forward pass. What stands in ``param_groups`` is read at every step. The ``lr`` there is a factor of α, 1 at first,
     for learning-rate schedulers; where groups differ in it, their parts of d are scaled in proportion.
 
-    Networks side by side (:class:`adamqlr.optim.passes.perceptron.PerceptronPack`) may each have their own ``damping``,
-    ``damping_decrease``, ``damping_increase``, ``lr_clipping`` and ``lr_rescaling``, of shape (members,).
+    Networks side by side (:class:`adamqlr.optim.passes.perceptron.PerceptronPack`) may each have their own ``lr``,
+    ``momentum``, ``damping``, ``damping_decrease``, ``damping_increase``, ``lr_clipping`` and ``lr_rescaling``, of
+    shape (members,).
 
     Args:
         model: Any module, or a ``DistributedDataParallel``. Frozen parameters stay as they are.
@@ -83,8 +84,8 @@ class QLR(MinibatchOptimizer):
         loss: AnyLoss,
         direction: str | torch.optim.Optimizer | Direction,
         *,
-        lr: float | None = None,
-        momentum: float | None = 0.0,
+        lr: GivenOption | None = None,
+        momentum: GivenOption | None = 0.0,
         damping: GivenOption = 1e-3,
         adapt_damping: bool = True,
         damping_decrease: GivenOption = 0.5,
@@ -123,7 +124,7 @@ class QLR(MinibatchOptimizer):
         resolved = resolve_loss(loss)
         self._direction = resolve_direction(direction, module, resolved)
         self._optional, self._observer = OptionalMethods(self._direction), observer_of(self._direction)
-        options.update(self._direction.defaults, choose_lr=lr is None, lr=1.0 if lr is None else lr)
+        options.update(self._direction.defaults, choose_lr=lr is None, lr=1.0 if lr is None else options["lr"])
         super().__init__(
             model,
             resolved,
@@ -167,7 +168,8 @@ class QLR(MinibatchOptimizer):
         factor, momentum = self._scale_groups(), group["momentum"]
         if (momentum != 0) != (len(self._directions) == 2):
             self._use_momentum(momentum != 0)
-        lr = None if group["choose_lr"] else factor
+        lr = None if group["choose_lr"] else self._operands(factor)
+        momentum = None if momentum is None else self._operands(momentum)
         if lr is not None and momentum is not None and not group["adapt_damping"]:
             return self._fixed_step(local.loss, lr, momentum, refusal)
 
@@ -189,7 +191,7 @@ class QLR(MinibatchOptimizer):
         taken = self._finish(before, refusal, local.loss, info.true_change)
         return info if refusal is None else info._replace(damping=damping.clone(), taken=taken)
 
-    def _fixed_step(self, loss: Tensor, lr: float, momentum: float, refusal: Refusal | None) -> QLRInfo:
+    def _fixed_step(self, loss: Tensor, lr: Number, momentum: Number, refusal: Refusal | None) -> QLRInfo:
         """Take the step that the options prescribe, of which no model is made."""
         slope = torch.linalg.vecdot(self._network.gradient.buffer, self._directions[0])
         fixed = self._zero + momentum
@@ -226,11 +228,15 @@ class QLR(MinibatchOptimizer):
         self._directions = [self._directions[0], *update]
         self._views = [self._views[0], *map(self._flat.views, update)]
 
-    def _scale_groups(self) -> float:
+    def _scale_groups(self) -> MemberOption:
         """Scale each group's part of v₁ by its learning rate, relative to the largest; return that."""
         if len(self.param_groups) == 1:
             return self.param_groups[0]["lr"]
         rates = [group["lr"] for group in self.param_groups]
+        if differ(*rates):
+            alike = all(rate == rates[0] for rate in rates)
+            require(alike, "lr of networks side by side", "the same in all parameter groups", rates)
+            return rates[0]
         largest = max(rates)
         if min(rates) != largest:
             views = self._views[0]
@@ -238,7 +244,7 @@ class QLR(MinibatchOptimizer):
                 torch._foreach_mul_([views[index] for index in indices], rate / largest)
         return largest
 
-    def _limited(self, weights: Sequence[Tensor], factor: float) -> list[Tensor]:
+    def _limited(self, weights: Sequence[Tensor], factor: MemberOption) -> list[Tensor]:
         """Clip and rescale α, and multiply it by what a scheduler says."""
         group, first = self.param_groups[0], weights[0]
         if group["lr_clipping"] is not None:
@@ -247,7 +253,7 @@ class QLR(MinibatchOptimizer):
         if group["lr_rescaling"] != 1:
             first = first * self._operands(group["lr_rescaling"])
         if factor != 1:
-            first = first * factor
+            first = first * self._operands(factor)
         return [first, *weights[1:]]
 
     def _move(self, weights: Sequence[Tensor]) -> Tensor | None:

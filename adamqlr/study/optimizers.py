@@ -59,6 +59,7 @@ BATCH_SIZES = choice(50, 100, 200, 400, 800, 1600, 3200)
 _SGD_MEMBERS = ("lr", "momentum", "weight_decay")
 _ADAM_MEMBERS = ("lr", "eps")
 _ADAMQLR_MEMBERS = ("damping", "damping_decrease", "damping_increase", "lr_clipping", "lr_rescaling")
+_KFAC_MEMBERS = ("damping", "lr", "momentum", "lr_clipping")
 _ADAMQLR_SPACE = {
     "batch_size": BATCH_SIZES,
     "damping": loguniform(1e-8, 1),
@@ -146,6 +147,7 @@ _CATALOGUE = (
         is_baseline=True,
         has_damping=True,
         space={"batch_size": BATCH_SIZES, "damping": loguniform(1e-8, 1)},
+        member_options=_KFAC_MEMBERS,
     ),
     OptimizerSpec(
         "kfac_untuned",
@@ -157,6 +159,7 @@ _CATALOGUE = (
         has_damping=True,
         options={"damping": 1.0},
         batch_size=3200,
+        member_options=_KFAC_MEMBERS,
     ),
     OptimizerSpec(
         "kfac_unadaptive",
@@ -175,6 +178,7 @@ _CATALOGUE = (
             "momentum": one_minus_loguniform(1e-4, 0.3),
         },
         required=("lr", "momentum"),
+        member_options=_KFAC_MEMBERS,
     ),
     OptimizerSpec(
         "adamqlr",

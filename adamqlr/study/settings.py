@@ -127,7 +127,7 @@ class TrainingConfig(Section):
         record_growth: From there on the recorded steps grow by this factor.
         checkpoint_seconds: Seconds between checkpoints.
         pack: Whether a job's seeds, and configurations of one batch size in tuning, are trained side by side in one
-            process where they can be (perceptrons in suites of epochs, without K-FAC): ``auto`` is on CUDA, and on a
+            process where they can be (perceptrons in suites of epochs): ``auto`` is on CUDA, and on a
             CPU where that is faster. Their time is then the steps taken times the measured seconds of a single run's
             step.
     """

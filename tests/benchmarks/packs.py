@@ -8,7 +8,7 @@ from .cases import ENERGY, SMALL_BATCH, Case, modes, study_step
 from .rows import PACKS, Row, row_of
 from .timing import Effort, Make, interleave
 
-OPTIMIZERS = ("adam", "adamqlr")
+OPTIMIZERS = ("adam", "adamqlr", "kfac")
 
 
 def measure_packs(device: torch.device, effort: Effort, quick: bool) -> list[Row]:

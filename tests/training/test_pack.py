@@ -33,6 +33,9 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "baydin_sgd": {"lr": 0.01, "hypergradient_lr": 1e-4},
     "adamqlr": {"damping": 0.01, "lr_clipping": 0.1},
     "adamqlr_hessian": {"damping": 0.3, "lr_clipping": 0.1},
+    # Sampled targets would be others than those of the runs alone.
+    "kfac": {"damping": 1.0, "fisher": "exact"},
+    "kfac_unadaptive": {"damping": 0.1, "lr": 0.05, "momentum": 0.9, "fisher": "exact"},
 }
 
 
@@ -130,6 +133,7 @@ def test_what_may_be_packed(settings: dict[str, Any]) -> None:
         return Case(parse_config(changed, "test"), suite, dataset, optimizer).can_pack
 
     assert may()
+    assert may(optimizer="kfac_untuned")
     assert not may(pack="never")
     assert not may(suite="runtime_train")
     assert not may(dataset="rosenbrock")

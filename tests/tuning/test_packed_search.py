@@ -31,6 +31,8 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd_full": {},
     "adam_eps": {},
     "adamqlr": {"options": {"lr_clipping": 0.1}},
+    "kfac": {"options": {"fisher": "exact", "lr_clipping": 0.1}, "space": {"damping": {"loguniform": [1e-2, 1]}}},
+    "kfac_unadaptive": {"options": {"fisher": "exact"}, "space": {"lr": {"loguniform": [1e-6, 1e-1]}}},
     "baydin_sgd": {"space": {"hypergradient_lr": {"loguniform": [1e-6, 1e-4]}, "lr": {"loguniform": [1e-4, 1e-2]}}},
 }
 
@@ -240,6 +242,7 @@ def test_what_may_be_packed(settings: dict[str, Any]) -> None:
         return Case(parse_config(config, "test"), suite, dataset, optimizer).can_pack_trials
 
     assert may()
+    assert may(optimizer="kfac_unadaptive")
     assert not may(pack="never")
     assert not may(suite="runtime_train")
     assert not may(dataset="rosenbrock")

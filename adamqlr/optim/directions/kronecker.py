@@ -6,12 +6,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from adamqlr.optim.directions.kronecker_blocks import DiagonalBlock, LayerBlock, curvature_blocks
+from adamqlr.optim.directions.kronecker_blocks import DiagonalBlock, LayerBlock, curvature_blocks, invert_blocks
 from adamqlr.optim.flat import FlatGradient, FlatParameters
 from adamqlr.optim.options import require
 from adamqlr.optim.passes.losses import Loss
 from adamqlr.optim.passes.network import LayerRecord, UnionBatch
-from adamqlr.optim.passes.output_fisher import output_fisher
+from adamqlr.optim.passes.output_fisher import MembersFisher, output_fisher
+from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.optim.state import State
 
 
@@ -23,8 +24,8 @@ class KroneckerDirection:
         model: The module whose layers are looked at.
         loss: Gives the output Fisher, from which δ is drawn.
         fisher: ``"sampled"``, one target a case from the model's own predictive distribution, drawn with PyTorch's
-            global generator, or ``"exact"``, its expectation where no batch normalization couples the cases: a backward
-            pass for each output.
+            global generator (for networks side by side, for all of them at once), or ``"exact"``, its expectation where
+            no batch normalization couples the cases: a backward pass for each output.
         ema_decay: Decay of the moving averages; 1 for plain means of all steps.
         inverse_period: Steps between inversions.
 
@@ -45,7 +46,7 @@ class KroneckerDirection:
         whole = isinstance(inverse_period, int) and inverse_period >= 1
         require(whole, "inverse_period", "a whole number, 1 or more", inverse_period)
         self._model = model
-        self._output_fisher = output_fisher(loss)
+        self._output_fisher = MembersFisher(loss) if members_of(model) else output_fisher(loss)
         self.defaults: Mapping[str, Any] = {
             "fisher": fisher,
             "ema_decay": ema_decay,
@@ -53,17 +54,12 @@ class KroneckerDirection:
         }
 
     def bind(self, flat: FlatParameters, state: State) -> None:
-        """Make the blocks.
-
-        Raises:
-            ValueError: There are several networks.
-        """
-        if flat.members:
-            raise ValueError("K-FAC cannot train networks side by side")
+        """Make the blocks."""
         self._group = state.group
         self._period = self._group["inverse_period"]
         self._blocks, self._diagonal = curvature_blocks(self._model, flat, state, keep_inverses=self._period > 1)
-        self.layers: Sequence[nn.Module] = [block.module for block in self._blocks]
+        # Networks side by side show their layers without hooks.
+        self.layers: Sequence[nn.Module] = [] if flat.members else [block.module for block in self._blocks]
         self.parameters: Sequence[Tensor] = self._diagonal.parameters if self._diagonal else []
         self._weight = state.number("weight", 0.0)
         self._group.setdefault("step", 0)
@@ -71,6 +67,8 @@ class KroneckerDirection:
         every: list[LayerBlock | DiagonalBlock] = [*self._blocks, *([self._diagonal] if self._diagonal else [])]
         self._indices = [[indices[id(parameter)] for parameter in block.parameters] for block in every]
         self._every, self._flat = every, flat
+        self._out: Tensor | None = None
+        self._averages = [average for block in every for average in block.averages]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copying keeps: the averages are the optimizer's."""
@@ -92,9 +90,7 @@ class KroneckerDirection:
         """Move the averages on: raw ← decay · raw, weight ← decay · weight + 1."""
         self._cases = cases
         self._weight.mul_(self._group["ema_decay"]).add_(1.0)
-        for every in self._every:
-            for average in every.averages:
-                average.mul_(self._group["ema_decay"])
+        torch._foreach_mul_(self._averages, self._group["ema_decay"])
         if self._diagonal is not None:
             self._diagonal.begin()
 
@@ -141,17 +137,19 @@ class KroneckerDirection:
 
     def propose(self, gradient: FlatGradient, damping: Tensor, out: Tensor) -> None:
         """Write the damped inverse of the factors times the gradient into ``out``."""
-        views = self._flat.views(out)
+        if out is not self._out:
+            # It is the same vector at every step, and making its views takes as long as inverting a small layer.
+            views = self._flat.views(out)
+            self._out, self._views = out, [views[index] for indices in self._indices for index in indices]
         if self._group["inverse_period"] != self._period:
             raise ValueError("inverse_period decides what is kept: give it when the optimizer is made")
         if self._group["step"] % self._period == 0:
-            for block in self._blocks:
-                block.invert(self._weight, damping)
+            invert_blocks(self._blocks, self._weight, damping)
         # A count on the host would outlive a step that is taken back.
         if self._period > 1:
             self._group["step"] += 1
+        found: list[Tensor] = []
         for every, indices in zip(self._every, self._indices, strict=True):
             gradients = [gradient.views[index] for index in indices]
-            preconditioned = every.precondition(gradients, self._weight, damping)
-            for index, value in zip(indices, preconditioned, strict=True):
-                views[index].copy_(value)
+            found += every.precondition(gradients, self._weight, damping)
+        torch._foreach_copy_(self._views, found)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adamqlr.optim.directions.kronecker_factors import KroneckerInverse, add_second_moment, damped_inverse
+from adamqlr.optim.directions.kronecker_factors import KroneckerInverse, add_second_moment, damped_inverses
 from adamqlr.optim.flat import FlatParameters
+from adamqlr.optim.passes.perceptron import PerceptronPack, members_of
 from adamqlr.optim.state import State
 
 # Patches of this many elements at a time are cut out of a convolution's inputs: 64 MB in single precision.
@@ -19,7 +20,7 @@ class LayerBlock(Protocol):
     """The approximate Fisher of one layer's trained parameters, as moving averages times their weight.
 
     Attributes:
-        module: The layer.
+        module: The layer, or what holds it.
         parameters: Its trained parameters.
         averages: The averages, which are sums over the cases divided by their number.
     """
@@ -41,78 +42,103 @@ class LayerBlock(Protocol):
         """Add back-propagated δ, of the shape of the layer's outputs."""
         ...
 
-    def invert(self, weight: Tensor, damping: Tensor) -> None:
-        """Renew what :meth:`precondition` uses of the averages, with ``weight`` theirs and λ ``damping``."""
-        ...
-
     def precondition(self, gradients: Sequence[Tensor], weight: Tensor, damping: Tensor) -> list[Tensor]:
         """Return the damped inverse times the gradient, a tensor for each parameter."""
         ...
 
 
 class KroneckerBlock:
-    """A ⊗ G for a linear layer or a convolution.
+    """A ⊗ G for a linear layer or a convolution, or for one layer of several perceptrons side by side.
 
     A = Σ x xᵀ / B over cases and positions with x = [layer input or patch, 1], G = Σ δ δᵀ / (B · positions)
     (Martens & Grosse 2015, section 3; Grosse & Martens 2016, section 3, normalized as in kfac-jax).
 
     Args:
-        module: The layer.
+        module: The layer; for networks side by side the module that holds them.
         parameters: Its trained parameters.
         state: Where the averages live.
         keep_inverse: Whether the inverse outlives a step.
     """
 
     def __init__(
-        self, module: nn.Linear | nn.Conv2d, parameters: list[nn.Parameter], state: State, keep_inverse: bool
+        self,
+        module: nn.Linear | nn.Conv2d | PerceptronPack,
+        parameters: list[nn.Parameter],
+        state: State,
+        keep_inverse: bool,
     ) -> None:
         self.module: nn.Module = module
         self.parameters = parameters
-        # Looking at a parametrized weight would compute it, and some move buffers as they do.
-        weight = module._parameters.get("weight")
-        self._has_weight = weight is not None and any(parameter is weight for parameter in parameters)
-        self._has_bias = any(parameter is module._parameters.get("bias") for parameter in parameters)
-        input_size = self._has_bias + (weight[0].numel() if weight is not None and self._has_weight else 0)
-        output_size = module.out_features if isinstance(module, nn.Linear) else module.out_channels
+        self._members = members_of(module)
+        input_size, output_size = self._sizes(module)
         self._input_factor = self._square(state, "input_factor", input_size)
         self._output_factor = self._square(state, "output_factor", output_size)
         self.averages = [self._input_factor, self._output_factor]
+        # The parts of A that belong to the weight and to the bias; finding them takes as long as adding to them.
+        features = input_size - self._has_bias
+        self._of_weight = self._input_factor[..., :features, :features]
+        self._of_bias, self._of_one = self._input_factor[..., -1, :features], self._input_factor[..., -1, -1]
+        # V = [∇W, ∇b], and its parts in the shapes of the parameters.
+        self._gradient = self._zeros(output_size, input_size)
+        parts = self._gradient.split([features, input_size - features], dim=-1)
+        self._parts = [part.view(p.shape) for part, p in zip(filter(Tensor.numel, parts), parameters, strict=True)]
         self._inverse: KroneckerInverse | None = None
         self._keeps = keep_inverse
         if keep_inverse:
             self._inverse = KroneckerInverse(
                 self._square(state, "input_cholesky", input_size),
                 self._square(state, "output_cholesky", output_size),
-                state.of_parameter(parameters[0], "scale", parameters[0].new_zeros((), requires_grad=False)),
+                state.of_parameter(parameters[0], "scale", self._zeros()),
             )
 
+    def _sizes(self, module: nn.Linear | nn.Conv2d | PerceptronPack) -> tuple[int, int]:
+        """Return d_A and d_G, and keep which of weight and bias are trained."""
+        if isinstance(module, PerceptronPack):
+            self._has_weight = self._has_bias = True
+            _, outputs, features = self.parameters[0].shape
+            return features + 1, outputs
+        # Looking at a parametrized weight would compute it, and some move buffers as they do.
+        weight, bias = module._parameters.get("weight"), module._parameters.get("bias")
+        self._has_weight = weight is not None and any(parameter is weight for parameter in self.parameters)
+        self._has_bias = any(parameter is bias for parameter in self.parameters)
+        features = weight[0].numel() if weight is not None and self._has_weight else 0
+        return features + self._has_bias, module.out_features if isinstance(module, nn.Linear) else module.out_channels
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return self.parameters[0].new_zeros((*self._members, *shape), requires_grad=False)
+
     def _square(self, state: State, name: str, size: int) -> Tensor:
-        first = self.parameters[0]
-        return state.of_parameter(first, name, first.new_zeros(size, size, requires_grad=False))
+        # With contiguous columns, as LAPACK wants them.
+        return state.of_parameter(self.parameters[0], name, self._zeros(size, size).mT)
 
     def add_inputs(self, inputs: Tensor, cases: int) -> Tensor:
-        """Add layer inputs, of shape (rows, …, features) or (rows, channels, height, width)."""
+        """Add layer inputs, of shape (rows, …, features) or (rows, channels, height, width).
+
+        Those of networks side by side are of shape (members, rows, features), or the first two dimensions are one if
+        all have the same.
+        """
         for columns in self._columns(inputs.to(self._input_factor.dtype)):
-            size = len(columns) * self._has_weight
             if self._has_weight:
-                add_second_moment(self._input_factor[:size, :size], columns, 1 / cases)
+                add_second_moment(self._of_weight, columns, 1 / cases)
             if self._has_bias:
                 if self._has_weight:
-                    self._input_factor[-1, :-1].add_(columns.sum(dim=1), alpha=1 / cases)
-                self._input_factor[-1, -1] += columns.shape[1] / cases
+                    self._of_bias.add_(columns.sum(dim=-1), alpha=1 / cases)
+                self._of_one.add_(columns.shape[-1] / cases)
         return inputs
 
     def _columns(self, inputs: Tensor) -> Iterator[Tensor]:
         """Yield the vectors that the weight is multiplied with, as columns."""
-        if isinstance(self.module, nn.Linear):
-            yield inputs.reshape(-1, inputs.shape[-1]).T
-        else:
-            assert isinstance(self.module, nn.Conv2d)
+        if isinstance(self.module, nn.Conv2d):
             yield from _patches(self.module, inputs)
+        else:
+            yield inputs.mT if self._members else inputs.reshape(-1, inputs.shape[-1]).T
 
     def add_cotangents(self, features: Tensor, cotangents: Tensor, cases: int) -> None:
         """Add δ, of the shape of the layer's outputs."""
         cotangents = cotangents.to(self._output_factor.dtype)
+        if self._members:
+            add_second_moment(self._output_factor, cotangents.mT, 1 / cases)
+            return
         if isinstance(self.module, nn.Linear):
             columns = cotangents.reshape(-1, cotangents.shape[-1]).T
         else:
@@ -120,9 +146,7 @@ class KroneckerBlock:
         positions = columns.shape[1] // len(cotangents)
         add_second_moment(self._output_factor, columns, 1 / (cases * positions))
 
-    def invert(self, weight: Tensor, damping: Tensor) -> None:
-        """Renew the damped inverse."""
-        inverse = damped_inverse(self._input_factor, self._output_factor, weight, damping)
+    def _keep(self, inverse: KroneckerInverse) -> None:
         if not self._keeps:
             self._inverse = inverse
             return
@@ -131,12 +155,29 @@ class KroneckerBlock:
             kept.copy_(new)
 
     def precondition(self, gradients: Sequence[Tensor], weight: Tensor, damping: Tensor) -> list[Tensor]:
-        """Return G⁻¹ V A⁻¹, with V = [∇W, ∇b] and the inverses as of the last :meth:`invert`."""
+        """Return G⁻¹ V A⁻¹ with V = [∇W, ∇b] and the inverses as of the last :func:`invert_blocks`.
+
+        It is good until the next call.
+        """
         assert self._inverse is not None
-        columns = [gradient.reshape(len(self._output_factor), -1) for gradient in gradients]
-        product = self._inverse @ torch.cat(columns, dim=1)
-        pieces = product.split([column.shape[1] for column in columns], dim=1)
-        return [piece.reshape(gradient.shape) for piece, gradient in zip(pieces, gradients, strict=True)]
+        torch._foreach_copy_(self._parts, list(gradients))
+        self._inverse.apply_(self._gradient)
+        return self._parts
+
+
+def invert_blocks(blocks: Sequence[LayerBlock], weight: Tensor, damping: Tensor) -> None:
+    """Renew the damped inverses of Kronecker factors; a diagonal is inverted where it is used, at every step.
+
+    Args:
+        blocks: Any blocks.
+        weight: The averages' weight.
+        damping: λ.
+    """
+    factored = [block for block in blocks if isinstance(block, KroneckerBlock)]
+    if factored:
+        pairs = [(block.averages[0], block.averages[1]) for block in factored]
+        for block, inverse in zip(factored, damped_inverses(pairs, weight, damping), strict=True):
+            block._keep(inverse)
 
 
 class NormalizationBlock:
@@ -175,9 +216,6 @@ class NormalizationBlock:
             else:
                 per_case = product.reshape(*product.shape[:2], -1).sum(dim=2)
             diagonal.add_(per_case.square().sum(dim=0), alpha=1 / cases)
-
-    def invert(self, weight: Tensor, damping: Tensor) -> None:
-        """Do nothing: a diagonal is inverted where it is used, at every step."""
 
     def precondition(self, gradients: Sequence[Tensor], weight: Tensor, damping: Tensor) -> list[Tensor]:
         """Return ∇ / (diagonal + λ)."""
@@ -257,6 +295,8 @@ def curvature_blocks(
 
     A parameter that several layers share is in none of them.
     """
+    if isinstance(model, PerceptronPack):
+        return [KroneckerBlock(model, list(layer), state, keep_inverses) for layer in model.layers()], None
     trained = {id(parameter): parameter for parameter in flat.parameters}
     uses: dict[int, int] = {}
     for module in model.modules():

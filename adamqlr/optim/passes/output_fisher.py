@@ -132,6 +132,44 @@ class DifferentiatedFisher:
         return lambda vector: (root @ vector.reshape(cases, -1, 1)).view(outputs.shape)
 
 
+class MembersFisher:
+    """The output Fisher of networks side by side, with outputs (members, rows, …): each draws for its own rows.
+
+    Args:
+        loss: Cross-entropy of logits or the squared error, averaged over each network's rows.
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        self._loss, self._fisher = loss, output_fisher(loss)
+
+    def sample_cotangent(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return random δ of all networks, from PyTorch's global generator."""
+        rows, of_rows = self._rows(outputs, targets)
+        drawn = self._fisher.sample_cotangent(rows, of_rows)
+        return drawn.view(outputs.shape) * self._factor(outputs, rows, of_rows)
+
+    def exact_cotangents(self, outputs: Tensor, targets: Tensor) -> Iterator[Tensor]:
+        """Yield δ⁽ᵏ⁾ of all networks."""
+        rows, of_rows = self._rows(outputs, targets)
+        factor = self._factor(outputs, rows, of_rows)
+        for cotangent in self._fisher.exact_cotangents(rows, of_rows):
+            yield cotangent.view(outputs.shape) * factor
+
+    def _rows(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rows of all networks as those of one."""
+        if isinstance(self._loss, CrossEntropy):
+            # Networks may share their targets.
+            targets = targets.expand(outputs.shape[:-1]).flatten()
+        return outputs.flatten(0, 1), targets
+
+    def _factor(self, outputs: Tensor, rows: Tensor, targets: Tensor) -> Tensor | float:
+        """Return what turns means over all networks' rows into those over each one's rows that count."""
+        if not isinstance(self._loss, CrossEntropy):
+            return 1.0
+        shares = self._loss.target_weights(rows, targets).view(outputs.shape[:-1]).sum(dim=1)
+        return torch.where(shares > 0, shares * len(outputs), 1).rsqrt()[:, None, None]
+
+
 def _units(outputs: Tensor, k: int) -> Tensor:
     """Return the unit vector of output k, in each case."""
     units = torch.zeros_like(outputs)

@@ -133,7 +133,7 @@ class PerceptronNetwork:
             return self._otherwise.linearize(inputs, targets, curvature, observer)
         local = PerceptronModel(self, inputs, targets, curvature)
         if observer is not None:
-            observer.begin(len(inputs))
+            observer.begin(inputs.shape[-2])
             observer.observe(local)
             observer.end(None)
         return local
