@@ -40,9 +40,8 @@ LOSS_WITH_EVALUATION = Exhibit(
 )
 LEARNING_RATE = Exhibit(
     "Learning rates",
-    "The learning rate taken, against training time; where a median is negative the axis is linear about 0. "
-    + _BOUNDED
-    + _BANDS,
+    "The learning rate taken, against training time; in a panel where a median or its band is negative, the axis is "
+    "symmetric, and linear about 0. " + _BOUNDED + _BANDS,
     "adamqlr.figures.evolution:learning_rate",
 )
 TOGETHER = Exhibit(
