@@ -1,5 +1,6 @@
 """The table of final results: what runs end with."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 
 from adamqlr.results.final import QUANTITIES, final_values
 from adamqlr.results.pairs import Pair, Study, by_dataset
+from adamqlr.results.published import Value
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
 from adamqlr.tables.table import Table, make_table
 
@@ -24,11 +26,21 @@ def tabulate(study: Study, suite: str) -> Table:
             row: dict[str, Any] = {"dataset": pair.dataset, "optimizer": pair.optimizer}
             for name in QUANTITIES:
                 row[name], row[f"{name}_std"] = summary[name]
+            published = study.published_of(suite, pair)
+            for name, value in published.items():
+                row[f"published_{name}"], row[f"published_{name}_error"] = value
             numbers.append({**row, "seeds": pair.cube.sizes["seed"], "survived": survived})
             labels = {"Dataset": pair.dataset_label, "Optimizer": pair.optimizer_label}
             cells = {label: with_uncertainty(*summary[name]) for name, (label, _) in QUANTITIES.items()}
+            if any(key.suite == suite for key in study.published):
+                cells["Published"] = _published(published)
             shown.append({**labels, **cells, "Survived": f"{100 * survived:.0f} %"})
     return make_table(numbers, shown, pd.concat(best, ignore_index=True))
+
+
+def _published(values: Mapping[str, Value]) -> str:
+    found = {QUANTITIES[name].label.lower(): with_uncertainty(*values[name]) for name in QUANTITIES if name in values}
+    return ", ".join(f"{label} {text}" for label, text in found.items()) or "–"
 
 
 def _best_of(summaries: list[dict[str, tuple[float, float]]]) -> pd.DataFrame:
