@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from adamqlr.claims.evidence import Evidence, cubes_by_dataset, label_of
-from adamqlr.claims.judge import Judgment, judge_ratio
+from adamqlr.claims.judge import Judgment, judge_difference, judge_ratio
 from adamqlr.results.bootstrap import interval, resampled_medians
+from adamqlr.results.final import final_values
 from adamqlr.results.judged import at_lowest_validation_loss, measure_of, performance
 from adamqlr.results.pairs import Study
 
@@ -25,6 +26,17 @@ def overfits(study: Study, subject: str) -> Iterator[Evidence]:
             yield Evidence(
                 suite, dataset, f"test loss of {label_of(cube)}, final ÷ at lowest validation loss", judgment
             )
+
+
+def generalizes_worse(study: Study, subject: str, reference: str) -> Iterator[Evidence]:
+    """Weigh whether an optimizer's generalization gap, final test less training loss, is at least another's."""
+    settings = study.config.claims
+    for suite, dataset, cubes in cubes_by_dataset(study):
+        if subject in cubes and reference in cubes:
+            above, below = (final_values(cubes[key])["generalization_gap"] for key in (subject, reference))
+            judgment = judge_difference(above, below, 0.0, settings)._replace(at_least=True)
+            quantity = f"generalization gap, {label_of(cubes[subject])} − {label_of(cubes[reference])}"
+            yield Evidence(suite, dataset, quantity, judgment)
 
 
 def learning_rate_grows(study: Study, subject: str) -> Iterator[Evidence]:

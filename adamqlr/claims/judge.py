@@ -1,4 +1,4 @@
-"""Ratios of medians, their bootstrap intervals, and the verdicts that follow."""
+"""Ratios and differences of medians, their bootstrap intervals, and the verdicts that follow."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -64,6 +64,18 @@ def judge_ratio(
     ratios = divide(above, np.min(below, axis=0))
     estimate = divide(_median(subject), np.min([_median(values) for values in references], axis=0))
     return Judgment(float(estimate[0]), *interval(ratios, settings.confidence), limit)
+
+
+def judge_difference(subject: xr.DataArray, reference: xr.DataArray, limit: float, settings: ClaimsConfig) -> Judgment:
+    """Judge that a median exceeds another by at most ``limit``: for what may be negative, as ratios then say nothing.
+
+    Nothing is known of the difference of two infinite medians.
+    """
+    generator = np.random.default_rng(0)
+    above, below = (_resampled(values, settings, generator) for values in (subject, reference))
+    with np.errstate(invalid="ignore"):
+        differences, estimate = above - below, _median(subject) - _median(reference)
+    return Judgment(float(estimate[0]), *interval(differences, settings.confidence, -np.inf), limit)
 
 
 def judge_spreads(

@@ -66,9 +66,10 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
 def _markdown(table: pd.DataFrame, settings: ClaimsConfig) -> str:
     parts = [
         "# The paper's claims, and what this study says\n",
-        f"Quantities are ratios of medians over seeds, with {settings.confidence:.0%} percentile intervals of "
-        f"{settings.resamples} bootstrap resamples of the seeds. A claim is *supported* where the whole interval is "
-        "within what it allows, *refuted* where all of it is beyond, and *undecided* otherwise. *Comparable* means a "
+        "Quantities are ratios (÷) or differences (−) of medians over seeds, with "
+        f"{settings.confidence:.0%} percentile intervals of {settings.resamples} bootstrap resamples of the seeds. "
+        "A claim is *supported* where the whole interval is within what it allows, *refuted* where all of it is "
+        "beyond, and *undecided* otherwise. *Comparable* means a "
         f"ratio of at most {1 + settings.margin:g}; *matters little*, of at most {settings.flatness:g}. Performance is "
         "the test error for classes and the test loss for real targets, the lower the better; a diverged run counts as "
         "infinitely bad.\n",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from adamqlr.claims.course import learning_rate_grows, overfits, ranks_high
+from adamqlr.claims.course import generalizes_worse, learning_rate_grows, overfits, ranks_high
 from adamqlr.claims.evidence import (
     Evidence,
     against_best_baseline,
@@ -79,6 +79,11 @@ CLAIMS = (
         partial(pairwise, subject="adamqlr", reference="baydin_sgd", with_margin=True),
     ),
     Claim("kfac_overfits", "K-FAC overfits.", partial(overfits, subject="kfac")),
+    Claim(
+        "kfac_generalization",
+        "K-FAC's generalization gap is at least AdamQLR's.",
+        partial(generalizes_worse, subject="kfac", reference="adamqlr"),
+    ),
     Claim(
         "growing_learning_rate",
         "The learning rate that AdamQLR selects grows during training.",

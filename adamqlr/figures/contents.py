@@ -3,6 +3,8 @@
 Importing this module does not import matplotlib: the workflow asks it what to make.
 """
 
+from pathlib import Path
+
 from adamqlr.study.case import cases_of
 from adamqlr.study.config import SENSITIVITY, TUNING, StudyConfig
 from adamqlr.study.exhibits import Exhibit
@@ -35,14 +37,13 @@ LOSS_WITH_EVALUATION = Exhibit(
     "Loss against the time of training and evaluation",
     "As if the validation and test sets were evaluated after every step, within the time that counts. So does the "
     "paper's code, whose runtimes and budgets favor expensive steps and large batches; everywhere else here evaluation "
-    "is off the clock. " + _BANDS,
+    "is off the clock. Optimizers of which it is not known what an evaluation takes are left out. " + _BANDS,
     "adamqlr.figures.evolution:loss_with_evaluation",
 )
 LEARNING_RATE = Exhibit(
     "Learning rates",
-    "The learning rate taken, against training time; where a median is negative the axis is linear about 0. "
-    + _BOUNDED
-    + _BANDS,
+    "The learning rate taken, against training time; in a panel where a median or its band is negative, the axis is "
+    "symmetric, and linear about 0. " + _BOUNDED + _BANDS,
     "adamqlr.figures.evolution:learning_rate",
 )
 TOGETHER = Exhibit(
@@ -62,10 +63,23 @@ TUNING_BUDGET = Exhibit(
     "trials. It can rise where a trial first reaches a later rung, which then decides.",
     "adamqlr.figures.tuning_budget:draw",
 )
+PUBLISHED = Exhibit(
+    "Published and reproduced",
+    "What runs of this study end with, medians over seeds (filled) with the 95 % percentile interval under bootstrap "
+    "resampling of the seeds, beside the value published (open) ± its error as published. Published errors need not be "
+    "intervals of the same kind, and times are of the machine that took them.",
+    "adamqlr.figures.published:draw",
+)
 
 
-def figures_of(config: StudyConfig, suite: str) -> dict[str, Exhibit]:
-    """Return the figures of a suite by name; of the suite ``sensitivity``, one for each sensitivity study."""
+def figures_of(config: StudyConfig, suite: str, published: Path | None = None) -> dict[str, Exhibit]:
+    """Return the figures of a suite by name; of the suite ``sensitivity``, one for each sensitivity study.
+
+    Args:
+        config: The study.
+        suite: The suite.
+        published: Where published values may lie; ``published`` is a figure of the suites that they are of.
+    """
     if suite == SENSITIVITY:
         return {name: _sweep(config, name) for name in config.sensitivity}
     figures: dict[str, Exhibit] = {}
@@ -83,7 +97,16 @@ def figures_of(config: StudyConfig, suite: str) -> dict[str, Exhibit]:
         figures["tuning_budget"] = TUNING_BUDGET._replace(part=f"{TUNING}/{suite}")
     for name in config.factorials_of(suite):
         figures |= _factorial(config, name)
+    if published is not None and _is_published(published, suite):
+        figures["published"] = PUBLISHED
     return figures
+
+
+def _is_published(path: Path, suite: str) -> bool:
+    # Here, as the workflow, which asks for no such figure, need not wait for xarray's import.
+    from adamqlr.results.published import read_published
+
+    return any(key.suite == suite for key in read_published(path))
 
 
 _PARAMETERS = {

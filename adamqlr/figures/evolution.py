@@ -43,9 +43,7 @@ def loss_with_evaluation(study: Study, suite: str) -> tuple[Figure, pd.DataFrame
 
 def learning_rate(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw the learning rate α against training time, signed."""
-    pairs = [pair for pair in _listed_pairs(study, suite) if not pair.is_trajectory]
-    is_signed = any(bool((pair.cube["value"].sel(metric="lr").median("seed") < 0).any()) for pair in pairs)
-    return draw_grid(pairs, study.resampling, "time", [partial(_learning_rate_panel, is_signed)])
+    return draw_grid(_listed_pairs(study, suite), study.resampling, "time", [_learning_rate_panel])
 
 
 def damping(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
@@ -90,10 +88,8 @@ def _has_damping(pair: Pair) -> bool:
     return bool((pair.cube["value_by_step"].sel(metric="damping") > 0).any())
 
 
-def _learning_rate_panel(is_signed: bool, pair: Pair) -> Panel:
-    if is_signed:
-        return Panel("lr", "Learning rate α", "symlog", bounds=(-1e4, 1e4))
-    return Panel("lr", "Learning rate α", "log", bounds=(1e-8, 1e4))
+def _learning_rate_panel(pair: Pair) -> Panel:
+    return Panel("lr", "Learning rate α", "signed", bounds=(1e-8, 1e4))
 
 
 def _damping_panel(pair: Pair) -> Panel:

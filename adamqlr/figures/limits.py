@@ -2,11 +2,13 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogFormatter, SymmetricalLogLocator
 from numpy.typing import ArrayLike
 
 # Nothing is shown beyond so many times the height at which curves start, nor below such a part of the top.
 _ABOVE_START, _BELOW_TOP = 3.0, 1e-6
+# A signed axis is linear below this part of what is largest, and labels so many heights.
+_SIGNED_RANGE, _SIGNED_TICKS = 1e-6, 7
 
 
 def limit_height(
@@ -21,7 +23,7 @@ def limit_height(
     Args:
         axes: A panel.
         heights: Of the curves; what is not finite, or not positive on a logarithmic axis, does not count.
-        scale: ``log``, ``symlog`` or ``linear``.
+        scale: ``log`` or ``linear``.
         start: Where curves that fall begin.
         bounds: What the axis never goes beyond.
     """
@@ -35,10 +37,37 @@ def limit_height(
         low = max(low, high * _BELOW_TOP)
     if scale == "log":
         set_log_limits(axes, low, high)
-    elif scale == "symlog":
-        axes.set_ylim(2 * low if low < 0 else -0.1 * high, 2 * high)
     elif high > low:
         axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
+
+
+def limit_signed_height(
+    axes: Axes, medians: ArrayLike, lower: ArrayLike, bounds: tuple[float, float] = (-np.inf, np.inf)
+) -> None:
+    """Make a vertical axis symmetric-logarithmic, so that negative medians and the lower ends of bands are seen.
+
+    It is linear about 0 below the magnitude of the smaller medians, but spans few enough decades for its labels.
+
+    Args:
+        axes: A panel.
+        medians: Heights of the curves.
+        lower: Lower ends of their bands, of which the negative ones count.
+        bounds: What the axis never goes beyond.
+    """
+    centers, ends = (np.asarray(values, dtype=float).ravel() for values in (medians, lower))
+    centers = centers[np.isfinite(centers)]
+    sizes = np.abs(centers[centers != 0])
+    heights = np.clip(np.concatenate([centers, ends[ends < 0], [0]]), *bounds)
+    low, high = float(heights.min()), float(heights.max())
+    largest = max(-low, high)
+    smallest = max(np.quantile(sizes, 0.1), _SIGNED_RANGE * largest) if len(sizes) else largest or 1.0
+    threshold = float(10 ** np.floor(np.log10(smallest)))
+    # With room for what is at 0, which would lie on the end of the axis.
+    axes.set_yscale("symlog", linthresh=threshold)
+    axes.set_ylim(min(2 * low, -0.5 * threshold), max(2 * high, 0.5 * threshold))
+    locator = SymmetricalLogLocator(base=10, linthresh=threshold)
+    locator.set_params(numticks=_SIGNED_TICKS)
+    axes.yaxis.set_major_locator(locator)
 
 
 class _Decimals(LogFormatter):

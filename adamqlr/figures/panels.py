@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from adamqlr.figures.limits import limit_height
+from adamqlr.figures.limits import limit_height, limit_signed_height
 from adamqlr.figures.lines import line_style
 from adamqlr.figures.style import TEXT_WIDTH, space_log_ticks
 from adamqlr.results.judged import is_classification
@@ -33,7 +33,7 @@ class Panel(NamedTuple):
     Attributes:
         metric: A metric's name.
         label: The vertical axis' label.
-        scale: The vertical axis' scale.
+        scale: The vertical axis' scale; ``signed`` is logarithmic, and where something drawn is negative, symmetric.
         limits: The vertical axis' limits, where they do not follow the curves.
         bounds: What the vertical axis never goes beyond, where it follows the curves.
         guides: Heights of horizontal lines.
@@ -106,20 +106,22 @@ def _panels(groups: int, rows: int) -> tuple[Figure, NDArray[np.object_]]:
 
 def _draw_panel(axes: Axes, pairs: Sequence[Pair], panel: Panel, axis: str, resampling: Resampling) -> pd.DataFrame:
     variable = {"time": "value", "step": "value_by_step"}[axis]
-    tables = []
+    summaries = []
     for pair in pairs:
         values = pair.cube[variable].sel(metric=panel.metric)
         if axis == "step":
             values = values.isel(step=slice(1, None))
-        if not values.notnull().any():
-            continue
-        summary = median_over_seeds(values, resampling)
+        if values.notnull().any():
+            summaries.append((pair, median_over_seeds(values, resampling)))
+    if panel.scale == "signed":
+        panel = resolve_sign(panel, [summary for _, summary in summaries])
+    tables = []
+    for pair, summary in summaries:
         draw_curve(axes, summary, axis, line_style(pair.spec), is_log=panel.scale == "log")
         table = summary.to_dataframe().reset_index()[[axis, "median", "mean", "std", "lower", "upper"]]
         names = {"dataset": pair.dataset, "optimizer": pair.optimizer, "metric": panel.metric}
         tables.append(table.assign(**names, survived=survived_fraction(pair.cube)))
-    axes.set(xscale="log", ylabel=panel.label)
-    axes.set_yscale(panel.scale, **({"linthresh": _linear_range(tables)} if panel.scale == "symlog" else {}))
+    axes.set(xscale="log", yscale=panel.scale, ylabel=panel.label)
     for height in panel.guides:
         axes.axhline(height, color="#555555", linewidth=0.5, linestyle=(0, (4, 3)))
     if not tables:
@@ -129,11 +131,15 @@ def _draw_panel(axes: Axes, pairs: Sequence[Pair], panel: Panel, axis: str, resa
     return pd.concat(tables, ignore_index=True)
 
 
-def _linear_range(tables: Sequence[pd.DataFrame]) -> float:
-    """Return the magnitude below which a symmetric-logarithmic axis is linear: that of the smaller medians."""
-    medians = np.abs(pd.concat(tables)["median"]) if tables else pd.Series(dtype=float)
-    sizes = medians[np.isfinite(medians) & (medians > 0)]
-    return float(10 ** np.floor(np.log10(sizes.quantile(0.1)))) if len(sizes) else 1.0
+def resolve_sign(panel: Panel, summaries: Sequence[xr.Dataset]) -> Panel:
+    """Return a ``signed`` panel as ``symlog`` where a median or its band is negative, else as ``log``.
+
+    A symmetric axis reaches as far down as up.
+    """
+    is_negative = any(bool((summary[name] < 0).any()) for summary in summaries for name in ("median", "lower"))
+    if not is_negative:
+        return panel._replace(scale="log")
+    return panel._replace(scale="symlog", bounds=(-panel.bounds[1], panel.bounds[1]))
 
 
 def draw_curve(axes: Axes, summary: xr.Dataset, axis: str, style: dict[str, Any], is_log: bool) -> None:
@@ -158,6 +164,9 @@ def keep_crosses_inside(axes: Axes) -> None:
 def _limit(axes: Axes, table: pd.DataFrame, panel: Panel) -> None:
     if panel.limits is not None:
         axes.set_ylim(*panel.limits)
+        return
+    if panel.scale == "symlog":
+        limit_signed_height(axes, table["median"], table["lower"], panel.bounds)
         return
     medians, start = table["median"].where(np.isfinite(table["median"])), None
     if panel.metric.endswith("_loss"):

@@ -23,9 +23,9 @@ def divide(above: Array, below: Array) -> Array:
     return np.where(np.isinf(above) & np.isinf(below), np.nan, ratio)
 
 
-def interval(values: Array, confidence: float) -> tuple[float, float]:
-    """Return the percentile interval; what is not known could be anything."""
+def interval(values: Array, confidence: float, lowest: float = 0.0) -> tuple[float, float]:
+    """Return the percentile interval; what is not known could be anything from ``lowest`` up."""
     tail = (1 - confidence) / 2
-    lower = np.quantile(np.where(np.isnan(values), 0.0, values), tail, method="inverted_cdf")
+    lower = np.quantile(np.where(np.isnan(values), lowest, values), tail, method="inverted_cdf")
     upper = np.quantile(np.where(np.isnan(values), np.inf, values), 1 - tail, method="inverted_cdf")
     return float(lower), float(upper)

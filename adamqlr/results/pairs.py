@@ -1,10 +1,12 @@
 """A study's results as figures, tables and claims read them: cubes with their names, in the order of legends."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import xarray as xr
 
 from adamqlr.errors import UserError
+from adamqlr.results.published import Key, Value
 from adamqlr.results.statistics import Resampling
 from adamqlr.study.config import StudyConfig
 from adamqlr.study.optimizers import OPTIMIZERS, OptimizerSpec
@@ -50,10 +52,12 @@ class Study(NamedTuple):
     Attributes:
         tree: The study's file, opened.
         config: The configuration in force.
+        published: What others published, where the user put it beside the results.
     """
 
     tree: xr.DataTree
     config: StudyConfig
+    published: Mapping[Key, Value] = {}
 
     @property
     def resampling(self) -> Resampling:
@@ -83,6 +87,11 @@ class Study(NamedTuple):
             for dataset, node in self.tree[suite].children.items()
             for spec, cube in self.ordered(node)
         ]
+
+    def published_of(self, suite: str, pair: Pair) -> dict[str, Value]:
+        """Return what was published on a pair, by metric."""
+        of_pair = (suite, pair.dataset, pair.optimizer)
+        return {key.metric: value for key, value in self.published.items() if key[:3] == of_pair}
 
     def test_pairs(self, suite: str) -> list[Pair]:
         """Return a suite's cubes of problems that have a test set."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from adamqlr.figures.contents import figures_of
 from adamqlr.figures.style import paper_style, save
+from adamqlr.results.published import published_file
 from adamqlr.results.study import study_config
 from adamqlr.stages.exhibits import make_exhibit
 from adamqlr.study.config import SENSITIVITY, StudyConfig
@@ -26,5 +27,6 @@ def draw_figure(name: str, study_path: Path, suite: str, config: StudyConfig | N
     if suite != SENSITIVITY:
         config.suite(suite)
     with paper_style():
-        figure, numbers = make_exhibit("figure", figures_of(config, suite), name, study_path, suite, config)
+        known = figures_of(config, suite, published_file(study_path))
+        figure, numbers = make_exhibit("figure", known, name, study_path, suite, config)
         save(figure, numbers, stem)

@@ -1,23 +1,16 @@
 """The table of final results: what runs end with."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from adamqlr.results.final import QUANTITIES, final_values
 from adamqlr.results.pairs import Pair, Study, by_dataset
+from adamqlr.results.published import Value
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
 from adamqlr.tables.table import Table, make_table
-
-_FINAL = {
-    "train_loss": ("Training loss", -1),
-    "test_loss": ("Test loss", -1),
-    "generalization_gap": ("Generalization gap", 0),
-    "train_accuracy": ("Training accuracy", 1),
-    "test_accuracy": ("Test accuracy", 1),
-    "steps": ("Steps", 0),
-    "time": ("Time (s)", 0),
-}
 
 
 def tabulate(study: Study, suite: str) -> Table:
@@ -31,19 +24,29 @@ def tabulate(study: Study, suite: str) -> Table:
         for pair, summary in zip(pairs, summaries, strict=True):
             survived = survived_fraction(pair.cube)
             row: dict[str, Any] = {"dataset": pair.dataset, "optimizer": pair.optimizer}
-            for name in _FINAL:
+            for name in QUANTITIES:
                 row[name], row[f"{name}_std"] = summary[name]
+            published = study.published_of(suite, pair)
+            for name, value in published.items():
+                row[f"published_{name}"], row[f"published_{name}_error"] = value
             numbers.append({**row, "seeds": pair.cube.sizes["seed"], "survived": survived})
             labels = {"Dataset": pair.dataset_label, "Optimizer": pair.optimizer_label}
-            cells = {label: with_uncertainty(*summary[name]) for name, (label, _) in _FINAL.items()}
+            cells = {label: with_uncertainty(*summary[name]) for name, (label, _) in QUANTITIES.items()}
+            if any(key.suite == suite for key in study.published):
+                cells["Published"] = _published(published)
             shown.append({**labels, **cells, "Survived": f"{100 * survived:.0f} %"})
     return make_table(numbers, shown, pd.concat(best, ignore_index=True))
+
+
+def _published(values: Mapping[str, Value]) -> str:
+    found = {QUANTITIES[name].label.lower(): with_uncertainty(*values[name]) for name in QUANTITIES if name in values}
+    return ", ".join(f"{label} {text}" for label, text in found.items()) or "–"
 
 
 def _best_of(summaries: list[dict[str, tuple[float, float]]]) -> pd.DataFrame:
     """Mark the best median of each column where there is a better and a worse, of one dataset's optimizers."""
     marks = {}
-    for name, (label, sign) in _FINAL.items():
+    for name, (label, sign) in QUANTITIES.items():
         medians = pd.Series([summary[name][0] for summary in summaries]).replace([np.inf, -np.inf], np.nan)
         wanted = medians.max() if sign > 0 else medians.min()
         marks[label] = (medians == wanted) & (sign != 0)
@@ -51,18 +54,8 @@ def _best_of(summaries: list[dict[str, tuple[float, float]]]) -> pd.DataFrame:
 
 
 def _final_summary(pair: Pair, resampling: Resampling) -> dict[str, tuple[float, float]]:
-    cube = pair.cube
-    last = cube["value"].isel(time=-1)
-    quantities = {name: last.sel(metric=name, drop=True) for name in _FINAL if name in last["metric"]}
-    gap = quantities["test_loss"] - quantities["train_loss"]
-    quantities |= {
-        # Where both losses are infinite the gap is unknown, and no better than infinite.
-        "generalization_gap": gap.where(~(cube["diverged"] & np.isinf(quantities["test_loss"])), np.inf),
-        "steps": cube["final_step"].astype(float),
-        "time": cube["final_time"],
-    }
     summary = {}
-    for name, values in quantities.items():
+    for name, values in final_values(pair.cube).items():
         reduced = median_over_seeds(values, resampling)
         summary[name] = (float(reduced["median"]), float(reduced["std"]))
     return summary

@@ -35,7 +35,7 @@ def generated_history(seed: int, steps: list[int], accuracy: bool, generator: np
     names = list(METRICS)
     for name in ("train_accuracy", "validation_accuracy", "test_accuracy"):
         values[:, names.index(name)] = 1 - loss / 2 if accuracy else np.nan
-    made.steps, made.values = steps, list(values)
+    made.steps, made.values, made.evaluation_seconds = steps, list(values), 0.05
     made.times = np.cumsum(np.diff(steps, prepend=0) * 0.01 * generator.uniform(0.9, 1.1, len(steps))).tolist()
     return made
 

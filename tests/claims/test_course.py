@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from adamqlr.claims.course import learning_rate_grows, overfits, ranks_high
+from adamqlr.claims.course import generalizes_worse, learning_rate_grows, overfits, ranks_high
 from adamqlr.claims.evidence import matters_more
-from adamqlr.claims.judge import Verdict, judge_spreads
+from adamqlr.claims.judge import Verdict, judge_difference, judge_spreads
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube
 from adamqlr.results.judged import at_lowest_validation_loss
@@ -117,3 +117,26 @@ def test_a_hyperparameter_matters_more_where_its_values_spread_further() -> None
 def test_the_ratio_of_spreads_by_hand() -> None:
     sets = [[xr.DataArray([value] * 3, dims="seed") for value in values] for values in ((1.0, 6.0, 2.0), (3.0, 1.5))]
     assert judge_spreads(*sets, 1.0, ClaimsConfig(resamples=50))[:3] == (3.0, 3.0, 3.0)
+
+
+def test_a_generalization_gap_is_compared_by_its_difference() -> None:
+    def with_gap(optimizer: str, gap: float) -> xr.Dataset:
+        made = cube(optimizer, FALLING, FALLING, FALLING)
+        made["value"].loc[{"metric": "train_loss"}] = made["value"].sel(metric="test_loss") - gap
+        return made
+
+    for kfac, adamqlr, verdict in ((0.3, -0.1, Verdict.SUPPORTED), (-0.1, 0.3, Verdict.REFUTED)):
+        cubes = {"kfac": with_gap("kfac", kfac), "adamqlr": with_gap("adamqlr", adamqlr)}
+        found = study({f"epochs/diabetes/{key}": value for key, value in cubes.items()})
+        (evidence,) = generalizes_worse(found, "kfac", "adamqlr")
+        assert evidence.judgment.estimate == pytest.approx(kfac - adamqlr)
+        assert evidence.judgment.verdict is verdict
+
+
+def test_the_difference_of_infinite_medians_could_be_anything() -> None:
+    inf, one = (xr.DataArray([value] * 3, dims="seed") for value in (np.inf, 1.0))
+    lenient = ClaimsConfig(resamples=50)
+    both = judge_difference(inf, inf, 0.0, lenient)
+    assert (both.lower, both.upper, both.verdict) == (-np.inf, np.inf, Verdict.UNDECIDED)
+    assert judge_difference(inf, one, 0.0, lenient)[:3] == (np.inf, np.inf, np.inf)
+    assert judge_difference(one, one, 0.0, lenient)[:3] == (0, 0, 0)
