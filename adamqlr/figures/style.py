@@ -16,6 +16,7 @@ import seaborn as sns
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
+from numpy.typing import ArrayLike, NDArray
 
 from adamqlr.files import replacing
 
@@ -64,10 +65,19 @@ def space_log_ticks(axis: Axis) -> None:
         return
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.log10(high))
     ticks = np.outer(decades, (1, 2, 5) if high < 30 * low else (1, 3)).ravel()
-    # With room for rounding: a color bar ends at its first and last values.
-    ticks = ticks[(ticks > low * (1 - 1e-9)) & (ticks < high * (1 + 1e-9))]
-    axis.set_major_locator(FixedLocator(ticks.tolist()) if len(ticks) > 1 else MaxNLocator(3, steps=[1, 2, 5, 10]))
+    ticks = _within(ticks, low, high)
+    if len(ticks) < 2:
+        # Of the steps that give two ticks, the widest may give as many as five.
+        ticks = _within(MaxNLocator(3, steps=[1, 2, 5, 10]).tick_values(low, high), low, high)
+        ticks = ticks[:: 2 if len(ticks) > 3 else 1]
+    axis.set_major_locator(FixedLocator(ticks.tolist()))
     axis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
+
+
+def _within(ticks: ArrayLike, low: float, high: float) -> NDArray[np.float64]:
+    found = np.asarray(ticks, dtype=float)
+    # With room for rounding: a color bar ends at its first and last values.
+    return found[(found > low * (1 - 1e-9)) & (found < high * (1 + 1e-9))]
 
 
 def save(figure: Figure, numbers: pd.DataFrame, stem: Path) -> None:

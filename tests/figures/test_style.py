@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import seaborn as sns
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from adamqlr.figures.lines import line_style
@@ -15,6 +15,7 @@ from adamqlr.study.optimizers import own_spec
 
 @settings(deadline=None, max_examples=60)
 @given(st.floats(-4, 3), st.floats(0.2, 4))
+@example(-3.8125, 0.203125)
 def test_labels_of_logarithmic_axes_are_two_at_least_and_do_not_collide(start: float, decades: float) -> None:
     with paper_style():
         # Inches: a panel of three in a paper's text width.
