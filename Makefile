@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 ACCOUNTING ?= tests/slurm
 PINNED = -m pip install --disable-pip-version-check --quiet --require-hashes
 INSTALL = $(BIN)/python $(PINNED)
-# JAX of the time of kfac-jax's last release, with a Python that both have wheels for.
+# Not the newest JAX: kfac-jax 0.0.8 fails with 0.9.2, and with 0.8.3 its small steps take up to twice the time.
 PEERS = .venv-peers
 PEERS_PYTHON ?= python3.11
 

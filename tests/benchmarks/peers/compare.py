@@ -18,7 +18,7 @@ COMPARED = ("adam", "adamqlr", "kfac")
 
 
 def peer_cases(quick: bool) -> list[Case]:
-    """Return the study's perceptrons; a ResNet's steps take kfac-jax minutes."""
+    """Return the study's perceptrons; of ResNet-18 a single step takes kfac-jax more than a minute."""
     if quick:
         return [ENERGY, SMALL_BATCH]
     return [
