@@ -238,9 +238,9 @@ _STEM_OPTION = click.option("--output", "stem", type=_FILE, required=True, help=
 def figures(name: str, study_path: Path, suite: str, config_path: Path | None, stem: Path) -> None:
     """Draw the figure NAME of one suite: PDF, PNG, and the numbers as CSV.
 
-    Figures are trajectories, trajectories_together, performance, loss, loss_by_step, loss_with_evaluation, learning_rate,
-    damping, profiles, tuning_budget, published, ablation_NAME for each ablation of the configuration, factorial_NAME and
-    factorial_NAME_curves for each factorial; of the suite sensitivity, they are its sensitivity studies.
+    Figures are trajectories, trajectories_together, performance, loss, loss_by_step, loss_with_evaluation,
+    learning_rate, damping, profiles, tuning_budget, published, ablation_NAME for each ablation of the configuration,
+    factorial_NAME and factorial_NAME_curves for each factorial; of the suite sensitivity, its sensitivity studies.
     """
     from adamqlr.stages.figures import draw_figure
 
@@ -256,8 +256,8 @@ def figures(name: str, study_path: Path, suite: str, config_path: Path | None, s
 def tables(name: str, study_path: Path, suite: str, config_path: Path | None, stem: Path) -> None:
     """Write the table NAME of one suite: CSV, Markdown, LaTeX and HTML.
 
-    Tables are provenance, final_results, best_so_far, divergence, time_to_target, best_hyperparameters, search_space, and
-    factorial_NAME for each factorial.
+    Tables are provenance, final_results, best_so_far, divergence, time_to_target, best_hyperparameters, search_space,
+    and factorial_NAME for each factorial.
     """
     from adamqlr.stages.tables import write_table
 

@@ -67,7 +67,8 @@ def _draw_path(axes: Axes, pair: Pair) -> pd.DataFrame:
     value = float(table["objective"].iloc[-1])
     steps = int(cube["final_step"])
     outcome = f"diverged at step {steps}" if bool(cube["diverged"]) else f"f = {value:.1e}, {steps} steps"
-    axes.set_title(f"{pair.optimizer_label}\n", fontsize=7.5)
+    # Long names would run into those of the panels beside.
+    axes.set_title(f"{pair.optimizer_label}\n", fontsize=7.5 if len(pair.optimizer_label) < 20 else 5.5)
     axes.annotate(outcome, (0.5, 1.02), xycoords="axes fraction", ha="center", va="bottom", fontsize=6, color="#444444")
     return table
 
