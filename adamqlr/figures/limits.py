@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike
 _ABOVE_START, _BELOW_TOP = 3.0, 1e-6
 # A signed axis is linear below this part of what is largest, and labels so many heights.
 _SIGNED_RANGE, _SIGNED_TICKS = 1e-6, 7
+# Smaller numbers have no power of ten below them that is a number.
+_SMALLEST = 1e-300
 
 
 def limit_height(
@@ -61,7 +63,7 @@ def limit_signed_height(
     low, high = float(heights.min()), float(heights.max())
     largest = max(-low, high)
     smallest = max(np.quantile(sizes, 0.1), _SIGNED_RANGE * largest) if len(sizes) else largest or 1.0
-    threshold = float(10 ** np.floor(np.log10(smallest)))
+    threshold = float(10 ** np.floor(np.log10(max(smallest, _SMALLEST))))
     # With room for what is at 0, which would lie on the end of the axis.
     axes.set_yscale("symlog", linthresh=threshold)
     axes.set_ylim(min(2 * low, -0.5 * threshold), max(2 * high, 0.5 * threshold))

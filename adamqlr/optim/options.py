@@ -126,3 +126,17 @@ def checked_heuristics(options: dict[str, Any], members: Sequence[int]) -> dict[
     policy = options["on_nonfinite"]
     require(policy in ("propagate", "skip"), "on_nonfinite", "'propagate' or 'skip'", policy)
     return options
+
+
+def common_rate(rates: Sequence[Any]) -> tuple[MemberOption, list[float]]:
+    """Return the largest learning rate of parameter groups, and each one's share of it: none where all are the same.
+
+    Raises:
+        ValueError: Networks side by side have rates of their own, which differ between groups.
+    """
+    if differ(*rates):
+        alike = all(rate == rates[0] for rate in rates)
+        require(alike, "lr of networks side by side", "the same in all parameter groups", rates)
+        return rates[0], []
+    largest = max(rates)
+    return largest, [] if min(rates) == largest else [rate / largest for rate in rates]

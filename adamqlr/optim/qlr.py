@@ -11,7 +11,7 @@ from adamqlr.optim.base import AnyLoss, MinibatchOptimizer, Params
 from adamqlr.optim.directions import Direction, OptionalMethods, observer_of, resolve_direction
 from adamqlr.optim.heuristics import DampingRule, Number, QuadraticModel, numbers_like, quotient
 from adamqlr.optim.info import QLRInfo
-from adamqlr.optim.options import GivenOption, MemberOption, MemberTensors, checked_heuristics, differ, require
+from adamqlr.optim.options import GivenOption, MemberOption, MemberTensors, checked_heuristics, common_rate
 from adamqlr.optim.passes.losses import resolve_loss
 from adamqlr.optim.passes.network import Curvature, Forward
 from adamqlr.optim.passes.perceptron import members_of
@@ -164,7 +164,7 @@ class QLR(MinibatchOptimizer):
         refusal = self._refusal() if group["on_nonfinite"] == "skip" else None
         local = self._network.linearize(inputs, targets, group["curvature"], self._observer)
         gradient = self._network.gradient.buffer
-        self._propose(local.loss, damping)
+        self._propose(local.loss, damping, refusal)
         factor, momentum = self._scale_groups(), group["momentum"]
         if (momentum != 0) != (len(self._directions) == 2):
             self._use_momentum(momentum != 0)
@@ -208,17 +208,16 @@ class QLR(MinibatchOptimizer):
                 group["damping"] = self._damping
         return self._damping
 
-    def _propose(self, loss: Tensor, damping: Tensor) -> None:
+    def _propose(self, loss: Tensor, damping: Tensor, refusal: Refusal | None) -> None:
         """Let the direction write v₁."""
         gradient, optional = self._network.gradient, self._optional
-        may_be_refused = self.param_groups[0]["on_nonfinite"] == "skip"
         # State that is yet to be made cannot be put back: this once, the step looks at the numbers.
-        if may_be_refused and optional.makes_state and not bool(loss.isfinite() & gradient.buffer.isfinite().all()):
+        if refusal and optional.makes_state and not bool(loss.isfinite() & gradient.buffer.isfinite().all()):
             self._directions[0].zero_()
-            self._undo = None
             return
         self._direction.propose(gradient, damping, self._directions[0])
-        self._undo = optional.undo() if may_be_refused else None
+        if refusal:
+            refusal.undo = optional.undo()
 
     def _use_momentum(self, wanted: bool) -> None:
         """Have v₂, the previous update, among the directions or not."""
@@ -232,16 +231,10 @@ class QLR(MinibatchOptimizer):
         """Scale each group's part of v₁ by its learning rate, relative to the largest; return that."""
         if len(self.param_groups) == 1:
             return self.param_groups[0]["lr"]
-        rates = [group["lr"] for group in self.param_groups]
-        if differ(*rates):
-            alike = all(rate == rates[0] for rate in rates)
-            require(alike, "lr of networks side by side", "the same in all parameter groups", rates)
-            return rates[0]
-        largest = max(rates)
-        if min(rates) != largest:
-            views = self._views[0]
-            for rate, indices in zip(rates, self._indices_by_group, strict=True):
-                torch._foreach_mul_([views[index] for index in indices], rate / largest)
+        largest, shares = common_rate([group["lr"] for group in self.param_groups])
+        views = self._views[0]
+        for share, indices in zip(shares, self._indices_by_group, strict=False):
+            torch._foreach_mul_([views[index] for index in indices], share)
         return largest
 
     def _limited(self, weights: Sequence[Tensor], factor: MemberOption) -> list[Tensor]:
@@ -275,12 +268,7 @@ class QLR(MinibatchOptimizer):
             self._decay(before)
         if refusal is None:
             return self._true
-        taken = loss.isfinite() & true_change.isfinite() & self._flat.buffer.isfinite().all()
-        refusal.unless(taken)
-        # What is on the host, or was made in this step, is taken back by looking.
-        if self._undo is not None and not bool(taken):
-            self._undo()
-        return taken
+        return refusal.unless_finite(loss, true_change, self._flat.buffer)
 
     def _rule(self) -> DampingRule:
         """Return the damping rule, made anew where its options have changed."""
@@ -324,7 +312,7 @@ class QLR(MinibatchOptimizer):
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickling and copying keep."""
         bound = {"_directions", "_views", "_momentum_vector", "_damping", "_operands", "_numbers", "_current_rule"}
-        bound |= {"_zero", "_true", "_undo"}
+        bound |= {"_zero", "_true"}
         return {name: value for name, value in super().__getstate__().items() if name not in bound}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

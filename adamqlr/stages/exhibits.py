@@ -1,5 +1,6 @@
-"""From a study's file to the figure or table of a name."""
+"""From a study's results to the figure or table of a name."""
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -7,20 +8,34 @@ from typing import Any
 from adamqlr.errors import UserError
 from adamqlr.results.pairs import Study
 from adamqlr.results.published import published_file, read_published
-from adamqlr.results.study import open_study
-from adamqlr.study.config import StudyConfig
+from adamqlr.results.study import open_study, study_config
+from adamqlr.study.config import SENSITIVITY, StudyConfig
 from adamqlr.study.exhibits import Exhibit
+
+Contents = Callable[[StudyConfig, str], dict[str, Exhibit]]
 
 
 def make_exhibit(
-    kind: str, known: dict[str, Exhibit], name: str, study_path: Path, suite: str, config: StudyConfig
+    kind: str, contents: Contents, name: str, study_path: Path, suite: str, config: StudyConfig | None
 ) -> Any:
     """Return what the maker of an exhibit returns.
 
+    Args:
+        kind: ``figure`` or ``table``.
+        contents: Says which there are of a suite.
+        name: Which one.
+        study_path: The study's file, or its folder ``results/<study>``, of which what is needed is read.
+        suite: The suite, or ``sensitivity``.
+        config: Decides what there is and how seeds are resampled; as in the study's file if not given.
+
     Raises:
-        UserError: There is none of that name, the file is no study's or has no such suite, or published values beside
-            it cannot be read.
+        UserError: There is no such exhibit or suite, the file is no study's, or published values beside it cannot be
+            read.
     """
+    config = config or study_config(study_path)
+    if suite != SENSITIVITY:
+        config.suite(suite)
+    known = contents(config, suite)
     if name not in known:
         raise UserError(f"unknown {kind} '{name}': suite '{suite}' has {', '.join(known) or 'none'}")
     exhibit = known[name]

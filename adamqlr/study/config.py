@@ -5,13 +5,21 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from adamqlr.errors import UserError
 from adamqlr.study.datasets import DATASETS
+from adamqlr.study.defaults import (
+    PAPER_ABLATIONS,
+    PAPER_SUITES,
+    dataset_defaults,
+    first_problem,
+    suite_defaults,
+    with_factorials,
+)
 from adamqlr.study.optimizer_settings import FactorialConfig, OptimizerConfig
 from adamqlr.study.optimizers import OPTIMIZERS, OptimizerSpec, own_options, own_spec
 from adamqlr.study.overrides import apply_override, names_to_mapping
@@ -29,31 +37,12 @@ from adamqlr.study.settings import (
 )
 from adamqlr.study.space import Space
 
-PAPER_SUITES = {
-    "epochs": {"budget": "epochs", "objective": "validation_loss"},
-    "runtime_train": {"budget": "runtime", "objective": "train_loss"},
-    "runtime_validation": {"budget": "runtime", "objective": "validation_loss"},
-}
-
-PAPER_ABLATIONS = {
-    "damping": {"optimizers": ["adam", "adamqlr_undamped", "adamqlr"]},
-    "curvature": {"optimizers": ["adam", "adamqlr_hessian", "adamqlr"]},
-}
-
 # Where sensitivity studies and trials lie beside the suites, among files and in study.nc.
 SENSITIVITY, TUNING = "sensitivity", "tuning"
 
+Part = TypeVar("Part")
+
 _FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-
-
-def _dataset_defaults(value: Any) -> Any:
-    named = names_to_mapping(value)
-    if not isinstance(named, Mapping):
-        return named
-    return {
-        key: {**DATASETS[key].defaults, **settings} if key in DATASETS and isinstance(settings, Mapping) else settings
-        for key, settings in named.items()
-    }
 
 
 def _check_names(where: str, names: Iterable[str] | None, known: Iterable[str]) -> None:
@@ -62,28 +51,10 @@ def _check_names(where: str, names: Iterable[str] | None, known: Iterable[str]) 
             raise ValueError(f"{where}: unknown '{name}': this study has {', '.join(known)}")
 
 
-def _with_factorials(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Let the optimizers of factorials join the others."""
-    optimizers, factorials = names_to_mapping(data.get("optimizers", {})), data.get("factorials")
-    if not isinstance(factorials, Mapping) or not isinstance(optimizers, Mapping):
-        return data if optimizers is None or "optimizers" not in data else {**data, "optimizers": optimizers}
-    added: dict[str, Any] = {}
-    for name, settings in factorials.items():
-        try:
-            own = FactorialConfig.model_validate(settings).optimizers()
-        except ValidationError as error:
-            raise ValueError(_first_problem(error, f"factorials.{name}")) from error
-        if twice := sorted(own.keys() & added):
-            raise ValueError(f"factorials.{name}: another factorial has '{twice[0]}' too: rename its direction")
-        added |= own
-    return {**data, "optimizers": {**optimizers, **added}}
-
-
-def _suite_defaults(value: Any) -> Any:
-    named = names_to_mapping(value)
-    if not isinstance(named, Mapping):
-        return named
-    return {key: settings or PAPER_SUITES.get(key, settings) for key, settings in named.items()}
+def _find(kind: str, key: str, known: Mapping[str, Part]) -> Part:
+    if key not in known:
+        raise UserError(f"unknown {kind} '{key}': this study has {', '.join(known) or 'none'}")
+    return known[key]
 
 
 class StudyConfig(Section):
@@ -111,10 +82,10 @@ class StudyConfig(Section):
     seed: int = Field(default=0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data_dir: Path = Path("data")
-    suites: Annotated[dict[str, SuiteConfig], BeforeValidator(_suite_defaults)] = Field(
+    suites: Annotated[dict[str, SuiteConfig], BeforeValidator(suite_defaults)] = Field(
         default_factory=lambda: {"epochs": SuiteConfig(**PAPER_SUITES["epochs"])}  # type: ignore[arg-type]
     )
-    datasets: Annotated[dict[str, DatasetConfig], BeforeValidator(_dataset_defaults)]
+    datasets: Annotated[dict[str, DatasetConfig], BeforeValidator(dataset_defaults)]
     optimizers: Annotated[
         dict[Annotated[str, Field(pattern=_FILE_NAME)], OptimizerConfig], BeforeValidator(names_to_mapping)
     ]
@@ -134,7 +105,7 @@ class StudyConfig(Section):
     def _check_names(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
-        data = _with_factorials(data)
+        data = with_factorials(data)
         optimizers = data.get("optimizers")
         for key, settings in optimizers.items() if isinstance(optimizers, Mapping) else ():
             is_own = isinstance(settings, Mapping) and (settings.get("optimizer") or settings.get("direction"))
@@ -189,9 +160,7 @@ class StudyConfig(Section):
         Raises:
             UserError: The study has no such dataset.
         """
-        if key not in self.datasets:
-            raise UserError(f"unknown dataset '{key}': this study has {', '.join(self.datasets)}")
-        return self.datasets[key]
+        return _find("dataset", key, self.datasets)
 
     def optimizer(self, key: str) -> OptimizerConfig:
         """Return the optimizer's settings.
@@ -199,9 +168,7 @@ class StudyConfig(Section):
         Raises:
             UserError: The study has no such optimizer.
         """
-        if key not in self.optimizers:
-            raise UserError(f"unknown optimizer '{key}': this study has {', '.join(self.optimizers)}")
-        return self.optimizers[key]
+        return _find("optimizer", key, self.optimizers)
 
     def suite(self, key: str) -> SuiteConfig:
         """Return the suite's settings.
@@ -209,9 +176,7 @@ class StudyConfig(Section):
         Raises:
             UserError: The study has no such suite.
         """
-        if key not in self.suites:
-            raise UserError(f"unknown suite '{key}': this study has {', '.join(self.suites)}")
-        return self.suites[key]
+        return _find("suite", key, self.suites)
 
     def sweep(self, key: str) -> SweepConfig:
         """Return a sensitivity study.
@@ -219,10 +184,7 @@ class StudyConfig(Section):
         Raises:
             UserError: The study has no such part.
         """
-        if key not in self.sensitivity:
-            known = ", ".join(self.sensitivity) or "none"
-            raise UserError(f"unknown sensitivity study '{key}': this study has {known}")
-        return self.sensitivity[key]
+        return _find("sensitivity study", key, self.sensitivity)
 
     def spec(self, key: str) -> OptimizerSpec:
         """Return what one of the study's optimizers is.
@@ -304,16 +266,7 @@ def parse_config(data: Mapping[str, Any], source: str, is_stored: bool = False) 
     try:
         return StudyConfig.model_validate(data, context={"is_stored": is_stored})
     except ValidationError as error:
-        raise UserError(f"{source}: {_first_problem(error)}") from error
-
-
-def _first_problem(error: ValidationError, prefix: str = "") -> str:
-    problem = error.errors()[0]
-    where = ".".join(filter(None, [prefix, *map(str, problem["loc"])]))
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        message = "unknown key"
-    return f"{where}: {message}" if where else message
+        raise UserError(f"{source}: {first_problem(error)}") from error
 
 
 def fingerprint(value: Any) -> str:

@@ -9,6 +9,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+# How often a class is followed to where it is imported from.
+_DEPTH = 4
 # Options that are none: what an optimizer is made for.
 _SUBJECTS = {"self", "params", "model", "loss", "named_params", "direction"}
 
@@ -28,10 +30,10 @@ def keywords_of(path: str) -> frozenset[str] | None:
         raise ValueError(f"'{path}': expected module:Name, such as torch.optim:NAdam, or file.py:Name")
     if (file := source_file(module)) is None:
         return None
-    found = _find_class(file, name)
-    if found is None:
-        raise ValueError(f"'{path}': {module} has no {name}")
-    return found if isinstance(found, frozenset) else None
+    try:
+        return _find_keywords(file, name)
+    except LookupError as error:
+        raise ValueError(f"'{path}': {module} has no {name}") from error
 
 
 def source_file(module: str) -> Path | None:
@@ -69,8 +71,12 @@ def contents_hash(path: str) -> str:
     return hashlib.sha256(Path(module).read_bytes()).hexdigest()[:16] if module.endswith(".py") else ""
 
 
-def _find_class(file: Path, name: str, depth: int = 0) -> frozenset[str] | str | None:
-    """Return a class's keyword arguments; a word where they are not to be seen, and None where it is not there."""
+def _find_keywords(file: Path, name: str, depth: int = 0) -> frozenset[str] | None:
+    """Return a class's keyword arguments, or None where the source does not say.
+
+    Raises:
+        LookupError: The file has no such class.
+    """
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError, OSError) as error:
@@ -89,11 +95,13 @@ def _find_class(file: Path, name: str, depth: int = 0) -> frozenset[str] | str |
                     return _follow(file, node, alias.name, depth)
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
             is_dynamic = True
-    return "dynamic" if is_dynamic else None
+    if is_dynamic:
+        return None
+    raise LookupError(name)
 
 
-def _follow(file: Path, node: ast.ImportFrom, name: str, depth: int) -> frozenset[str] | str:
-    """Look for a class where it is imported from."""
+def _follow(file: Path, node: ast.ImportFrom, name: str, depth: int) -> frozenset[str] | None:
+    """Look for a class where it is imported from, as far as that has a source."""
     module = node.module or ""
     if node.level:
         folder = file.parents[node.level - 1]
@@ -105,17 +113,20 @@ def _follow(file: Path, node: ast.ImportFrom, name: str, depth: int) -> frozense
             target = source_file(module)
         except ValueError:
             target = None
-    if target is None or depth > 4:
-        return "elsewhere"
-    return _find_class(target, name, depth + 1) or "elsewhere"
+    if target is None or depth > _DEPTH:
+        return None
+    try:
+        return _find_keywords(target, name, depth + 1)
+    except LookupError:
+        return None
 
 
-def _arguments(node: ast.ClassDef) -> frozenset[str] | str:
+def _arguments(node: ast.ClassDef) -> frozenset[str] | None:
     for part in node.body:
         if isinstance(part, ast.FunctionDef) and part.name == "__init__":
             arguments = part.args
             if arguments.kwarg is not None:
-                return "open"
+                return None
             names = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
             return frozenset(names) - _SUBJECTS
-    return "inherited"
+    return None

@@ -93,7 +93,8 @@ def load_class(path: str) -> Any:
 
 
 def _import_file(path: str) -> Any:
-    name = f"adamqlr_own_{Path(path).stem}"
+    # Known by its whole path: two files may have one name.
+    name = f"adamqlr_own_{Path(path).resolve()}"
     if name not in sys.modules:
         found = spec_from_file_location(name, path)
         assert found is not None

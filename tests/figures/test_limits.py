@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from adamqlr.figures.limits import limit_signed_height
@@ -30,6 +30,7 @@ def test_an_axis_is_logarithmic_until_something_drawn_is_negative() -> None:
     medians=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8),
     depths=st.lists(st.floats(0, 1e6), min_size=8, max_size=8),
 )
+@example(medians=[5e-324], depths=[0.0] * 8)
 @settings(max_examples=50, deadline=None)
 def test_a_signed_axis_shows_every_median_and_negative_band_within_its_bounds(
     medians: list[float], depths: list[float]

@@ -59,8 +59,7 @@ class Signs:
 
 @pytest.fixture
 def own_file(tmp_path: Path) -> Path:
-    # Modules from files are known by their names, of which every test has its own.
-    path = tmp_path / f"own_{tmp_path.name}.py"
+    path = tmp_path / "own.py"
     path.write_text(OWN_FILE)
     return path
 

@@ -6,7 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from adamqlr.optim.directions.kronecker_blocks import DiagonalBlock, LayerBlock, curvature_blocks, invert_blocks
+from adamqlr.optim.directions.diagonal_blocks import DiagonalBlock
+from adamqlr.optim.directions.kronecker_blocks import invert_blocks
+from adamqlr.optim.directions.layer_blocks import LayerBlock, curvature_blocks
 from adamqlr.optim.flat import FlatGradient, FlatParameters
 from adamqlr.optim.options import require
 from adamqlr.optim.passes.losses import Loss

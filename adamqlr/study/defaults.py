@@ -1,0 +1,67 @@
+"""What a configuration may leave unsaid: the paper's suites and ablations, settings of datasets, factorials' pairs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from adamqlr.study.datasets import DATASETS
+from adamqlr.study.optimizer_settings import FactorialConfig
+from adamqlr.study.overrides import names_to_mapping
+
+PAPER_SUITES = {
+    "epochs": {"budget": "epochs", "objective": "validation_loss"},
+    "runtime_train": {"budget": "runtime", "objective": "train_loss"},
+    "runtime_validation": {"budget": "runtime", "objective": "validation_loss"},
+}
+
+PAPER_ABLATIONS = {
+    "damping": {"optimizers": ["adam", "adamqlr_undamped", "adamqlr"]},
+    "curvature": {"optimizers": ["adam", "adamqlr_hessian", "adamqlr"]},
+}
+
+
+def dataset_defaults(value: Any) -> Any:
+    """Complete the settings of the catalogue's datasets."""
+    named = names_to_mapping(value)
+    if not isinstance(named, Mapping):
+        return named
+    return {
+        key: {**DATASETS[key].defaults, **settings} if key in DATASETS and isinstance(settings, Mapping) else settings
+        for key, settings in named.items()
+    }
+
+
+def with_factorials(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Let the optimizers of factorials join the others."""
+    optimizers, factorials = names_to_mapping(data.get("optimizers", {})), data.get("factorials")
+    if not isinstance(factorials, Mapping) or not isinstance(optimizers, Mapping):
+        return data if optimizers is None or "optimizers" not in data else {**data, "optimizers": optimizers}
+    added: dict[str, Any] = {}
+    for name, settings in factorials.items():
+        try:
+            own = FactorialConfig.model_validate(settings).optimizers()
+        except ValidationError as error:
+            raise ValueError(first_problem(error, f"factorials.{name}")) from error
+        if twice := sorted(own.keys() & added):
+            raise ValueError(f"factorials.{name}: another factorial has '{twice[0]}' too: rename its direction")
+        added |= own
+    return {**data, "optimizers": {**optimizers, **added}}
+
+
+def suite_defaults(value: Any) -> Any:
+    """Complete the paper's suites, which may be names alone."""
+    named = names_to_mapping(value)
+    if not isinstance(named, Mapping):
+        return named
+    return {key: settings or PAPER_SUITES.get(key, settings) for key, settings in named.items()}
+
+
+def first_problem(error: ValidationError, prefix: str = "") -> str:
+    """Say in a line what is wrong first, and where."""
+    problem = error.errors()[0]
+    where = ".".join(filter(None, [prefix, *map(str, problem["loc"])]))
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "unknown key"
+    return f"{where}: {message}" if where else message
