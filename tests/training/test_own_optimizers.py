@@ -15,6 +15,7 @@ from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig, load_config
 from adamqlr.study.limit import Limit
 from adamqlr.training.optimizers import check_hyperparameters
+from adamqlr.training.own_optimizers import load_class
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
 
@@ -269,3 +270,10 @@ def test_an_optimizer_of_another_package(study_of: Callable[..., StudyConfig]) -
         return QLR(model, "cross_entropy", package.Lion(model.parameters())).step
 
     assert_equal(trained(study, "lion_qlr"), by_hand(study, step_of))
+
+
+def test_two_files_of_one_name_are_two_modules(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "own.py").write_text(f"class Mine:\n    folder = {folder!r}\n")
+    assert [load_class(f"{tmp_path / folder / 'own.py'}:Mine").folder for folder in ("a", "b")] == ["a", "b"]
