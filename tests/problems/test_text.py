@@ -117,9 +117,13 @@ def test_only_what_is_missing_is_downloaded(write: Callable[..., Path], monkeypa
 def test_training_learns_what_follows(write: Callable[..., Path], tmp_path: Path, optimizer: str) -> None:
     write()
     output = tmp_path / "runs.nc"
-    chosen = {"adam_untuned": {"lr": 0.01}, "adamqlr_untuned": {"lr_clipping": 0.1}}.get(optimizer, {})
-    # No longer: K-FAC is at the loss's resolution by then, where its steps follow the noise of rounding.
-    train(Case(study(epochs=10), "epochs", "penn_treebank", optimizer), [0], chosen, output)
+    # The text is learnt to the loss's last digit, where undamped steps follow the noise of rounding.
+    chosen = {
+        "adam_untuned": {"lr": 0.01},
+        "adamqlr_untuned": {"lr_clipping": 0.1},
+        "kfac_untuned": {"min_damping": 1e-2},
+    }[optimizer]
+    train(Case(study(epochs=15), "epochs", "penn_treebank", optimizer), [0], chosen, output)
     value = read_runs(output)["value"].isel(seed=0)
     loss, accuracy = (value.sel(metric=f"test_{name}").values for name in ("loss", "accuracy"))
     assert np.isfinite(loss).all()
