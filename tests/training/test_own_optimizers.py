@@ -23,7 +23,8 @@ CPU = torch.device("cpu")
 STEPS = 9
 ConfigFile = Callable[..., Path]
 
-# An optimizer with the study's step, and a direction with the protocol, in a file of somebody's own.
+SIGNS = Path(__file__).parents[2] / "docs" / "signs.py"
+# An optimizer with the study's step in a file of somebody's own, beside the direction that the documentation shows.
 OWN_FILE = """
 import torch
 from adamqlr.optim.info import GradientInfo
@@ -43,25 +44,13 @@ class SignDescent(torch.optim.Optimizer):
             for parameter in self.param_groups[0]["params"]:
                 parameter -= self.param_groups[0]["lr"] * parameter.grad.sign()
         return GradientInfo(loss.detach(), torch.tensor(self.param_groups[0]["lr"]))
-
-
-class Signs:
-    def __init__(self, beta=0.9):
-        self.defaults = {"beta": beta}
-
-    def bind(self, flat, state):
-        self.group, self.mean = state.group, state.vector("mean")
-
-    def propose(self, gradient, damping, out):
-        self.mean.lerp_(gradient.buffer, 1 - self.group["beta"])
-        torch.sign(self.mean, out=out)
 """
 
 
 @pytest.fixture
 def own_file(tmp_path: Path) -> Path:
     path = tmp_path / "own.py"
-    path.write_text(OWN_FILE)
+    path.write_text(SIGNS.read_text(encoding="utf-8") + OWN_FILE)
     return path
 
 
