@@ -61,6 +61,8 @@ def held_out_loss(make: Callable[[nn.Module], Callable[[Tensor, Tensor], Any]], 
 
 def main() -> None:
     """Compare."""
+    # Sums over another number of threads round otherwise, which the long steps of the second amplify.
+    torch.set_num_threads(1)
     steps = EPOCHS * TRAINING // ROWS
     contenders = {
         "Adam": adam,
