@@ -15,8 +15,7 @@ BROKEN = '[ "$SLURMD_NODENAME" != node1 ]'
 
 def test_a_node_on_which_jobs_fail_gets_no_more(folder: Path) -> None:
     """One node is broken, and would take all jobs up as fast as it breaks them."""
-    # As many retries as the profile has: one may be on its way to the node before the second failure is known.
-    process = trivial(folder, "--submitit-setup", BROKEN, "--retries", "2", jobs=6)
+    process = trivial(folder, "--submitit-setup", BROKEN, "--retries", "1", jobs=6)
     assert process.wait(timeout=180) == 0, messages(folder)
     assert messages(folder).count("node1 gets no more jobs: 2 in a row failed there") == 1
 
