@@ -46,6 +46,12 @@ LEARNING_RATE = Exhibit(
     "symmetric, and linear about 0. " + _BOUNDED + _BANDS,
     "adamqlr.figures.evolution:learning_rate",
 )
+SHARPNESS = Exhibit(
+    "Directional sharpness",
+    "Sharpness uᵀCu / ‖u‖² of the updates u that were taken, C the Fisher matrix on the step's minibatch: how much the "
+    "loss bends along a step of length one, whatever its optimizer knows of it. " + _BOUNDED + _BANDS,
+    "adamqlr.figures.evolution:sharpness",
+)
 TOGETHER = Exhibit(
     "Rosenbrock trajectories together",
     "One run from (1, −1) for each of the optimizers that the paper shows, in one panel; the star is the optimum.",
@@ -89,6 +95,7 @@ def figures_of(config: StudyConfig, suite: str, published: Path | None = None) -
     if not all(case.is_trajectory for case in cases):
         figures |= {"performance": PERFORMANCE, "loss": LOSS, "loss_by_step": LOSS_BY_STEP}
         figures |= {"loss_with_evaluation": LOSS_WITH_EVALUATION, "learning_rate": LEARNING_RATE}
+        figures["sharpness"] = SHARPNESS
         figures |= {f"ablation_{name}": _ablation(config, name) for name in _ablations(config, suite)}
         if any(case.spec.has_damping and not case.is_trajectory for case in cases):
             figures["damping"] = DAMPING

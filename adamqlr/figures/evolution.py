@@ -52,6 +52,18 @@ def damping(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     return draw_grid(pairs, study.resampling, "step", [_damping_panel, _reduction_ratio_panel])
 
 
+def sharpness(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
+    """Draw the directional sharpness of the updates against steps.
+
+    Raises:
+        UserError: No cube has it, as those of version 0.1 do not.
+    """
+    pairs = [pair for pair in _listed_pairs(study, suite) if _has_sharpness(pair)]
+    if not pairs:
+        raise UserError(f"suite '{suite}': no cube has the sharpness of updates; train again to have it measured")
+    return draw_grid(pairs, study.resampling, "step", [_sharpness_panel])
+
+
 def ablation(
     study: Study,
     suite: str,
@@ -86,6 +98,15 @@ def _listed_pairs(study: Study, suite: str) -> list[Pair]:
 
 def _has_damping(pair: Pair) -> bool:
     return bool((pair.cube["value_by_step"].sel(metric="damping") > 0).any())
+
+
+def _has_sharpness(pair: Pair) -> bool:
+    values = pair.cube["value_by_step"]
+    return "sharpness" in values["metric"] and bool(values.sel(metric="sharpness").notnull().any())
+
+
+def _sharpness_panel(pair: Pair) -> Panel:
+    return Panel("sharpness", "Sharpness uᵀCu / ‖u‖²", "log", bounds=(1e-8, 1e8))
 
 
 def _learning_rate_panel(pair: Pair) -> Panel:

@@ -37,4 +37,5 @@ METRICS: dict[str, Metric] = {
     "model_change": Metric("1", "change of the quadratic model", _NAN),
     "true_change": Metric("1", "change of the minibatch loss", _NAN),
     "grad_dot_direction": Metric("1", "slope along the direction gᵀd", _NAN),
+    "sharpness": Metric("1", "directional sharpness uᵀCu / ‖u‖² of the update u", _NAN),
 }

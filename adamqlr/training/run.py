@@ -23,6 +23,7 @@ from adamqlr.training.evaluation import MeanLoss, count_correct, count_targets, 
 from adamqlr.training.history import History
 from adamqlr.training.optimizers import make_optimizer, stack_options
 from adamqlr.training.schedule import RecordSchedule
+from adamqlr.training.updates import UpdateProbe
 
 # The metrics that an optimizer's step may report under their own names.
 STEP_METRICS = (
@@ -121,6 +122,7 @@ class Run:
         optimizer = specs[0].optimizer
         assert all(one.optimizer == optimizer for one in specs)
         self._optimizer = make_optimizer(optimizer, self._model, loss, stack_options(optimizer, options))
+        self._probe = UpdateProbe(self._model, loss)
         self._clock = TrainingClock(problem.device)
         self._dropped: set[int] = set()
         self._prepare_steps()
@@ -206,15 +208,16 @@ class Run:
     def _recorded_step(self) -> None:
         selection = self._batches.next_selection(self._clock.paused)
         with self._clock.paused():
-            before = self._flatten()
-            accuracies = self._minibatch_accuracies(*self._batches.gather(*selection))
+            batch = self._batches.gather(*selection)
+            accuracies = self._minibatch_accuracies(*batch)
+            self._probe.remember()
         info = self._take_step(*selection)
         self.step += 1
         with self._clock.paused():
             metrics = {name: _listed(getattr(info, name)) for name in STEP_METRICS if hasattr(info, name)}
             gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
             metrics["grad_norm"] = _listed(torch.linalg.vector_norm(self._joined(gradients), dim=-1))
-            metrics["update_norm"] = _listed(torch.linalg.vector_norm(self._flatten() - before, dim=-1))
+            metrics["update_norm"], metrics["sharpness"] = map(_listed, self._probe.measure(*batch))
             metrics["train_loss"], metrics["train_accuracy"] = _listed(info.loss), accuracies
             self._record(metrics)
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 from adamqlr.errors import UserError
 from adamqlr.figures.contents import figures_of
-from adamqlr.figures.evolution import loss_with_evaluation
+from adamqlr.figures.evolution import loss_with_evaluation, sharpness
 from adamqlr.figures.published import draw
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube, write_cube
@@ -68,6 +68,11 @@ def test_with_evaluation_on_the_clock_what_was_not_timed_is_left_out_until_nothi
     assert numbers["time"].max() == pytest.approx(1.8)
     with pytest.raises(UserError, match="no cube says what evaluation takes"):
         loss_with_evaluation(study(timed=()), "epochs")
+
+
+def test_where_no_update_was_measured_there_is_no_figure_of_sharpness() -> None:
+    with pytest.raises(UserError, match="no cube has the sharpness of updates; train again"):
+        sharpness(study(), "epochs")
 
 
 ADAM = Key("epochs", "diabetes", "adam", "test_loss")

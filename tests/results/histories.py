@@ -19,7 +19,8 @@ def random_history(seed: int, records: int, accuracy: bool = True) -> History:
     made = History(seed)
     for record in range(records):
         loss = float(np.exp(-record / records * 3 + 0.2 * generator.normal()))
-        metrics = dict.fromkeys(("train_loss", "validation_loss", "test_loss", "lr", "damping", "rho"), loss)
+        names = ("train_loss", "validation_loss", "test_loss", "lr", "damping", "rho", "sharpness")
+        metrics = dict.fromkeys(names, loss)
         if accuracy:
             metrics |= dict.fromkeys(("train_accuracy", "validation_accuracy", "test_accuracy"), 1 / (1 + loss))
         # Step 0 is before any minibatch: only whole sets have been looked at.

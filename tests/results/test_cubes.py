@@ -212,7 +212,7 @@ def test_descriptions_name_what_a_file_holds(study: StudyConfig, tmp_path: Path)
     aggregate([tmp_path / "cube.nc"], tmp_path / "study.nc", 10)
     text = describe(tmp_path / "cube.nc")
     assert "cube" in text.splitlines()[0]
-    assert "value(seed: 1, time: 10, metric: 16)" in text
+    assert "value(seed: 1, time: 10, metric: 17)" in text
     assert "optimizer: adam" in text
     assert "/epochs/digits/adam: 1 seeds, 9 recorded steps, 0 diverged" in describe(tmp_path / "study.nc")
 
