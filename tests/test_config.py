@@ -299,9 +299,23 @@ def test_datasets_and_optimizers_are_restricted_to_each_other(settings: dict[str
     for changes, problem in (
         ({"datasets": {"digits": {"optimizers": ["kfc"]}}}, r"datasets\.digits\.optimizers: unknown 'kfc'"),
         ({"optimizers": {"adam": {"datasets": ["svhn"]}}}, r"optimizers\.adam\.datasets: unknown 'svhn'"),
+        ({"optimizers": {"adam": {"suites": ["epoch"]}}}, r"optimizers\.adam\.suites: unknown 'epoch'"),
     ):
         with pytest.raises(UserError, match=f"study.yaml: {problem}: this study has "):
             parse_config({**settings, **changes}, "study.yaml")
+
+
+def test_optimizers_are_restricted_to_suites(settings: dict[str, Any]) -> None:
+    optimizers = {"adam": {}, "kfac": {"suites": ["runtime_train"]}}
+    factorials = {"parts": {**FACTORIAL, "suites": ["epochs"], "batch_size": 400}}
+    changes = {"suites": ["epochs", "runtime_train"], "datasets": ["digits"], "factorials": factorials}
+    config = with_optimizers(settings, optimizers, **changes)
+    pairs = [f"{direction}-{heuristics}" for direction in ("sgd", "nadam", "kfac") for heuristics in ("none", "damped")]
+    assert config.optimizers_of("epochs", "digits") == ["adam", *pairs]
+    assert config.optimizers_of("runtime_train", "digits") == ["adam", "kfac"]
+    assert {Case(config, "epochs", "digits", pair).hyperparameters({})["batch_size"] for pair in pairs} == {400}
+    assert config.factorials_of("epochs") == ["parts"]
+    assert config.factorials_of("runtime_train") == []
 
 
 FACTORIAL = {
@@ -322,8 +336,8 @@ def test_a_factorial_is_every_direction_with_every_combination_of_heuristics(set
     config = with_optimizers(settings, ["adam"], factorials={"parts": FACTORIAL})
     pairs = [f"{direction}-{heuristics}" for direction in ("sgd", "nadam", "kfac") for heuristics in ("none", "damped")]
     assert list(config.optimizers) == ["adam", *pairs]
-    assert config.optimizers_on("digits") == ["adam", *pairs]
-    assert config.optimizers_on("diabetes") == ["adam"]
+    assert config.optimizers_of("epochs", "digits") == ["adam", *pairs]
+    assert config.optimizers_of("epochs", "diabetes") == ["adam"]
     assert config.spec("sgd-none").label == "Gradient: Undamped"
     assert [config.spec(pair).family for pair in pairs] == ["Gradient"] * 2 + ["nadam"] * 2 + ["kfac"] * 2
     assert len({(config.spec(pair).color, config.spec(pair).line) for pair in pairs}) == len(pairs)

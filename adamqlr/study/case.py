@@ -219,5 +219,5 @@ def cases_of(study: StudyConfig, suite: str) -> list[Case]:
     return [
         Case(study, suite, dataset, optimizer)
         for dataset in study.datasets_of(suite)
-        for optimizer in study.optimizers_on(dataset)
+        for optimizer in study.optimizers_of(suite, dataset)
     ]

@@ -147,6 +147,7 @@ class StudyConfig(Section):
             _check_names(f"datasets.{key}.optimizers", dataset.optimizers, self.optimizers)
         for key, optimizer in self.optimizers.items():
             _check_names(f"optimizers.{key}.datasets", optimizer.datasets, self.datasets)
+            _check_names(f"optimizers.{key}.suites", optimizer.suites, self.suites)
         return self
 
     @property
@@ -212,13 +213,17 @@ class StudyConfig(Section):
     def factorials_of(self, suite: str) -> list[str]:
         """Return the factorials of which a suite trains something that has a test set."""
         datasets = [key for key in self.datasets_of(suite) if self.dataset(key).model != "rosenbrock"]
-        trained = {optimizer for key in datasets for optimizer in self.optimizers_on(key)}
+        trained = {optimizer for key in datasets for optimizer in self.optimizers_of(suite, key)}
         return [name for name, own in self.factorials.items() if trained.intersection(own.optimizers())]
 
-    def optimizers_on(self, dataset: str) -> list[str]:
-        """Return the optimizers that are trained on a dataset."""
+    def optimizers_of(self, suite: str, dataset: str) -> list[str]:
+        """Return the optimizers that a suite trains on a dataset."""
         wanted = self.dataset(dataset).optimizers or self.optimizers
-        return [k for k, own in self.optimizers.items() if k in wanted and dataset in (own.datasets or (dataset,))]
+        return [
+            key
+            for key, own in self.optimizers.items()
+            if key in wanted and dataset in (own.datasets or (dataset,)) and suite in (own.suites or (suite,))
+        ]
 
     def datasets_of(self, suite: str) -> list[str]:
         """Return the datasets that take part in a suite."""

@@ -26,6 +26,7 @@ class OptimizerConfig(Section):
         label: Its name in figures and tables.
         family: What it is a variant of.
         datasets: The only datasets it is trained on; all of them if not given.
+        suites: The only suites it takes part in; all of them if not given.
     """
 
     optimizer: str | None = None
@@ -37,6 +38,7 @@ class OptimizerConfig(Section):
     label: str | None = None
     family: str | None = None
     datasets: tuple[str, ...] | None = None
+    suites: tuple[str, ...] | None = None
 
     @model_validator(mode="after")
     def _check_what_it_is(self, info: ValidationInfo) -> "OptimizerConfig":
@@ -119,11 +121,15 @@ class FactorialConfig(Section):
         directions: The directions, by name.
         heuristics: The combinations of heuristics, by name; the others are measured against the first.
         datasets: The only datasets; all of them if not given.
+        suites: The only suites; all of them if not given.
+        batch_size: Rows a step, where it is not tuned; the dataset's if not given.
     """
 
     directions: dict[str, FactorConfig] = Field(min_length=1)
     heuristics: dict[str, FactorConfig] = Field(min_length=2)
     datasets: tuple[str, ...] | None = None
+    suites: tuple[str, ...] | None = None
+    batch_size: PositiveInt | None = None
 
     def optimizers(self) -> dict[str, dict[str, Any]]:
         """Return the settings of each pair's optimizer, by name."""
@@ -160,6 +166,8 @@ class FactorialConfig(Section):
             "family": self.direction_label(direction),
             "space": space,
             "datasets": self.datasets,
+            "suites": self.suites,
+            "batch_size": self.batch_size,
         }
         if base.optimizer is not None:
             return {**settings, "optimizer": base.optimizer, "options": {**base.options, **chosen}}
