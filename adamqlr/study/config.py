@@ -145,9 +145,19 @@ class StudyConfig(Section):
                     raise ValueError(f"ablations.{name}: unknown optimizer '{key}': known are {', '.join(OPTIMIZERS)}")
         for key, dataset in self.datasets.items():
             _check_names(f"datasets.{key}.optimizers", dataset.optimizers, self.optimizers)
+            self._check_space(key, dataset)
         for key, optimizer in self.optimizers.items():
             _check_names(f"optimizers.{key}.datasets", optimizer.datasets, self.datasets)
         return self
+
+    def _check_space(self, key: str, dataset: DatasetConfig) -> None:
+        """Find misspelt hyperparameters, which would be left out as those that no optimizer tunes."""
+        catalogued = DATASETS[key].defaults.get("space", {}) if key in DATASETS else {}
+        general = [*(spec.space for spec in OPTIMIZERS.values()), *map(self.space, self.optimizers)]
+        known = sorted({name for space in (dataset.data_hyperparameters, catalogued, *general) for name in space})
+        for name in dataset.space:
+            if name not in known:
+                raise ValueError(f"datasets.{key}.space: no optimizer tunes '{name}': there are {', '.join(known)}")
 
     @property
     def data_folder(self) -> Path:

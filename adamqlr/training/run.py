@@ -44,7 +44,7 @@ class RunSpec:
 
     Attributes:
         optimizer: What the optimizer is.
-        hyperparameters: Keyword arguments of the optimizer, and ``batch_size``.
+        hyperparameters: Keyword arguments of the optimizer, ``batch_size``, and of a text ``length``.
         seed: The run's number among its like.
         study_seed: The study's seed.
         tuning: Whether this is a configuration being tuned; its random numbers differ from final runs'.
@@ -95,13 +95,16 @@ class Run:
         evaluations: tuple[str, ...] = ("validation", "test"),
         step_seconds: float | None = None,
     ) -> None:
+        specs = [spec] if isinstance(spec, RunSpec) else list(spec)
+        options = [dict(one.hyperparameters) for one in specs]
+        if problem.cut is not None:
+            (length,) = {one.pop("length") for one in options}
+            problem = problem.with_length(length)
         self._problem, self._schedule, self.step_seconds = problem, schedule, step_seconds
         self._evaluated = {name: rows for name in evaluations if (rows := getattr(problem, name)) is not None}
-        specs = [spec] if isinstance(spec, RunSpec) else list(spec)
         models = [initial_model(problem, one.derived_seed(0), tuning=one.tuning).train() for one in specs]
         torch.manual_seed(specs[0].derived_seed(2))
         loss = resolve_loss(problem.loss)
-        options = [dict(one.hyperparameters) for one in specs]
         # Batches of more rows than there are are all the same.
         batch_size, *others = {min(one.pop("batch_size"), len(problem.train)) for one in options}
         assert not others
