@@ -205,11 +205,14 @@ class Case:
         return self.settings.model_dump(mode="json", exclude=_UNDECISIVE)
 
     def _own(self) -> list[Any]:
-        """Return what an optimizer of one's own is, its source included."""
+        """Return what an optimizer of one's own is, and a schedule, their sources included."""
         settings, wraps = self.study.optimizer(self.optimizer), self.spec.wraps
-        if wraps is None:
-            return []
-        return [wraps, settings.heuristics, settings.batch_size, contents_hash(wraps)]
+        own: list[Any] = (
+            [] if wraps is None else [wraps, settings.heuristics, settings.batch_size, contents_hash(wraps)]
+        )
+        if (schedule := settings.schedule) is not None:
+            own.append([schedule.model_dump(mode="json"), contents_hash(schedule.scheduler)])
+        return own
 
 
 def missing_values(optimizer: str, names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -203,10 +204,9 @@ class StudyConfig(Section):
             UserError: The study has no such optimizer.
         """
         settings = self.optimizer(key)
-        if key in OPTIMIZERS:
-            return OPTIMIZERS[key]
         own = [name for name in self.optimizers if name not in OPTIMIZERS]
-        return own_spec(key, settings, own.index(key))
+        spec = OPTIMIZERS[key] if key in OPTIMIZERS else own_spec(key, settings, own.index(key))
+        return replace(spec, schedule=settings.schedule)
 
     def space(self, optimizer: str) -> Space:
         """Return what is tuned for an optimizer in general; empty if nothing is."""

@@ -119,6 +119,7 @@ DATASETS: dict[str, DatasetSpec] = {
             "epochs": 72,
             "batch_size": 1024,
             "fixed_batch_size": True,
+            "seeds": 1,
             "augmentation": "resized_crop_flip",
             "suites": ["epochs"],
         },

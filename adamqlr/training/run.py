@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from adamqlr.optim.passes.losses import resolve_loss
 from adamqlr.optim.passes.perceptron import PerceptronPack, members_of
-from adamqlr.optim.passes.replay import preserved_buffers
 from adamqlr.optim.passes.row_losses import row_loss
 from adamqlr.problems.problem import Problem, initial_model
 from adamqlr.problems.rows import Batches, Rows
@@ -19,8 +18,9 @@ from adamqlr.study.limit import Limit
 from adamqlr.study.optimizers import OptimizerSpec
 from adamqlr.training.capture import fastest_step
 from adamqlr.training.clock import TrainingClock
-from adamqlr.training.evaluation import MeanLoss, count_correct, count_targets, evaluate
+from adamqlr.training.evaluation import MeanLoss, evaluate, minibatch_accuracies
 from adamqlr.training.history import History
+from adamqlr.training.lr_schedule import make_lr_schedule
 from adamqlr.training.optimizers import make_optimizer, stack_options
 from adamqlr.training.schedule import RecordSchedule
 
@@ -124,6 +124,7 @@ class Run:
         optimizer = specs[0].optimizer
         assert all(one.optimizer == optimizer for one in specs)
         self._optimizer = make_optimizer(optimizer, self._model, loss, stack_options(optimizer, options))
+        self._lr_schedule = make_lr_schedule(optimizer, self._optimizer, self._batches.steps_per_epoch)
         self._clock = TrainingClock(problem.device)
         self._dropped: set[int] = set()
         self._prepare_steps()
@@ -134,13 +135,11 @@ class Run:
     def _prepare_steps(self) -> None:
         """Bind the step to the optimizer's state as it is now."""
         optimizer, gather = self._optimizer, self._batches.gather
-        capturable = getattr(optimizer, "capturable", True)
-        self._take_step = fastest_step(
-            lambda *selection: optimizer.step(*gather(*selection)),
-            self._problem.device,
-            capturable,
-            self._clock.paused,
-        )
+        # A graph would go on with the learning rate that it was captured with.
+        capturable = self._lr_schedule is None and getattr(optimizer, "capturable", True)
+        device, off_clock = self._problem.device, self._clock.paused
+        step = fastest_step(lambda *chosen: optimizer.step(*gather(*chosen)), device, capturable, off_clock)
+        self._take_step = self._lr_schedule.following(step) if self._lr_schedule else step
 
     @property
     def history(self) -> History:
@@ -210,7 +209,9 @@ class Run:
         selection = self._batches.next_selection(self._clock.paused)
         with self._clock.paused():
             before = self._flatten()
-            accuracies = self._minibatch_accuracies(*self._batches.gather(*selection))
+            accuracies = [math.nan] * len(self.histories)
+            if self._problem.has_accuracy:
+                accuracies = minibatch_accuracies(self._model, *self._batches.gather(*selection))
         info = self._take_step(*selection)
         self.step += 1
         with self._clock.paused():
@@ -246,14 +247,6 @@ class Run:
         leading = len(members_of(self._model))
         return torch.cat([tensor.reshape(*tensor.shape[:leading], -1) for tensor in tensors], dim=-1)
 
-    @torch.no_grad()
-    def _minibatch_accuracies(self, inputs: Tensor, targets: Tensor) -> list[float]:
-        if not self._problem.has_accuracy:
-            return [float("nan")] * len(self.histories)
-        with preserved_buffers(self._model):
-            correct = count_correct(self._model, self._model(inputs), targets)
-        return [count / count_targets(self._model, targets) for count in _listed(correct)]
-
     def objectives(self, name: str) -> list[float]:
         """Return each run's whole-set loss ``train_loss`` or ``validation_loss`` now; +inf after divergence."""
         if self.diverged:
@@ -275,6 +268,7 @@ class Run:
                 "model": self._model.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "batches": self._batches.state_dict(),
+                "lr_schedule": self._lr_schedule and self._lr_schedule.state_dict(),
                 "rng": torch.get_rng_state(),
             }
             if torch.cuda.is_available():
@@ -290,6 +284,8 @@ class Run:
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._batches.load_state_dict(state["batches"])
+        if self._lr_schedule is not None:
+            self._lr_schedule.load_state_dict(state["lr_schedule"])
         self._prepare_steps()
         if "rng" in state:
             torch.set_rng_state(state["rng"])
