@@ -40,7 +40,7 @@ def train(
         Interrupted: A signal asked to stop; the checkpoint is written.
     """
     hyperparameters = case.hyperparameters(chosen)
-    check_hyperparameters(case.spec, hyperparameters)
+    check_hyperparameters(case, hyperparameters)
     job = SeedsJob(case, hyperparameters, seeds)
     device = resolve_device(case.study.device)
     keep_freed_memory()

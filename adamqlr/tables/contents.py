@@ -45,7 +45,9 @@ BEST_HYPERPARAMETERS = Exhibit(
     "adamqlr.tables.hyperparameters:best",
 )
 SEARCH_SPACE = Exhibit(
-    "Search space", "What was tuned, and over which range.", "adamqlr.tables.hyperparameters:search_space"
+    "Search space",
+    "What was tuned, and over which range. A dataset's own distributions replace those of the same name.",
+    "adamqlr.tables.hyperparameters:search_space",
 )
 DIVERGENCE = Exhibit(
     "Divergence",

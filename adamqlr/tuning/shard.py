@@ -199,7 +199,7 @@ class Shard:
     def _spec(self, number: int) -> RunSpec:
         case = self._case
         hyperparameters = case.hyperparameters(self._configurations[number])
-        check_hyperparameters(case.spec, hyperparameters)
+        check_hyperparameters(case, hyperparameters)
         return RunSpec(case.spec, hyperparameters, number, case.study.seed, tuning=True)
 
     def _result(self, number: int) -> Trial:

@@ -99,14 +99,24 @@ def test_every_figure_and_table_is_made_by_a_rule(tmp_path: Path) -> None:
 def test_the_appendix_is_switched_on_by_taking_comments_away(tmp_path: Path) -> None:
     text = (ROOT / "workflow/config/paper.yaml").read_text()
     config = tmp_path / "paper.yaml"
-    config.write_text(re.sub(r"^  # (penn_treebank|imagenet):$", r"  \1:", text, flags=re.MULTILINE))
+    switched_on = r"^  # (penn_treebank:|imagenet:|- sgd_scheduled:|  )"
+    config.write_text(re.sub(switched_on, r"  \1", text, flags=re.MULTILINE))
     done = snakemake(tmp_path, "-n", "--quiet", "rules", "--configfile", config)
     counts = job_counts(done.stdout + done.stderr)
     assert counts["fetch_data"] == 5 + 2
     cases = cases_of(load_config(config), "epochs")
     beyond_the_paper = {"adamqlr_hessian_untuned", "adamqlr_clipped"}
-    for added in ("imagenet", "penn_treebank"):
-        assert {case.optimizer for case in cases if case.dataset == added} == set(OPTIMIZERS) - beyond_the_paper
+    text_cases, image_cases = ([c for c in cases if c.dataset == added] for added in ("penn_treebank", "imagenet"))
+    assert {case.optimizer for case in text_cases} == set(OPTIMIZERS) - beyond_the_paper
+    assert all(len(case.seeds) == 10 for case in text_cases)
+    # Three single runs, of which nothing is tuned.
+    assert [case.optimizer for case in image_cases] == ["adam_untuned", "adamqlr_untuned", "sgd_scheduled"]
+    assert all(len(case.seeds) == 1 and not case.is_tuned for case in image_cases)
+    assert [case.dataset for case in cases if case.optimizer == "sgd_scheduled"] == ["imagenet"]
+    plain = load_config(ROOT / "workflow/config/paper.yaml")
+    before = [case for suite in plain.suites for case in cases_of(plain, suite)]
+    assert counts["tune"] == sum(case.is_tuned for case in (*before, *text_cases))
+    assert counts["aggregate"] == len(before) + len(text_cases) + 3
     assert not {"penn_treebank", "imagenet"} & {case.dataset for case in cases_of(load_config(config), "runtime_train")}
 
 
