@@ -35,6 +35,12 @@ def job_counts(text: str) -> dict[str, int]:
     return {row[0]: int(row[1]) for row in rows if len(row) == 2}
 
 
+def pending(folder: Path, *arguments: object) -> dict[str, int]:
+    done = snakemake(folder, "-n", "--quiet", "rules", *arguments)
+    counts = job_counts(done.stdout + done.stderr)
+    return {rule: count for rule, count in counts.items() if rule not in ("all", "total")}
+
+
 def test_the_papers_study_has_the_jobs_that_it_should(tmp_path: Path) -> None:
     done = snakemake(tmp_path, "-n", "--quiet", "rules", "--configfile", ROOT / "workflow/config/paper.yaml")
     counts = job_counts(done.stdout + done.stderr)
@@ -90,7 +96,7 @@ def test_every_figure_and_table_is_made_by_a_rule(tmp_path: Path) -> None:
     for suite in ("epochs", "sensitivity"):
         for kind, catalog in (("figures", figures_of), ("tables", tables_of)):
             mapped = {Path(file).stem for file in files if file.startswith(f"{kind}/{suite}/")}
-            assert mapped == set(catalog(config, suite))
+            assert mapped == set(catalog(config, suite, {}))
     for suite in ("runtime_train", "runtime_validation"):
         mapped = {Path(file).stem for file in files if f"/{suite}/" in file}
         assert mapped == {"performance", "loss", "learning_rate", "final_results", "best_hyperparameters"}
@@ -164,11 +170,7 @@ def test_only_what_a_change_concerns_runs_again(small_study: tuple[Path, Path]) 
     folder, config = small_study
 
     def jobs(*arguments: object) -> dict[str, int]:
-        done = snakemake(folder, "-n", "--quiet", "rules", "--configfile", config, *arguments)
-        counts = job_counts(done.stdout + done.stderr)
-        counts.pop("total", None)
-        counts.pop("all", None)
-        return counts
+        return pending(folder, "--configfile", config, *arguments)
 
     drawn = {"figure": 11, "table": 7, "claims": 1}
     # What shows a suite's cubes: neither its search, nor sensitivity studies.
@@ -207,3 +209,44 @@ def test_a_deleted_figure_is_made_again_and_nothing_else(small_study: tuple[Path
     snakemake(folder, "--configfile", config)
     changed = [path.name for path, time in before.items() if path.stat().st_mtime_ns != time]
     assert changed == ["performance.png"]
+
+
+PUBLISHED = "suite,dataset,optimizer,metric,value,error\n"
+
+
+@pytest.mark.slow
+def test_published_values_remake_what_shows_them_and_nothing_else(small_study: tuple[Path, Path]) -> None:
+    folder, config = small_study
+    results = folder / "results" / "small"
+    file = results / "published.csv"
+
+    def jobs() -> dict[str, int]:
+        return pending(folder, "--configfile", config)
+
+    def publish(rows: str) -> dict[str, int]:
+        file.write_text(PUBLISHED + rows)
+        return jobs()
+
+    assert publish("epochs,digits,kfac,test_loss,0.1,\n") == {}, "of an optimizer that the study has not"
+    try:
+        assert publish("epochs,digits,adam,test_loss,0.1,\n") == {"figure": 1, "table": 1}
+        done = snakemake(folder, "--configfile", config)
+        assert re.search(r"2 of 3 steps \(\d+%\) done", done.stdout + done.stderr), "and the rule all"
+        assert (results / "figures/epochs/published.png").exists()
+        assert "test loss 0.1" in (results / "tables/epochs/final_results.md").read_text()
+        assert publish("epochs,digits,adam,test_loss,0.1,\n") == {}, "the same values"
+        assert publish("epochs,digits,adam,test_loss,0.2,\n") == {"figure": 1, "table": 1}
+    finally:
+        file.unlink()
+    assert jobs() == {"table": 1}, "whose column goes"
+    snakemake(folder, "--configfile", config)
+    assert "Published" not in (results / "tables/epochs/final_results.md").read_text()
+
+
+def test_published_values_that_cannot_be_read_are_a_clear_error(tmp_path: Path) -> None:
+    file = tmp_path / "results/quickstart/published.csv"
+    file.parent.mkdir(parents=True)
+    file.write_text(PUBLISHED + "epochs,digits,adam,loss,0.5,\n")
+    done = snakemake(tmp_path, "-n", check=False)
+    assert done.returncode == 1
+    assert "results/quickstart/published.csv, line 2: unknown metric 'loss'" in done.stdout + done.stderr
