@@ -187,4 +187,6 @@ def table_files():
 
 
 def claims_files():
-    return in_results(f"claims.{suffix}" for suffix in ("csv", "md", "html"))
+    summary = (f"claims_summary.{suffix}" for suffix in ("csv", "md", "html"))
+    rows = (f"claims.{suffix}" for suffix in ("csv", "md", "html", "pdf", "png"))
+    return in_results((*rows, *summary))
