@@ -105,17 +105,21 @@ def effect_varies(study: Study, subject: str, reference: str) -> Iterator[Eviden
         )
         quantity = f"share of the rarer effect ({sum(better)} surely better, {sum(worse)} surely worse)"
         judgment = Judgment(*shares, 1 / len(judged), at_least=True, is_ratio=False)
-        seeds, wanted = max(item.seeds for item in items), _seeds_to_decide_shares(items, judgment)
+        seeds = max(item.seeds for item in items)
+        wanted = _seeds_to_decide(items, seeds) if judgment.verdict is Verdict.UNDECIDED else seeds
         yield Evidence(suite, f"{len(judged)} datasets", quantity, judgment, seeds, wanted_seeds=wanted)
 
 
-def _seeds_to_decide_shares(items: Sequence[Evidence], judgment: Judgment) -> float:
-    """Estimate the seeds that make surely better and surely worse of one dataset each, or of all datasets the same."""
-    if judgment.verdict is not Verdict.UNDECIDED:
-        return max(item.seeds for item in items)
-    better, worse = ([i.seeds_to_decide for i in items if (i.judgment.estimate < 1) == side] for side in (True, False))
+def _seeds_to_decide(items: Sequence[Evidence], seeds: int) -> float:
+    """Estimate the seeds that make surely better and surely worse of a dataset each, or the same of all datasets."""
+    better, worse = (
+        [item.seeds_to_decide / item.seeds for item in items if (item.judgment.estimate < 1) == side]
+        for side in (True, False)
+    )
     # What cannot be told of one dataset does not matter where another is sure.
-    return float(np.max([np.fmin.reduce(better), np.fmin.reduce(worse)] if better and worse else better + worse))
+    times = np.max([np.fmin.reduce(better), np.fmin.reduce(worse)] if better and worse else better + worse)
+    # Less what rounding may have added to a whole number.
+    return float(np.ceil(seeds * times - 1e-9))
 
 
 def matters_little(study: Study, parameter: str) -> Iterator[Evidence]:

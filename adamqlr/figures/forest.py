@@ -26,8 +26,8 @@ _MARKS: dict[str, dict[str, Any]] = {
 _WANTED, _LIMIT = "#e3eef6", "#7aa6c8"
 # Estimates beyond this many times a limit, and interval ends beyond the estimates by a factor, stand at the edge.
 _WIDEST, _ROOM = 1000.0, 3.0
-# Inches: of a row, a line of text, what is below an axis, the legend, the gap beside a column, a character of a label.
-_ROW, _LINE, _BELOW, _LEGEND, _GAP, _CHARACTER = 0.15, 0.13, 0.32, 0.3, 0.12, 0.052
+# Inches: of a row, a line of text, what is below an axis, the legend, the gap beside a panel, a character of a label.
+_ROW, _LINE, _BELOW, _LEGEND, _GAP, _CHARACTER = 0.15, 0.13, 0.32, 0.3, 0.16, 0.052
 _TITLE_CHARACTERS = 54
 
 
@@ -118,10 +118,10 @@ def _add_title(figure: Figure, panel: _Panel, left: float, top: float) -> None:
     mark = _MARKS[panel.verdict]
     place: dict[str, Any] = {"transform": figure.transFigure, "markersize": 4.5, "linestyle": ""}
     figure.add_artist(Line2D([(x + 0.04) / size[0]], [(below - 0.055) / size[1]], **place, **mark))
-    row = panel.rows[0]
-    wanted = f"{panel.verdict} (wanted {row['relation']} {row['limit']:.3g})"
+    wanted = {f" (wanted {row['relation']} {row['limit']:.3g})" for row in panel.rows}
+    text = panel.verdict + (wanted.pop() if len(wanted) == 1 else "")
     style: dict[str, Any] = {"va": "top", "fontsize": 7, "color": mark["color"], "weight": "bold"}
-    figure.text((x + 0.13) / size[0], below / size[1], wanted, **style)
+    figure.text((x + 0.13) / size[0], below / size[1], text, **style)
 
 
 def _draw_panel(axes: Axes, panel: _Panel) -> None:
@@ -167,9 +167,10 @@ def _log_limits(rows: Sequence[Mapping[Any, Any]]) -> tuple[float, float]:
 def _linear_limits(rows: Sequence[Mapping[Any, Any]]) -> tuple[float, float]:
     centers = np.array([row[name] for row in rows for name in ("estimate", "limit")])
     centers = centers[np.isfinite(centers)]
-    span = float(np.ptp(centers)) or 1.0
-    ends = np.array([[row["lower"], row["upper"]] for row in rows]).ravel()
-    ends = np.clip(ends, centers.min() - span, centers.max() + span)
+    ends = np.array([[row["lower"], row["upper"]] for row in rows])
+    widths = np.diff(ends)[np.isfinite(ends).all(axis=1)]
+    room = _ROOM * max(float(np.ptp(centers)), float(np.median(widths)) if len(widths) else 0.0) or 1.0
+    ends = np.clip(ends.ravel(), centers.min() - room, centers.max() + room)
     low, high = min(centers.min(), *ends), max(centers.max(), *ends)
     margin = 0.06 * (high - low) or 0.5
     return low - margin, high + margin
@@ -183,5 +184,5 @@ def _add_legend(figure: Figure, table: pd.DataFrame) -> None:
         Line2D([], [], label=verdict.capitalize(), markersize=4.5, linestyle="", **mark)
         for verdict, mark in _MARKS.items()
     ]
-    handles.append(Patch(facecolor=_WANTED, edgecolor=_LIMIT, linewidth=0.8, label="What the claim allows"))
+    handles.append(Patch(facecolor=_WANTED, edgecolor=_LIMIT, linewidth=0.8, label="Wanted"))
     figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=7, borderaxespad=0.2)

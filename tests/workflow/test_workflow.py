@@ -1,5 +1,6 @@
 """The workflow: its jobs, its checks, and a small study from end to end."""
 
+import json
 import os
 import re
 import shutil
@@ -84,7 +85,7 @@ def test_every_figure_and_table_is_made_by_a_rule(tmp_path: Path) -> None:
     text = (ROOT / "results" / "README.md").read_text()
     rows = re.findall(r"^\| [^|]+ \| `((?:figures|tables|claims)[^`]+)` \| `([^`]+)` \|$", text, re.MULTILINE)
     files = [file for file, _ in rows]
-    assert len(set(files)) == len(rows) == 28 + 11
+    assert len(set(files)) == len(rows) == 28 + 13
     for file, command in rows:
         assert command == f"snakemake --profile slurm --force results/paper/{file}"
     paper = ("--configfile", ROOT / "workflow/config/paper.yaml")
@@ -153,6 +154,10 @@ def test_a_study_runs_from_end_to_end_and_then_has_nothing_to_do(small_study: tu
         "tables/epochs/final_results.tex",
         "claims.csv",
         "claims.md",
+        "claims.pdf",
+        "claims.png",
+        "claims_summary.csv",
+        "claims_summary.html",
         "logs/train/epochs/digits/adam/seeds_0-1.log",
         "benchmarks/train/epochs/digits/adam/seeds_0-1.tsv",
     ):
@@ -163,6 +168,10 @@ def test_a_study_runs_from_end_to_end_and_then_has_nothing_to_do(small_study: tu
     snakemake(folder, "--configfile", config, "--report", "report.html")
     report = (folder / "report.html").read_text()
     assert "Performance against training time" in report
+    subcategories = re.search(r'"2. Figures": (\{.*?\})', report)
+    assert subcategories is not None
+    first = min(json.loads(subcategories[1]).items(), key=lambda item: item[0].casefold())
+    assert first[1] == ["results/small/claims.png"], "as the report sorts them"
 
 
 @pytest.mark.slow
@@ -187,6 +196,8 @@ def test_only_what_a_change_concerns_runs_again(small_study: tuple[Path, Path]) 
         "figures/sensitivity/lr.csv": {"figure": 1},
         "tables/epochs/divergence.md": {"table": 1},
         "claims.csv": {"claims": 1},
+        "claims.png": {"claims": 1},
+        "claims_summary.md": {"claims": 1},
     }
     kept = folder / "kept"
     for name, expected in without.items():

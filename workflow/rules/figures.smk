@@ -85,7 +85,7 @@ rule claims:
             f"{RESULTS}/claims.png",
             caption="../report/claims_figure.rst",
             category="2. Figures",
-            # Capitals come before the suites' names.
+            # The report sorts by name, and so has it before the paper's suites.
             subcategory="All suites",
             labels={"figure": "The paper's claims"},
         ),
