@@ -269,10 +269,14 @@ def tables(name: str, study_path: Path, suite: str, config_path: Path | None, st
 @_CONFIG_IN_FORCE
 @_STEM_OPTION
 def claims(study_path: Path, config_path: Path | None, stem: Path) -> None:
-    """Weigh the paper's claims on a study: CSV, Markdown and HTML with an interval and a verdict for each."""
+    """Weigh the paper's claims on a study, draw and print the verdicts.
+
+    CSV, Markdown and HTML have an interval and a verdict for each dataset and suite, PDF and PNG draw them, and files
+    with _summary in their names have one verdict for each claim.
+    """
     from adamqlr.stages.claims import judge_claims
 
-    judge_claims(study_path, load_config(config_path) if config_path else None, stem)
+    click.echo(judge_claims(study_path, load_config(config_path) if config_path else None, stem))
 
 
 @cli.command()

@@ -52,7 +52,7 @@ def test_from_training_to_a_figure(
     assert (tmp_path / "loss.pdf").exists()
     assert (tmp_path / "final.md").exists()
     assert adamqlr("claims", *study[:2], "--config", config, "--output", tmp_path / "claims")[0] == 0
-    assert "Nothing in this study speaks of" in (tmp_path / "claims.md").read_text()
+    assert "what to add to the configuration" in (tmp_path / "claims.md").read_text()
     assert adamqlr("info", runs)[0] == 0
 
 

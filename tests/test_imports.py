@@ -73,7 +73,7 @@ CASES: dict[str, tuple[str, set[str]]] = {
     "figures of curves": ("figures loss --study study.nc --suite epochs --output loss", DRAWING),
     "figures of trajectories": ("figures trajectories --study study.nc --suite epochs --output trajectories", DRAWING),
     "tables": ("tables final_results --study study.nc --suite epochs --output final_results", FILES),
-    "claims": ("claims --study study.nc --output claims", FILES),
+    "claims": ("claims --study study.nc --output claims", DRAWING),
     "info": ("info study.nc", FILES),
 }
 

@@ -206,7 +206,9 @@ def test_each_claim_gets_its_verdict_where_the_study_speaks_of_it(study_file: Pa
     text = (tmp_path / "claims.md").read_text()
     for claim in CLAIMS:
         assert claim.statement in text
-    assert "- Damping improves AdamQLR." in text.partition("Nothing in this study speaks of")[2]
+    lacking = text.partition("what to add to the configuration")[2]
+    assert "- Damping improves AdamQLR. Add the optimizer `adamqlr_undamped`." in lacking
+    assert "`batch_size` of AdamQLR." in lacking
     assert "<table" in (tmp_path / "claims.html").read_text()
 
 
