@@ -83,6 +83,13 @@ def test_only_a_search_is_another_one() -> None:
     assert len({case.training_fingerprint({"lr": 0.1}, [0]) for case in (plain, limited, spaced)}) == 1
 
 
+def test_batch_sizes_of_its_own_decide_what_untuned_optimizers_train_with() -> None:
+    plain = case_of("adamqlr_untuned", "digits")
+    spaced = case_of("adamqlr_untuned", "digits", {"space": {"batch_size": {"choice": [5, 10]}}})
+    assert [case.hyperparameters({})["batch_size"] for case in (plain, spaced)] == [3200, 200]
+    assert plain.training_fingerprint({}, [0]) != spaced.training_fingerprint({}, [0])
+
+
 def test_fingerprints_are_those_of_before() -> None:
     """Of datasets without a space of their own: what was computed stays valid."""
     study = parse_config({"name": "t", "datasets": ["digits"], "optimizers": ["adam"]}, "t")

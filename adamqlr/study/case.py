@@ -87,7 +87,9 @@ class Case:
         space, settings = self.study.space(self.optimizer), self.settings
         if not space:
             return {}
-        fixed = {*own_options(self.study.optimizer(self.optimizer)), *["batch_size"] * settings.fixed_batch_size}
+        fixed = set(own_options(self.study.optimizer(self.optimizer)))
+        if settings.fixed_batch_size:
+            fixed.add("batch_size")
         here = space.keys() | settings.data_hyperparameters.keys()
         own = {name: distribution for name, distribution in settings.space.items() if name in here}
         return {name: distribution for name, distribution in {**space, **own}.items() if name not in fixed}
@@ -202,14 +204,16 @@ class Case:
         )
 
     def _decisive_settings(self) -> dict[str, Any]:
-        return self.settings.model_dump(mode="json", exclude=_UNDECISIVE)
+        decisive = self.settings.model_dump(mode="json", exclude=_UNDECISIVE)
+        # Optimizers that do not tune the batch size then take the dataset's.
+        return {**decisive, "has_own_batch_size": True} if "batch_size" in self.settings.space else decisive
 
     def _own(self) -> list[Any]:
         """Return what an optimizer of one's own is, and a schedule, their sources included."""
         settings, wraps = self.study.optimizer(self.optimizer), self.spec.wraps
-        own: list[Any] = (
-            [] if wraps is None else [wraps, settings.heuristics, settings.batch_size, contents_hash(wraps)]
-        )
+        own: list[Any] = []
+        if wraps is not None:
+            own += [wraps, settings.heuristics, settings.batch_size, contents_hash(wraps)]
         if (schedule := settings.schedule) is not None:
             own.append([schedule.model_dump(mode="json"), contents_hash(schedule.scheduler)])
         return own
