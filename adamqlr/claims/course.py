@@ -60,7 +60,8 @@ def learning_rate_grows(study: Study, subject: str) -> Iterator[Evidence]:
 def ranks_high(study: Study, subject: str) -> Iterator[Evidence]:
     """Weigh whether an optimizer is among the better half on average over datasets.
 
-    The quantity is its place among all optimizers, 0 for the best and 1 for the worst, its mean over datasets.
+    The quantity is its place among all optimizers, 0 for the best and 1 for the worst, its mean over datasets that
+    have several seeds.
     """
     settings = study.config.claims
     for suite in study.config.suites:
@@ -70,6 +71,8 @@ def ranks_high(study: Study, subject: str) -> Iterator[Evidence]:
             if of_suite != suite or subject not in cubes or not others:
                 continue
             values = [performance(cubes[key]).values.astype(float) for key in (subject, *others)]
+            if min(map(len, values)) < 2:
+                continue
             medians = np.array([resampled_medians(one, settings.resamples, generator) for one in values])
             found = np.array([[np.median(one)] for one in values])
             places.append(_place(medians))

@@ -17,7 +17,12 @@ def resamples_of(count: int, resamples: int, generator: np.random.Generator) -> 
 
 
 def resampled_medians(values: Array, resamples: int, generator: np.random.Generator) -> Array:
-    """Return the medians of bootstrap resamples of values of shape (seed,), of shape (resamples,)."""
+    """Return the medians of bootstrap resamples of values of shape (seed,), of shape (resamples,).
+
+    They are not known (NaN) of a single run, whose resamples are all the same.
+    """
+    if len(values) < 2:
+        return np.full(resamples, np.nan)
     return np.median(values[resamples_of(len(values), resamples, generator)], axis=1)
 
 
