@@ -160,6 +160,7 @@ def sweep(
 @cli.command()
 @_pair_options
 @click.option("--shard", type=ShardNumber(), default="0/1", show_default=True, help="Train shard k of K only.")
+@click.option("--step-costs", "costs", type=_FILE, help="What steps cost, where tuning.unit is steps.")
 def tune(
     config_path: Path,
     dataset: str,
@@ -169,6 +170,7 @@ def tune(
     processes: int | None,
     output: Path,
     shard: tuple[int, int],
+    costs: Path | None,
 ) -> None:
     """Search hyperparameters by asynchronous successive halving, or one shard of the search.
 
@@ -180,7 +182,20 @@ def tune(
         raise UserError("--set optimizer.NAME: fix it under 'optimizers' in the configuration instead")
     from adamqlr.stages.tune import tune as tune_stage
 
-    tune_stage(case, shard, output, processes)
+    tune_stage(case, shard, output, processes, costs)
+
+
+@cli.command("step-costs")
+@click.option("--config", "config_path", type=_FILE, required=True, help="The study's configuration (YAML).")
+@click.option("--dataset", required=True, help="One of the study's datasets.")
+@click.option("--optimizer", required=True, help="One of the study's optimizers.")
+@click.option("--output", type=_FILE, required=True, help="The file to write (CSV).")
+def step_costs(config_path: Path, dataset: str, optimizer: str, output: Path) -> None:
+    """Measure what a step takes at each batch size of a search, for searches whose rungs count steps."""
+    case = _case(config_path, dataset, optimizer, None, ())
+    from adamqlr.stages.step_costs import measure_step_costs
+
+    measure_step_costs(case, output)
 
 
 @cli.command()

@@ -5,6 +5,7 @@ Importing this module does not import PyTorch: the workflow asks it what to run,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from adamqlr.errors import UserError
@@ -131,7 +132,7 @@ class Case:
     def rungs(self) -> list[float]:
         """The resource at each rung, in the unit of the tuning: the last is where a trial is complete."""
         tuning, settings, limit = self.study.tuning, self.settings, self.study.tuning.limit
-        if tuning.unit == "seconds":
+        if tuning.unit != "epochs":
             limit = settings.tuning_limit or limit if self.by_epochs else settings.runtime
         elif self.by_epochs:
             limit = min(limit, settings.epochs)
@@ -153,6 +154,13 @@ class Case:
         # The search's own seed, so that two searches do not share their draws.
         key = int(fingerprint([self.suite, self.dataset, self.optimizer, self.study.seed]), 16) % 2**32
         return draw_configurations(self.space, self.study.tuning.trials, key)
+
+    @property
+    def data_choices(self) -> list[tuple[int, ...]]:
+        """Every combination of values that the data's hyperparameters have in the search."""
+        space, fixed = self.space, self.hyperparameters(self.configurations()[0])
+        names = self.settings.data_hyperparameters
+        return list(product(*(space[name].values if name in space else (fixed[name],) for name in names)))
 
     # Side by side.
 
@@ -188,8 +196,14 @@ class Case:
             }
         )
 
+    def step_costs_fingerprint(self) -> str:
+        """Return a fingerprint of what step costs are of."""
+        options = [dict(self.spec.options), self.study.optimizer(self.optimizer).options, *self._own()]
+        dataset = [self.dataset, self._decisive_settings(), self.data_choices]
+        return fingerprint([dataset, self.optimizer, options, self.study.precision.model_dump()])
+
     def search_fingerprint(self) -> str:
-        """Return a fingerprint of everything that decides the trials."""
+        """Return a fingerprint of everything that decides the trials; the step costs that they count in do, too."""
         space = {name: distribution.model_dump(mode="json") for name, distribution in self.space.items()}
         limit = self.settings.model_dump(include={"tuning_limit"}, exclude_none=True)
         return fingerprint(

@@ -41,6 +41,11 @@ def best_file(case: Case) -> str:
     return f"tuning/{case.path}/best.yaml"
 
 
+def step_costs_file(case: Case) -> str:
+    """Return what a step of a case's optimizer on its dataset takes, in any suite."""
+    return f"step_costs/{case.dataset}/{case.optimizer}.csv"
+
+
 def shard_files(study: StudyConfig, part: str) -> list[str]:
     """Return the shards of a search."""
     count = min(study.tuning.shards, study.tuning.trials)

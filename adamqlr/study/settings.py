@@ -135,7 +135,11 @@ class TuningConfig(Section):
 
     Attributes:
         trials: Configurations drawn for each (dataset, optimizer) pair.
-        unit: What rungs count: training ``seconds`` as in the paper, or ``epochs``, whose results can be reproduced.
+        unit: What rungs count: training ``seconds`` as in the paper; ``epochs``, whose results can be reproduced; or
+            ``steps``, as many as take a rung's seconds by costs that are measured once and kept in
+            ``results/<study>/step_costs``, so that seconds decide, and results can be reproduced: with the same costs
+            anywhere, and however busy a machine is. Shards that run at once judge by what others have found so far:
+            only a search of one shard is reproduced to the digit.
         first_rung: Resource of the first rung.
         reduction_factor: Between rungs; one in this many configurations passes each.
         limit: Most resource one configuration gets in the ``epochs`` suite, unless its dataset has a ``tuning_limit``.
@@ -143,7 +147,7 @@ class TuningConfig(Section):
     """
 
     trials: PositiveInt = 200
-    unit: Literal["seconds", "epochs"] = "seconds"
+    unit: Literal["seconds", "epochs", "steps"] = "seconds"
     first_rung: PositiveFloat = 1.0
     reduction_factor: int = Field(default=4, ge=2)
     limit: PositiveFloat = 900.0

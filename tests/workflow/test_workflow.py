@@ -15,6 +15,7 @@ from adamqlr.figures.contents import figures_of
 from adamqlr.study.case import cases_of
 from adamqlr.study.config import load_config
 from adamqlr.study.optimizers import OPTIMIZERS
+from adamqlr.study.paths import step_costs_file
 from adamqlr.tables.contents import tables_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,6 +183,19 @@ def test_a_study_runs_from_end_to_end_and_then_has_nothing_to_do(small_study: tu
     assert subcategories is not None
     first = min(json.loads(subcategories[1]).items(), key=lambda item: item[0].casefold())
     assert first[1] == ["results/small/claims.png"], "as the report sorts them"
+
+
+def test_steps_are_measured_once_and_not_where_another_studys_costs_lie(tmp_path: Path) -> None:
+    config = load_config(ROOT / "workflow/config/quickstart.yaml")
+    tuned = [case for case in cases_of(config, "epochs") if case.is_tuned]
+    in_steps = ("--configfile", ROOT / "workflow/config/quickstart.yaml", "--config", "tuning={unit: steps}")
+    before = pending(tmp_path, *in_steps)
+    assert before.pop("step_costs") == before["tune"] == len(tuned)
+    for case in tuned:
+        path = tmp_path / "results/quickstart" / step_costs_file(case)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("batch_size,seconds_per_step\n200,0.001\n")
+    assert pending(tmp_path, *in_steps) == before
 
 
 @pytest.mark.slow

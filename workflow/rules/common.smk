@@ -59,7 +59,9 @@ def case_of(wildcards):
     if "sweep" in wildcards.keys():
         sweep = STUDY.sweep(wildcards.sweep)
         return Case(STUDY, sweep.suite, sweep.dataset, sweep.optimizer)
-    return Case(STUDY, wildcards.suite, wildcards.dataset, wildcards.optimizer)
+    # What a step costs does not depend on the suite.
+    suite = getattr(wildcards, "suite", next(iter(STUDY.suites)))
+    return Case(STUDY, suite, wildcards.dataset, wildcards.optimizer)
 
 
 def job_input(wildcards):
@@ -73,6 +75,21 @@ def job_input(wildcards):
 
 def shard_files(wildcards):
     return in_results(paths.shard_files(STUDY, case_of(wildcards).path))
+
+
+def search_input(wildcards):
+    files, case = job_input(wildcards), case_of(wildcards)
+    if STUDY.tuning.unit == "steps":
+        files["costs"] = f"{RESULTS}/{paths.step_costs_file(case)}"
+    return files
+
+
+def step_costs_option(wildcards, input):
+    return f"--step-costs {input.costs}" if "costs" in input.keys() else ""
+
+
+def step_costs_fingerprint(wildcards):
+    return case_of(wildcards).step_costs_fingerprint()
 
 
 def search_fingerprint(wildcards):
