@@ -284,6 +284,39 @@ def info(path: Path) -> None:
     click.echo(describe(path))
 
 
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--watch", is_flag=True, help="Show it anew until Ctrl-C, in place on a terminal.")
+@click.option("--every", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Seconds of --watch.")
+@click.option("--json", "is_json", is_flag=True, help="One line of JSON; results/README.md documents its keys.")
+def status(folder: Path, watch: bool, every: float, is_json: bool) -> None:
+    """Tell how far the study in FOLDER, results/<study>, is: by stage and dataset, from files alone.
+
+    Nothing is written, locked or asked of a cluster, so that it may be used while the study runs.
+
+    A job is
+
+    \b
+    done      where all its outputs are there (files appear whole or not at all) and
+              Snakemake has no marker on them (.snakemake/incomplete);
+    running   where Snakemake's marker says that it was started, and its log, checkpoint
+              or marker was written in the last three minutes;
+    unknown   where the marker says so, and they were not: it is at work in silence, or
+              was killed, or went back to the cluster's queue;
+    failed    where it is not started, and its log ends with an error, or Snakemake's log
+              of the last run last says of it that it failed;
+    waiting   otherwise: for its inputs, for its turn, in the cluster's queue, or, once
+              stopped, for a run that goes on from its checkpoint.
+
+    A job that is run by hand waits until its outputs are there. The time left is an estimate: the median seconds of
+    finished jobs of the same stage and dataset, times what is left, at as many jobs at a time as run now. Hours are
+    what finished jobs took, of one GPU or core each, and on Slurm attempts that failed.
+    """
+    from adamqlr.stages.status import show_status
+
+    show_status(folder, is_json, every if watch else None)
+
+
 def main() -> NoReturn:
     """Run the command line; what a user can cause ends with one line and exit code 2."""
     configure_logging()
