@@ -299,12 +299,12 @@ def status(folder: Path, watch: bool, every: float, is_json: bool) -> None:
     \b
     done      where all its outputs are there (files appear whole or not at all) and
               Snakemake has no marker on them (.snakemake/incomplete);
-    running   where Snakemake's marker says that it was started, and its log, checkpoint
-              or marker was written in the last three minutes;
-    unknown   where the marker says so, and they were not: it is at work in silence, or
-              was killed, or went back to the cluster's queue;
-    failed    where it is not started, and its log ends with an error, or Snakemake's log
-              of the last run last says of it that it failed;
+    running   where a marker says that it was started, a run holds Snakemake's lock, and
+              its log, checkpoint or marker was written in the last three minutes;
+    unknown   where only one of the latter two holds: it is at work in silence or on its
+              own, or was killed, or went back to the cluster's queue;
+    failed    where its log ends with an error, or Snakemake's log of the last run last
+              says of it that it failed;
     waiting   otherwise: for its inputs, for its turn, in the cluster's queue, or, once
               stopped, for a run that goes on from its checkpoint.
 

@@ -5,6 +5,7 @@ import re
 
 _PROGRESS = re.compile(r": +(\d+) %, ")
 _DEVICE = re.compile(r" computes on (\w+): ")
+_STOPPED = "adamqlr: stopped by "
 _ERROR = re.compile(r"(adamqlr: error: |Error: |[\w.]*(Error|Exception)(: |$))")
 
 
@@ -38,5 +39,14 @@ def device_kind(log: str) -> str | None:
 
 def final_error(log: str) -> str | None:
     """Return a log's last line if it is an error's."""
-    lines = log.rstrip().splitlines()
-    return lines[-1] if lines and _ERROR.match(lines[-1]) else None
+    line = _last_line(log)
+    return line if _ERROR.match(line) else None
+
+
+def was_stopped(log: str) -> bool:
+    """Tell whether a job's last word is that it was asked to stop."""
+    return _last_line(log).startswith(_STOPPED)
+
+
+def _last_line(log: str) -> str:
+    return log.rstrip().rpartition("\n")[2]

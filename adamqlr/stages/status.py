@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 from rich.live import Live
@@ -19,7 +20,8 @@ from adamqlr.status.traces import read_traces
 from adamqlr.study.config import load_config
 from adamqlr.study.paths import CONFIG_NAME
 
-_WIDTH = 110
+# Columns for a table that goes to a file or a pager; lines of text are as long as they are.
+_WIDTH = 120
 
 
 def read_status(path: Path) -> Status:
@@ -45,7 +47,7 @@ def read_status(path: Path) -> Status:
     folder, now = Folder(path), time.time()
     jobs = look(jobs_of(study), folder, traces, now)
     rows = rows_of(jobs, study, folder)
-    return Status(study.name, now, traces.locked_since, jobs, rows, hours_of(rows, folder))
+    return Status(study.name, path, now, traces.locked_since, jobs, rows, hours_of(rows, folder))
 
 
 def show_status(path: Path, is_json: bool, every: float | None) -> None:
@@ -54,22 +56,26 @@ def show_status(path: Path, is_json: bool, every: float | None) -> None:
     Raises:
         UserError: As :func:`read_status`.
     """
-    # Without a terminal, what is read by a pager or kept in a file is as wide as its longest line.
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_WIDTH)
-    if is_json:
-        _repeat(lambda: print(json.dumps(as_json(read_status(path))), flush=True), every)
-    elif every is None or not console.is_terminal:
-        _repeat(lambda: console.print(as_text(read_status(path))), every)
-    else:
-        with Live(as_text(read_status(path)), console=console, auto_refresh=False) as live:
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
+
+    def show() -> None:
+        status = read_status(path)
+        if is_json:
+            print(json.dumps(as_json(status)), flush=True)
+        else:
+            console.print(as_text(status), soft_wrap=True)
+
+    if every is None:
+        show()
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        if is_json or not console.is_terminal:
+            _repeat(show, every)
+        with Live(console=console, auto_refresh=False) as live:
             _repeat(lambda: live.update(as_text(read_status(path)), refresh=True), every)
 
 
-def _repeat(show: Callable[[], None], every: float | None) -> None:
-    show()
-    if every is None:
-        return
-    with contextlib.suppress(KeyboardInterrupt):
-        while True:
-            time.sleep(every)
-            show()
+def _repeat(show: Callable[[], None], every: float) -> NoReturn:
+    while True:
+        show()
+        time.sleep(every)

@@ -37,45 +37,53 @@ def as_json(status: Status) -> dict[str, Any]:
     """Return what scripts read; results/README.md documents the keys."""
     return {
         "study": status.study,
-        "time": datetime.fromtimestamp(status.time, UTC).isoformat(timespec="seconds"),
-        "locked_since": status.locked_since
-        and datetime.fromtimestamp(status.locked_since, UTC).isoformat(timespec="seconds"),
+        "folder": str(status.folder),
+        "time": _iso(status.time),
+        "locked_since": None if status.locked_since is None else _iso(status.locked_since),
         "jobs": {state: status.counts[state] for state in State},
+        "queued": status.queued,
         "jobs_at_a_time": status.jobs_at_a_time,
         "seconds_left": status.seconds_left,
         "seconds_left_is_lower_bound": status.is_lower_bound,
         "hours": status.hours,
-        "stages": [
-            {
-                "rule": row.rule,
-                "dataset": row.dataset,
-                **{state: row.counts[state] for state in State},
-                "median_seconds": row.median_seconds,
-                "seconds_left": row.seconds_left(status.jobs_at_a_time),
-                "hours": row.hours,
-                "hours_of": row.hours_of,
-            }
-            for row in status.rows
-        ],
-        "named": [
-            {
-                "rule": seen.job.rule,
-                "name": seen.job.name,
-                "state": seen.state,
-                "fraction": seen.fraction,
-                "silent_seconds": seen.silent_seconds,
-                "why": seen.why,
-                "log": seen.job.log,
-            }
-            for seen in status.jobs
-            if seen.state in _NAMED
-        ],
+        "stages": [_stage(row, status.jobs_at_a_time) for row in status.rows],
+        "named": [_named_job(seen) for seen in status.jobs if seen.state in _NAMED],
     }
+
+
+def _stage(row: Row, jobs_at_a_time: int) -> dict[str, Any]:
+    return {
+        "rule": row.rule,
+        "dataset": row.dataset,
+        "jobs": {state: row.counts[state] for state in State},
+        "median_seconds": row.median_seconds,
+        "seconds_left": row.seconds_left(jobs_at_a_time),
+        "hours": row.hours,
+        "hours_of": row.hours_of,
+    }
+
+
+def _named_job(seen: Seen) -> dict[str, Any]:
+    return {
+        "rule": seen.job.rule,
+        "name": seen.job.name,
+        "state": seen.state,
+        "fraction": seen.fraction,
+        "silent_seconds": seen.silent_seconds,
+        "why": seen.why,
+        "log": seen.job.log,
+    }
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _headline(status: Status) -> Text:
     counts = status.counts
     others = "".join(f", {counts[state]} {state}" for state in State if state is not State.DONE and counts[state])
+    if status.queued:
+        others += f" ({status.queued} of those waiting in the cluster's queue)"
     lock = "no run holds its lock"
     if status.locked_since is not None:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.locked_since))
@@ -113,22 +121,22 @@ def _named(status: Status) -> Iterator[Text]:
     for state in _NAMED:
         named = [seen for seen in status.jobs if seen.state is state]
         for seen in named[:_MOST_NAMED]:
-            yield Text(f"{state}: {_described(seen)}", style=_STYLES[state])
+            yield Text(f"{state}: {_described(seen, status)}", style=_STYLES[state])
         if len(named) > _MOST_NAMED:
             yield Text(f"{state}: … and {len(named) - _MOST_NAMED} more")
 
 
-def _described(seen: Seen) -> str:
-    parts = [f"{seen.job.rule} {seen.job.name}".rstrip()]
+def _described(seen: Seen, status: Status) -> str:
+    parts = [seen.why] if seen.why else []
+    if seen.state is State.FAILED:
+        parts.append(f"see {status.folder / seen.job.log}")
     if seen.fraction is not None:
-        parts.append(f"{seen.fraction:.0%}")
+        parts.append(f"{seen.fraction:.0%} done")
+    if seen.state is State.UNKNOWN:
+        parts.append("started, but not known to be at work")
     if seen.silent_seconds is not None:
         parts.append(f"last wrote {_duration(seen.silent_seconds)} ago")
-    if seen.why:
-        parts.append(seen.why)
-    if seen.state is State.FAILED:
-        parts.append(seen.job.log)
-    return ", ".join(parts)
+    return f"{seen.job.rule} {seen.job.name}".rstrip() + f": {'; '.join(parts)}"
 
 
 def _duration(seconds: float) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from adamqlr.logs import final_error, last_fraction
+from adamqlr.logs import final_error, last_fraction, was_stopped
 from adamqlr.status.expected import Job
 from adamqlr.status.traces import Mark, Traces
 
@@ -35,7 +35,8 @@ class Seen:
         seconds: What it took, once it is done.
         fraction: How far it was when it last said so.
         silent_seconds: How long ago it last wrote anything, once it is started.
-        why: What is known beyond the state.
+        is_queued: Whether it waits in a cluster's queue.
+        why: The error of a job that has failed.
     """
 
     job: Job
@@ -43,6 +44,7 @@ class Seen:
     seconds: float | None = None
     fraction: float | None = None
     silent_seconds: float | None = None
+    is_queued: bool = False
     why: str = ""
 
 
@@ -77,24 +79,24 @@ class Folder:
 
     def last_written(self, job: Job) -> float:
         """Return when a job's log, checkpoints or unfinished outputs were last written; 0 if there are none."""
-        times = [_time_of(self._path / job.log)]
+        times = [self.time_of(job.log)]
         for output in job.outputs:
             place, output_name = _split(output)
             hidden = [name for name in self._names.get(place, ()) if name.startswith(f".{output_name}.")]
-            times += [_time_of(self._path / place / name) for name in hidden]
+            times += [self.time_of(os.path.join(place, name)) for name in hidden]
         return max(times)
+
+    def time_of(self, file: str) -> float:
+        """Return when a file was last written, in seconds since the epoch; 0 if it is not there."""
+        try:
+            return (self._path / file).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
 
 def _split(file: str) -> tuple[str, str]:
     place, name = os.path.split(file)
     return place or os.curdir, name
-
-
-def _time_of(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
 
 
 def look(jobs: Sequence[Job], folder: Folder, traces: Traces, now: float) -> list[Seen]:
@@ -112,24 +114,33 @@ def look(jobs: Sequence[Job], folder: Folder, traces: Traces, now: float) -> lis
 def _look_at(job: Job, folder: Folder, traces: Traces, now: float) -> Seen:
     marks = [traces.marks[output] for output in job.outputs if output in traces.marks]
     if marks:
-        return _started(job, folder, max(marks), now)
+        return _started(job, folder, traces, max(marks), now)
     if all(folder.holds(output) for output in job.outputs):
         return Seen(job, State.DONE, seconds=_seconds(folder.read(job.benchmark)))
     log = folder.read(job.log, _TAIL_BYTES)
-    error = final_error(log)
-    if error or not traces.failed.isdisjoint(job.outputs):
-        return Seen(job, State.FAILED, fraction=last_fraction(log), why=error or "its log names no error")
+    if final_error(log) or not traces.failed.isdisjoint(job.outputs):
+        return _failed(job, log)
     return Seen(job, State.WAITING, fraction=last_fraction(log))
 
 
-def _started(job: Job, folder: Folder, mark: Mark, now: float) -> Seen:
-    written = folder.last_written(job)
+def _started(job: Job, folder: Folder, traces: Traces, mark: Mark, now: float) -> Seen:
+    """Tell what has become of a job that Snakemake has started or submitted, and whose end it has not noted."""
+    is_locked, written = traces.locked_since is not None, folder.last_written(job)
     if mark.cluster_job is not None and written <= mark.time:
-        return Seen(job, State.WAITING, why=f"submitted as job {mark.cluster_job}")
-    silent = max(0.0, now - max(mark.time, written))
-    state = State.RUNNING if silent <= SILENCE_SECONDS else State.UNKNOWN
-    why = "" if state is State.RUNNING else "started, but silent: at work, or killed"
-    return Seen(job, state, None, last_fraction(folder.read(job.log, _TAIL_BYTES)), silent, why)
+        return Seen(job, State.WAITING, is_queued=is_locked)
+    log = folder.read(job.log, _TAIL_BYTES) if folder.time_of(job.log) >= mark.time else ""
+    if final_error(log):
+        return _failed(job, log)
+    silent, fraction = max(0.0, now - max(mark.time, written)), last_fraction(log)
+    is_silent = silent > SILENCE_SECONDS
+    if was_stopped(log) or (is_silent and not is_locked):
+        return Seen(job, State.WAITING, fraction=fraction)
+    state = State.RUNNING if is_locked and not is_silent else State.UNKNOWN
+    return Seen(job, state, fraction=fraction, silent_seconds=silent)
+
+
+def _failed(job: Job, log: str) -> Seen:
+    return Seen(job, State.FAILED, fraction=last_fraction(log), why=final_error(log) or "its log names no error")
 
 
 def _seconds(benchmark: str) -> float | None:

@@ -5,6 +5,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 from adamqlr.logs import device_kind
@@ -52,6 +53,7 @@ class Status:
 
     Attributes:
         study: Its name.
+        folder: Where it lies.
         time: When it was looked at, in seconds since the epoch.
         locked_since: When the run began that holds Snakemake's lock on it; None if none does.
         jobs: Its jobs.
@@ -60,6 +62,7 @@ class Status:
     """
 
     study: str
+    folder: Path
     time: float
     locked_since: float | None
     jobs: Sequence[Seen]
@@ -70,6 +73,11 @@ class Status:
     def counts(self) -> Counter[State]:
         """Jobs in each state."""
         return Counter(seen.state for seen in self.jobs)
+
+    @property
+    def queued(self) -> int:
+        """How many of the waiting jobs are in a cluster's queue."""
+        return sum(seen.is_queued for seen in self.jobs)
 
     @property
     def jobs_at_a_time(self) -> int:

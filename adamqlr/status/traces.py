@@ -47,11 +47,11 @@ def read_traces(folder: Path) -> Traces:
     """Return what Snakemake says of the study in ``folder``, which is ``results/<study>`` where it was started."""
     place = folder.resolve()
     snakemake, prefix = place.parent.parent / ".snakemake", f"{place.parent.name}/{place.name}/"
-    return Traces(
-        marks=dict(_marks(snakemake / "incomplete", prefix)),
-        failed=_failed(snakemake / "log", prefix, since=(folder / CONFIG_NAME).stat().st_mtime),
-        locked_since=_locked_since(snakemake / "locks", prefix),
-    )
+    # The lock comes first: it is there before the first marker, and goes after the last.
+    locked_since = _locked_since(snakemake / "locks", prefix)
+    marks = dict(_marks(snakemake / "incomplete", prefix))
+    failed = _failed(snakemake / "log", prefix, since=(folder / CONFIG_NAME).stat().st_mtime)
+    return Traces(marks, failed, locked_since)
 
 
 def _marks(folder: Path, prefix: str) -> list[tuple[str, Mark]]:
