@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from adamqlr import __version__
+from adamqlr.cli_types import SeedRange, ShardNumber
 from adamqlr.errors import UserError
 from adamqlr.jobs.interrupts import Interrupted
 from adamqlr.logs import configure_logging
@@ -20,37 +21,6 @@ from adamqlr.study.overrides import parse_value
 # PyTorch and the plotting libraries are imported by the commands that need them, so that --help answers at once.
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-class SeedRange(click.ParamType):
-    """Seeds written as ``0-9``, ``3`` or ``0,2,5-7``."""
-
-    name = "seeds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        """Return the seeds in the order given."""
-        seeds: list[int] = []
-        for part in str(value).split(","):
-            first, _, last = part.partition("-")
-            if not first.isdigit() or not (last or first).isdigit():
-                self.fail(f"{value!r} is not like 0-9 or 0,2,5-7", param, ctx)
-            seeds.extend(range(int(first), int(last or first) + 1))
-        if not seeds or len(set(seeds)) < len(seeds):
-            self.fail(f"{value!r} holds no seed, or one twice", param, ctx)
-        return seeds
-
-
-class ShardNumber(click.ParamType):
-    """A shard written as ``k/K``."""
-
-    name = "k/K"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Return k and K."""
-        index, _, count = str(value).partition("/")
-        if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
-            self.fail(f"{value!r} is not k/K with 0 <= k < K", param, ctx)
-        return int(index), int(count)
 
 
 _PROCESSES_OPTION = click.option(
@@ -290,27 +260,22 @@ def info(path: Path) -> None:
 @click.option("--every", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Seconds of --watch.")
 @click.option("--json", "is_json", is_flag=True, help="One line of JSON; results/README.md documents its keys.")
 def status(folder: Path, watch: bool, every: float, is_json: bool) -> None:
-    """Tell how far the study in FOLDER, results/<study>, is: by stage and dataset, from files alone.
-
-    Nothing is written, locked or asked of a cluster, so that it may be used while the study runs.
+    """Tell how far the study in FOLDER, results/<study>, is, from files alone: nothing is written, locked or asked.
 
     A job is
 
     \b
-    done      where all its outputs are there (files appear whole or not at all) and
-              Snakemake has no marker on them (.snakemake/incomplete);
+    done      where its outputs are all there, without Snakemake's marker on them;
     running   where a marker says that it was started, a run holds Snakemake's lock, and
               its log, checkpoint or marker was written in the last three minutes;
-    unknown   where only one of the latter two holds: it is at work in silence or on its
-              own, or was killed, or went back to the cluster's queue;
-    failed    where its log ends with an error, or Snakemake's log of the last run last
-              says of it that it failed;
-    waiting   otherwise: for its inputs, for its turn, in the cluster's queue, or, once
-              stopped, for a run that goes on from its checkpoint.
+    unknown   where only one of the latter two holds: silent, on its own, or killed;
+    failed    where its log, or Snakemake's of the last run, ends with an error of it;
+    waiting   otherwise: for inputs or its turn, in a cluster's queue, or, once stopped,
+              for a run that goes on from its checkpoint.
 
-    A job that is run by hand waits until its outputs are there. The time left is an estimate: the median seconds of
-    finished jobs of the same stage and dataset, times what is left, at as many jobs at a time as run now. Hours are
-    what finished jobs took, of one GPU or core each, and on Slurm attempts that failed.
+    A job run by hand waits until its outputs are there. The time left is an estimate: the median seconds of finished
+    jobs of the same stage and dataset, times what is left, at as many jobs at a time as run now. Time spent is what
+    finished jobs took, of a GPU or core each, and on Slurm attempts that failed.
     """
     from adamqlr.stages.status import show_status
 

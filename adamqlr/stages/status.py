@@ -31,7 +31,7 @@ def read_status(path: Path) -> Status:
         path: Its folder, ``results/<study>``.
 
     Raises:
-        UserError: There is no such folder, or it is no study's.
+        UserError: There is no such folder, it is no study's, or a file of the run may not be read.
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; name that of a study, results/<study>, where Snakemake was started")
@@ -42,12 +42,15 @@ def read_status(path: Path) -> Status:
             "name one that does, results/<study>"
         )
     study = load_config(config, is_stored=True)
-    # Before the folder: a job that ends in between is then seen as running, not as waiting.
-    traces = read_traces(path)
-    folder, now = Folder(path), time.time()
-    jobs = look(jobs_of(study), folder, traces, now)
-    rows = rows_of(jobs, study, folder)
-    return Status(study.name, path, now, traces.locked_since, jobs, rows, hours_of(rows, folder))
+    try:
+        # Before the folder: a job that ends in between is then seen as running, not as waiting.
+        traces = read_traces(path)
+        folder, now = Folder(path), time.time()
+        jobs = look(jobs_of(study), folder, traces, now)
+        rows = rows_of(jobs, study, folder)
+        return Status(study.name, path, now, traces.locked_since, jobs, rows, hours_of(rows, folder))
+    except PermissionError as error:
+        raise UserError(f"{error.filename}: may not be read; ask as the user who started the study") from error
 
 
 def show_status(path: Path, is_json: bool, every: float | None) -> None:

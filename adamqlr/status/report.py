@@ -23,9 +23,11 @@ _UNITS = {"gpu": "GPU", "cpu": "CPU", "unknown": ""}
 def as_text(status: Status) -> RenderableType:
     """Return what a terminal shows."""
     shown = [state for state in State if state in (State.DONE, State.RUNNING, State.WAITING) or status.counts[state]]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("stage", "dataset", ""):
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("stage", "dataset"):
         table.add_column(name, no_wrap=True)
+    # The bars are what gives way on a narrow terminal.
+    table.add_column(max_width=_BAR_WIDTH)
     for name in (*shown, "left", "spent"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in status.rows:
@@ -94,7 +96,7 @@ def _headline(status: Status) -> Text:
 def _cells(row: Row, shown: list[State], jobs_at_a_time: int) -> Iterator[RenderableType]:
     yield row.rule
     yield row.dataset or "–"
-    yield ProgressBar(row.counts.total(), row.counts[State.DONE], width=_BAR_WIDTH)
+    yield ProgressBar(row.counts.total(), row.counts[State.DONE])
     for state in shown:
         count = row.counts[state]
         text = f"{count}/{row.counts.total()}" if state is State.DONE else str(count or "–")

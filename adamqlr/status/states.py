@@ -57,7 +57,8 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._names = {os.path.relpath(place, path): set(names) for place, _, names in os.walk(path)}
+        walk = os.walk(path, onerror=_raise_if_forbidden)
+        self._names = {os.path.relpath(place, path): set(names) for place, _, names in walk}
 
     def holds(self, file: str) -> bool:
         """Tell whether a file was there."""
@@ -73,8 +74,9 @@ class Folder:
                 if last_bytes is not None:
                     opened.seek(max(0, opened.seek(0, os.SEEK_END) - last_bytes))
                 return opened.read().decode(errors="replace")
-        except OSError:
-            # It has gone since the folder was looked at.
+        except OSError as error:
+            # Else it has gone, or was replaced by another node, since the folder was looked at.
+            _raise_if_forbidden(error)
             return ""
 
     def last_written(self, job: Job) -> float:
@@ -92,6 +94,11 @@ class Folder:
             return (self._path / file).stat().st_mtime
         except FileNotFoundError:
             return 0.0
+
+
+def _raise_if_forbidden(error: OSError) -> None:
+    if isinstance(error, PermissionError):
+        raise error
 
 
 def _split(file: str) -> tuple[str, str]:

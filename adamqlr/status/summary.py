@@ -87,8 +87,11 @@ class Status:
     @property
     def seconds_left(self) -> float | None:
         """The expected time left of the stages of which it is known; None if there are none."""
-        known = [row.work_seconds for row in self.rows if row.work_seconds is not None]
-        return sum(known) / self.jobs_at_a_time if known else None
+        known = [row for row in self.rows if row.work_seconds is not None]
+        if not known:
+            return None
+        longest = max(row.seconds_left(self.jobs_at_a_time) or 0.0 for row in known)
+        return max(longest, sum(row.work_seconds or 0.0 for row in known) / self.jobs_at_a_time)
 
     @property
     def is_lower_bound(self) -> bool:

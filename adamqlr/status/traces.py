@@ -64,7 +64,7 @@ def _marks(folder: Path, prefix: str) -> list[tuple[str, Mark]]:
             if output.startswith(prefix):
                 cluster_job = json.loads(file.read_text(encoding="utf-8"))["external_jobid"]
                 marks.append((output.removeprefix(prefix), Mark(file.stat().st_mtime, cluster_job)))
-        except (binascii.Error, OSError, ValueError, KeyError):
+        except (binascii.Error, FileNotFoundError, IsADirectoryError, ValueError, KeyError):
             # The job has just ended, the marker is just being written, or the file is no marker.
             continue
     return marks

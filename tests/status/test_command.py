@@ -1,5 +1,6 @@
 """What a user types: `adamqlr status`, its errors, --json and --watch."""
 
+import base64
 import json
 import os
 import pty
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from adamqlr.errors import UserError
 from adamqlr.stages.status import read_status
 from adamqlr.status.expected import jobs_of
 from adamqlr.status.states import State
@@ -64,6 +66,24 @@ def test_a_study_of_an_optimizer_that_is_gone_is_still_told_of(settings: dict[st
     own = [{"own": {"optimizer": "gone.py:Gone", "options": {"lr": 0.1}}}]
     (folder / "config.yaml").write_text(yaml.safe_dump(settings | {"optimizers": own, "ablations": {}}))
     assert read_status(folder).counts[State.WAITING] > 0
+
+
+def test_what_may_not_be_read_is_named_instead_of_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    markers = folder.parents[1] / ".snakemake" / "incomplete"
+    markers.mkdir(parents=True)
+    marker = markers / base64.urlsafe_b64encode(b"results/small/study.nc").decode()
+    marker.write_text('{"external_jobid": null}')
+
+    def refuse(path: Path, *args: object, **options: object) -> str:
+        if path == marker:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_text(path, *args, **options)
+
+    read_text = Path.read_text
+    # Root may read everything.
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(UserError, match=r"5uYw==: may not be read; ask as the user who started the study"):
+        read_status(folder)
 
 
 def test_watching_prints_again_and_ends_with_ctrl_c_in_silence(folder: Path) -> None:

@@ -51,7 +51,10 @@ def test_the_time_left_is_the_medians_of_what_is_left_at_the_present_pace(study:
 
 def test_a_last_job_is_not_divided(study: StudyConfig, tmp_path: Path) -> None:
     jobs = [train(0, State.DONE, seconds=40.0), train(1, State.WAITING)]
-    assert status_of(jobs, study, tmp_path).rows[0].seconds_left(8) == 40.0
+    jobs += [train(n, State.RUNNING, "diabetes") for n in range(2, 10)]
+    status = status_of(jobs, study, tmp_path)
+    assert status.rows[0].seconds_left(status.jobs_at_a_time) == 40.0
+    assert status.seconds_left == 40.0
 
 
 def test_no_time_is_made_up_for_stages_of_which_nothing_has_finished(study: StudyConfig, tmp_path: Path) -> None:
