@@ -273,9 +273,8 @@ def status(folder: Path, watch: bool, every: float, is_json: bool) -> None:
     waiting   otherwise: for inputs or its turn, in a cluster's queue, or, once stopped,
               for a run that goes on from its checkpoint.
 
-    A job run by hand waits until its outputs are there. The time left is an estimate: the median seconds of finished
-    jobs of the same stage and dataset, times what is left, at as many jobs at a time as run now. Time spent is what
-    finished jobs took, of a GPU or core each, and on Slurm attempts that failed.
+    A job run by hand waits until its outputs are there. The time left is an estimate, from the medians of finished
+    jobs of the same stage and dataset. Time spent is what finished jobs, and failed ones on Slurm, took.
     """
     from adamqlr.stages.status import show_status
 

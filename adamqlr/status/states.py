@@ -121,7 +121,7 @@ def look(jobs: Sequence[Job], folder: Folder, traces: Traces, now: float) -> lis
 def _look_at(job: Job, folder: Folder, traces: Traces, now: float) -> Seen:
     marks = [traces.marks[output] for output in job.outputs if output in traces.marks]
     if marks:
-        return _started(job, folder, traces, max(marks), now)
+        return _started(job, folder, traces, max(marks, key=lambda mark: mark.time), now)
     if all(folder.holds(output) for output in job.outputs):
         return Seen(job, State.DONE, seconds=_seconds(folder.read(job.benchmark)))
     log = folder.read(job.log, _TAIL_BYTES)
