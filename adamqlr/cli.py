@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from adamqlr import __version__
+from adamqlr.cli_types import SeedRange, ShardNumber
 from adamqlr.errors import UserError
 from adamqlr.jobs.interrupts import Interrupted
 from adamqlr.logs import configure_logging
@@ -20,37 +21,6 @@ from adamqlr.study.overrides import parse_value
 # PyTorch and the plotting libraries are imported by the commands that need them, so that --help answers at once.
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-class SeedRange(click.ParamType):
-    """Seeds written as ``0-9``, ``3`` or ``0,2,5-7``."""
-
-    name = "seeds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        """Return the seeds in the order given."""
-        seeds: list[int] = []
-        for part in str(value).split(","):
-            first, _, last = part.partition("-")
-            if not first.isdigit() or not (last or first).isdigit():
-                self.fail(f"{value!r} is not like 0-9 or 0,2,5-7", param, ctx)
-            seeds.extend(range(int(first), int(last or first) + 1))
-        if not seeds or len(set(seeds)) < len(seeds):
-            self.fail(f"{value!r} holds no seed, or one twice", param, ctx)
-        return seeds
-
-
-class ShardNumber(click.ParamType):
-    """A shard written as ``k/K``."""
-
-    name = "k/K"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Return k and K."""
-        index, _, count = str(value).partition("/")
-        if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
-            self.fail(f"{value!r} is not k/K with 0 <= k < K", param, ctx)
-        return int(index), int(count)
 
 
 _PROCESSES_OPTION = click.option(
@@ -301,6 +271,33 @@ def info(path: Path) -> None:
     from adamqlr.stages.info import describe
 
     click.echo(describe(path))
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--watch", is_flag=True, help="Show it anew until Ctrl-C, in place on a terminal.")
+@click.option("--every", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Seconds of --watch.")
+@click.option("--json", "is_json", is_flag=True, help="One line of JSON; results/README.md documents its keys.")
+def status(folder: Path, watch: bool, every: float, is_json: bool) -> None:
+    """Tell how far the study in FOLDER, results/<study>, is, from files alone: nothing is written, locked or asked.
+
+    A job is
+
+    \b
+    done      where its outputs are all there, without Snakemake's marker on them;
+    running   where a marker says that it was started, a run holds Snakemake's lock, and
+              its log, checkpoint or marker was written in the last three minutes;
+    unknown   where only one of the latter two holds: silent, on its own, or killed;
+    failed    where its log, or Snakemake's of the last run, ends with an error of it;
+    waiting   otherwise: for inputs or its turn, in a cluster's queue, or, once stopped,
+              for a run that goes on from its checkpoint.
+
+    A job run by hand waits until its outputs are there. The time left is an estimate, from the medians of finished
+    jobs of the same stage and dataset. Time spent is what finished jobs, and failed ones on Slurm, took.
+    """
+    from adamqlr.stages.status import show_status
+
+    show_status(folder, is_json, every if watch else None)
 
 
 def main() -> NoReturn:

@@ -11,6 +11,7 @@ from adamqlr.jobs.checkpoint import Checkpoint
 from adamqlr.jobs.device import device_name, keep_freed_memory, resolve_device
 from adamqlr.jobs.interrupts import StopRequest, stop_on_signals
 from adamqlr.jobs.processes import process_count, run_together
+from adamqlr.logs import device_line
 from adamqlr.problems.problem import load_problem
 from adamqlr.results.attributes import file_attributes
 from adamqlr.study.case import Case
@@ -48,6 +49,7 @@ def tune(
     index, count = shard
     tuning, costs = case.study.tuning, _read_costs(case, costs_path)
     device = resolve_device(case.study.device)
+    logger.info(device_line(case, device.type, device_name(device)))
     keep_freed_memory()
     journal = output.parent / JOURNAL
     problem = load_problem(case.dataset, case.study, device)

@@ -10,6 +10,7 @@ from typing import Any
 
 from adamqlr.errors import UserError
 from adamqlr.study.config import StudyConfig, fingerprint
+from adamqlr.study.datasets import DATASETS
 from adamqlr.study.import_paths import contents_hash
 from adamqlr.study.limit import Limit
 from adamqlr.study.optimizers import OptimizerSpec, own_options
@@ -66,6 +67,11 @@ class Case:
     def is_trajectory(self) -> bool:
         """Whether the problem is a function of few parameters, without a test set."""
         return self.settings.model == "rosenbrock"
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether its data is downloaded where it is not there, and neither embedded nor the user's own."""
+        return self.settings.path is None and DATASETS[self.dataset].fetcher is not None
 
     @property
     def by_epochs(self) -> bool:

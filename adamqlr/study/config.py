@@ -244,12 +244,13 @@ class StudyConfig(Section):
         return self.dataset(key).label or (DATASETS[key].label if key in DATASETS else key)
 
 
-def load_config(path: Path, overrides: Iterable[str] = ()) -> StudyConfig:
+def load_config(path: Path, overrides: Iterable[str] = (), is_stored: bool = False) -> StudyConfig:
     """Read and validate a study's configuration.
 
     Args:
         path: A YAML file.
         overrides: ``section.key=value`` settings that come before the file's, such as ``training.seeds=3``.
+        is_stored: As for :func:`parse_config`.
 
     Raises:
         UserError: The file is missing or no YAML, or a setting is unknown or out of range; the message names it.
@@ -264,7 +265,7 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> StudyConfig:
         raise UserError(f"{path}: expected a mapping of settings")
     for override in overrides:
         apply_override(data, override)
-    return parse_config(data, str(path))
+    return parse_config(data, str(path), is_stored)
 
 
 def parse_config(data: Mapping[str, Any], source: str, is_stored: bool = False) -> StudyConfig:

@@ -14,7 +14,6 @@ from adamqlr.results.published import published_file, read_published
 from adamqlr.study import paths
 from adamqlr.study.case import Case
 from adamqlr.study.config import SENSITIVITY, fingerprint, parse_config
-from adamqlr.study.datasets import DATASETS
 from adamqlr.study.optimizers import own_options
 from adamqlr.tables.contents import tables_of
 
@@ -67,10 +66,9 @@ def case_of(wildcards):
 def job_input(wildcards):
     """What jobs wait for; data that is fetched again is the same data."""
     case = case_of(wildcards)
-    is_fetched = (
-        case.settings.path is None and DATASETS[case.dataset].fetcher is not None
-    )
-    return {"data": ancient(f"{RESULTS}/data/{case.dataset}.txt")} if is_fetched else {}
+    if not case.is_fetched:
+        return {}
+    return {"data": ancient(f"{RESULTS}/data/{case.dataset}.txt")}
 
 
 def shard_files(wildcards):
