@@ -12,6 +12,7 @@ import yaml
 
 import adamqlr
 from adamqlr.extras import MissingExtra, extra_with, extras_named
+from adamqlr.study.import_paths import keywords_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -58,6 +59,12 @@ def test_a_command_names_the_extra_wherever_it_notices(missing: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr == f"adamqlr: error: {missing} is not installed: pip install 'adamqlr[study]'\n"
+
+
+def test_an_optimizer_of_an_extra_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    with pytest.raises(ValueError, match=r"^no module 'pytorch_optimizer': pip install 'adamqlr\[zoo\]'$"):
+        keywords_of("pytorch_optimizer:SOAP")
 
 
 def test_the_command_starts_where_extras_are_looked_for() -> None:
