@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -132,15 +132,7 @@ def unnoticed(tensors: Sequence[Tensor]) -> AbstractContextManager[Any]:
 
     Without such a context in PyTorch, autograd notices, and raises where it matters.
     """
-    unnoticed_in = getattr(torch.autograd, "_unsafe_preserve_version_counter", nullcontext)
-    try:
-        return unnoticed_in(tuple(tensors))
-    except AttributeError:
-        # Before PyTorch 2.7 it takes one tensor.
-        contexts = ExitStack()
-        for tensor in tensors:
-            contexts.enter_context(unnoticed_in(tensor))
-        return contexts
+    return getattr(torch.autograd, "_unsafe_preserve_version_counter", nullcontext)(tuple(tensors))
 
 
 @contextmanager
