@@ -58,11 +58,13 @@ def test_the_tutorial_runs(results: Path) -> None:
 def test_every_file_that_is_linked_exists() -> None:
     for page in (
         ROOT / "README.md",
+        ROOT / "CHANGELOG.md",
         ROOT / "adamqlr" / "optim" / "README.md",
         ROOT / "docs" / "recipes.md",
         ROOT / "docs" / "tutorial.md",
         ROOT / "results" / "README.md",
         ROOT / "profiles" / "README.md",
+        ROOT / "workflow" / "plugins" / "README.md",
     ):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert target.startswith("http") or (page.parent / target).exists(), json.dumps(target)
