@@ -284,6 +284,14 @@ def info(path: Path) -> None:
     click.echo(describe(path))
 
 
+@cli.command()
+def schema() -> None:
+    """Print the JSON schema of configurations, by which editors complete and check a study's YAML."""
+    from adamqlr.study.schema import schema_text
+
+    click.echo(schema_text(), nl=False)
+
+
 def main() -> NoReturn:
     """Run the command line; what a user can cause ends with one line and exit code 2."""
     configure_logging()

@@ -29,7 +29,19 @@ def adamqlr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 
 def test_help_answers_at_once_for_every_command() -> None:
-    for command in ("train", "sweep", "tune", "select", "fetch", "aggregate", "figures", "tables", "claims", "info"):
+    for command in (
+        "train",
+        "sweep",
+        "tune",
+        "select",
+        "fetch",
+        "aggregate",
+        "figures",
+        "tables",
+        "claims",
+        "info",
+        "schema",
+    ):
         done = subprocess.run(
             [sys.executable, "-m", "adamqlr", command, "--help"], capture_output=True, text=True, timeout=20, check=True
         )
