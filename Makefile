@@ -1,4 +1,4 @@
-# What a user types; README.md explains.
+# What a user types; README.md and CONTRIBUTING.md explain.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -10,7 +10,7 @@ INSTALL = $(BIN)/python $(PINNED)
 PEERS = .venv-peers
 PEERS_PYTHON ?= python3.11
 
-.PHONY: environment quickstart test test-slurm benchmark benchmark-peers lint lock clean
+.PHONY: environment quickstart test test-slurm benchmark benchmark-peers docs lint lock clean
 
 environment: $(VENV)/installed  ## the pinned packages in .venv
 
@@ -37,6 +37,10 @@ benchmark: $(VENV)/installed-dev  ## training steps against PyTorch's fused Adam
 benchmark-peers: $(VENV)/installed-dev $(PEERS)/installed  ## the same steps by JAX and kfac-jax beside this project's
 	$(BIN)/python -m tests.benchmarks.peers
 
+docs: $(VENV)/installed-dev  ## the documentation, in site/; a link or reference that leads nowhere is an error
+	$(BIN)/sphinx-build --conf-dir docs --fail-on-warning --keep-going --quiet . site
+	@echo "The documentation is in site/index.html"
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -49,15 +53,15 @@ lock:  ## resolve the pinned packages anew; needs uv
 	uv pip compile pyproject.toml --extra text --group build --constraints envs/constraints.txt \
 		--universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 		--custom-compile-command "make lock" --quiet --output-file envs/requirements.lock
-	uv pip compile pyproject.toml --extra text --group build --group test --group lint \
+	uv pip compile pyproject.toml --extra text --group build --group test --group lint --group docs \
 		--constraints envs/requirements.lock --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--no-emit-index-url --custom-compile-command "make lock" --quiet --output-file envs/requirements-dev.lock
 	printf '%s\n' jax==0.4.30 jaxlib==0.4.30 kfac-jax==0.0.6 | uv pip compile - \
 		--universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 		--custom-compile-command "make lock" --quiet --output-file envs/peers.lock
 
-clean:  ## remove the environments and the quickstart's results
-	rm -rf $(VENV) $(PEERS) results/quickstart
+clean:  ## remove the environments, the documentation and the quickstart's results
+	rm -rf $(VENV) $(PEERS) results/quickstart site
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
