@@ -1,5 +1,6 @@
 """The schema by which editors complete a study's YAML, and the reference: both say what the settings are."""
 
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import jsonschema
 import pytest
 import yaml
 
+from adamqlr.study.config import parse_config
+from adamqlr.study.overrides import names_to_mapping
 from adamqlr.study.schema import study_schema
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,6 +59,18 @@ SMALL: dict[str, Any] = {"name": "mine", "datasets": ["digits"], "optimizers": [
 )
 def test_short_forms_fit(change: dict[str, Any]) -> None:
     SCHEMA.validate({**SMALL, **change})
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/study.md"])
+def test_what_pages_show_is_valid(page: str) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    shown: dict[str, Any] = {}
+    for block in map(yaml.safe_load, blocks):
+        SCHEMA.validate({**SMALL, **block})
+        own = names_to_mapping(block.pop("optimizers", {}))
+        shown = {**shown, **block, "optimizers": {**shown.get("optimizers", {}), **own}}
+    parse_config(shown, page)
 
 
 @pytest.mark.parametrize(
