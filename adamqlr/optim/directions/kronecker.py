@@ -19,8 +19,9 @@ from adamqlr.optim.state import State
 
 
 class KroneckerDirection:
-    """d = G⁻¹ V A⁻¹ for each layer, with V its gradient and A, G moving averages of second moments, in the form of
-    kfac-jax 0.0.3 without burn-in.
+    """d = G⁻¹ V A⁻¹ for each layer, with V its gradient and A, G moving averages of second moments.
+
+    In the form of kfac-jax 0.0.3, without burn-in.
 
     Args:
         model: The module whose layers are looked at.
