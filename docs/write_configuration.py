@@ -23,6 +23,7 @@ SECTIONS = {
     "DatasetConfig": "`datasets.NAME`",
     "TransformerConfig": "`datasets.NAME.transformer`",
     "OptimizerConfig": "`optimizers.NAME`",
+    "ScheduleConfig": "`optimizers.NAME.schedule`",
     "Distribution": "`optimizers.NAME.space.HYPERPARAMETER`",
     "TuningConfig": "`tuning`",
     "TrainingConfig": "`training`",
@@ -123,7 +124,8 @@ def catalogue_lines() -> Iterator[str]:
 
 def written(value: Any) -> str:
     """Write a value as in YAML."""
-    return json.dumps(value).replace('"', "")
+    text = json.dumps(value, default=lambda distribution: {distribution.kind: distribution.values})
+    return text.replace('"', "")
 
 
 def page() -> str:
