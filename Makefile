@@ -6,6 +6,9 @@ BIN = $(VENV)/bin
 ACCOUNTING ?= tests/slurm
 PINNED = -m pip install --disable-pip-version-check --quiet --require-hashes
 INSTALL = $(BIN)/python $(PINNED)
+RESOLVE = uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+	--custom-compile-command "make lock" --quiet
+STUDY = pyproject.toml workflow/plugins/pyproject.toml --extra study --extra text --group build
 # Not the newest JAX: kfac-jax 0.0.8 fails with 0.9.2, and with 0.8.3 its small steps take up to twice the time.
 PEERS = .venv-peers
 PEERS_PYTHON ?= python3.11
@@ -50,15 +53,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/snakemake --lint
 
 lock:  ## resolve the pinned packages anew; needs uv
-	uv pip compile pyproject.toml --extra text --group build --constraints envs/constraints.txt \
-		--universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
-		--custom-compile-command "make lock" --quiet --output-file envs/requirements.lock
-	uv pip compile pyproject.toml --extra text --group build --group test --group lint --group docs \
-		--constraints envs/requirements.lock --universal --python-version 3.11 --generate-hashes --no-annotate \
-		--no-emit-index-url --custom-compile-command "make lock" --quiet --output-file envs/requirements-dev.lock
-	printf '%s\n' jax==0.4.30 jaxlib==0.4.30 kfac-jax==0.0.6 | uv pip compile - \
-		--universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
-		--custom-compile-command "make lock" --quiet --output-file envs/peers.lock
+	$(RESOLVE) $(STUDY) --constraints envs/constraints.txt --output-file envs/requirements.lock
+	$(RESOLVE) $(STUDY) --group test --group lint --group docs --constraints envs/requirements.lock \
+		--output-file envs/requirements-dev.lock
+	printf '%s\n' jax==0.4.30 jaxlib==0.4.30 kfac-jax==0.0.6 | $(RESOLVE) - --output-file envs/peers.lock
 
 clean:  ## remove the environments, the documentation and the quickstart's results
 	rm -rf $(VENV) $(PEERS) results/quickstart site
@@ -68,10 +66,11 @@ $(VENV)/bin/python:
 		{ echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: envs/requirements.lock pyproject.toml | $(VENV)/bin/python
+$(VENV)/installed: envs/requirements.lock pyproject.toml workflow/plugins/pyproject.toml | $(VENV)/bin/python
 	@echo "Installing the pinned packages into $(VENV): PyTorch is large, this takes minutes"
 	$(INSTALL) -r envs/requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation \
+		--editable . --editable workflow/plugins
 	touch $@
 
 $(VENV)/installed-dev: envs/requirements-dev.lock $(VENV)/installed

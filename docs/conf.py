@@ -23,6 +23,7 @@ include_patterns = [
     "adamqlr/optim/README.md",
     "profiles/README.md",
     "results/README.md",
+    "workflow/plugins/README.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
 ]

@@ -18,9 +18,11 @@ from adamqlr.study.config import load_config
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     "README.md",
+    "CHANGELOG.md",
     "CONTRIBUTING.md",
     "adamqlr/optim/README.md",
     "profiles/README.md",
+    "workflow/plugins/README.md",
     "results/README.md",
     *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
 ]

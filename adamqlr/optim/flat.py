@@ -6,6 +6,8 @@ from operator import attrgetter, is_, methodcaller
 import torch
 from torch import Tensor, nn
 
+from adamqlr.optim.torch_private import copy_all
+
 Named = Sequence[tuple[str, nn.Parameter]]
 _address_of, _grad_of = methodcaller("data_ptr"), attrgetter("grad")
 
@@ -66,7 +68,7 @@ class FlatParameters:
 
     def gather(self, tensors: Sequence[Tensor], out: Tensor) -> Tensor:
         """Copy tensors shaped as the parameters into one vector of shape (…, n)."""
-        torch._foreach_copy_(self.views(out), [tensor.detach() for tensor in tensors])
+        copy_all(self.views(out), [tensor.detach() for tensor in tensors])
         return out
 
     def zeros(self) -> Tensor:
@@ -114,7 +116,7 @@ class FlatGradient:
 
     def assign(self, gradients: Sequence[Tensor]) -> None:
         """Copy the gradients in, and leave them where PyTorch's users look for them."""
-        torch._foreach_copy_(self.views, [gradient.detach() for gradient in gradients])
+        copy_all(self.views, [gradient.detach() for gradient in gradients])
         self.publish()
 
     def publish(self) -> None:
