@@ -1,4 +1,4 @@
-# What a user types; README.md explains.
+# What a user types; README.md and CONTRIBUTING.md explain.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -13,7 +13,7 @@ STUDY = pyproject.toml workflow/plugins/pyproject.toml --extra study --extra tex
 PEERS = .venv-peers
 PEERS_PYTHON ?= python3.11
 
-.PHONY: environment quickstart test test-slurm benchmark benchmark-peers lint lock clean
+.PHONY: environment quickstart test test-slurm benchmark benchmark-peers docs lint lock clean
 
 environment: $(VENV)/installed  ## the pinned packages in .venv
 
@@ -40,6 +40,10 @@ benchmark: $(VENV)/installed-dev  ## training steps against PyTorch's fused Adam
 benchmark-peers: $(VENV)/installed-dev $(PEERS)/installed  ## the same steps by JAX and kfac-jax beside this project's
 	$(BIN)/python -m tests.benchmarks.peers
 
+docs: $(VENV)/installed-dev  ## the documentation, in site/; a link or reference that leads nowhere is an error
+	$(BIN)/sphinx-build --conf-dir docs --fail-on-warning --keep-going --quiet . site
+	@echo "The documentation is in site/index.html"
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -50,12 +54,12 @@ lint: $(VENV)/installed-dev
 
 lock:  ## resolve the pinned packages anew; needs uv
 	$(RESOLVE) $(STUDY) --constraints envs/constraints.txt --output-file envs/requirements.lock
-	$(RESOLVE) $(STUDY) --group test --group lint --constraints envs/requirements.lock \
+	$(RESOLVE) $(STUDY) --group test --group lint --group docs --constraints envs/requirements.lock \
 		--output-file envs/requirements-dev.lock
 	printf '%s\n' jax==0.4.30 jaxlib==0.4.30 kfac-jax==0.0.6 | $(RESOLVE) - --output-file envs/peers.lock
 
-clean:  ## remove the environments and the quickstart's results
-	rm -rf $(VENV) $(PEERS) results/quickstart
+clean:  ## remove the environments, the documentation and the quickstart's results
+	rm -rf $(VENV) $(PEERS) results/quickstart site
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -26,7 +26,7 @@ class FlatParameters:
         names: The names.
         parameters: The parameters themselves, their data views of ``buffer``.
         members: As given.
-        buffer: θ, of shape (*members, n).
+        buffer: θ, of shape (…, n).
 
     Raises:
         ValueError: The parameters differ in dtype or device, or are of a kind that cannot be trained.
@@ -59,7 +59,7 @@ class FlatParameters:
         return list(map(_address_of, self.parameters)) == self._addresses
 
     def views(self, flat: Tensor) -> list[Tensor]:
-        """Return views of ``flat``, of shape (*members, n), shaped as the parameters."""
+        """Return views of ``flat``, of shape (…, n), shaped as the parameters."""
         pieces = zip(flat.split(self.sizes, dim=-1), self.shapes, self._strides, strict=True)
         return [
             piece.view(shape) if strides is None else piece.as_strided(shape, strides, piece.storage_offset())
@@ -67,12 +67,12 @@ class FlatParameters:
         ]
 
     def gather(self, tensors: Sequence[Tensor], out: Tensor) -> Tensor:
-        """Copy tensors shaped as the parameters into one vector of shape (*members, n)."""
+        """Copy tensors shaped as the parameters into one vector of shape (…, n)."""
         copy_all(self.views(out), [tensor.detach() for tensor in tensors])
         return out
 
     def zeros(self) -> Tensor:
-        """Return a zero vector of shape (*members, n)."""
+        """Return a zero vector of shape (…, n)."""
         return torch.zeros_like(self.buffer)
 
     def scalar(self, value: float | Sequence[float] | Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class FlatGradient:
         flat: The parameters.
 
     Attributes:
-        buffer: g, of shape (*members, n).
+        buffer: g, of shape (…, n).
         views: g as a tensor for each parameter.
     """
 

@@ -20,8 +20,9 @@ from adamqlr.optim.torch_private import copy_all, scale_all
 
 
 class KroneckerDirection:
-    """d = G⁻¹ V A⁻¹ for each layer, with V its gradient and A, G moving averages of second moments, in the form of
-    kfac-jax 0.0.3 without burn-in.
+    """d = G⁻¹ V A⁻¹ for each layer, with V its gradient and A, G moving averages of second moments.
+
+    In the form of kfac-jax 0.0.3, without burn-in.
 
     Args:
         model: The module whose layers are looked at.
