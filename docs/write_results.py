@@ -1,0 +1,79 @@
+"""Write the tables and figures of docs/results.md from a study: `python docs/write_results.py results/cpu`.
+
+The page's text is written by hand; between `<!-- NAME -->` and `<!-- end -->` stands what is computed.
+"""
+
+import argparse
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from adamqlr.claims.more_seeds import more_seeds_text
+from adamqlr.results.pairs import Study
+from adamqlr.results.study import open_study, study_config
+from adamqlr.tables.final_results import tabulate
+from adamqlr.tables.formats import to_markdown
+
+DOCS = Path(__file__).resolve().parent
+PAGE, CLAIMS, FIGURES = DOCS / "results.md", DOCS / "data" / "cpu_claims.csv", DOCS / "results"
+RESULT_COLUMNS = ("Optimizer", "Training loss", "Test loss", "Test accuracy", "Steps", "Time (s)")
+_BLOCK = re.compile(r"(<!-- (?P<name>[\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def results_table(study: Study, dataset: str) -> str:
+    """Return what runs end with in the suite of fixed epochs, as Markdown."""
+    table = tabulate(study, "epochs")
+    rows = (table.numbers["dataset"] == dataset) & ~table.numbers["optimizer"].isin(study.config.factorial_optimizers)
+    shown = table.shown[rows][list(RESULT_COLUMNS)]
+    filled = [name for name in shown if not (shown[name] == "–").all()]
+    return to_markdown(table._replace(shown=shown[filled], best=table.best[rows][filled]))
+
+
+def claims_table(claims: pd.DataFrame) -> str:
+    """Return every verdict with its interval, as Markdown."""
+    rows = claims.to_dict("records")
+    shown = {
+        "Claim": claims["statement"].where(~claims["statement"].duplicated(), ""),
+        "Suite": claims["suite"],
+        "Dataset": claims["dataset"],
+        "Value [interval]": [f"{row['estimate']:.3g} [{row['lower']:.3g}, {row['upper']:.3g}]" for row in rows],
+        "Wanted": [f"{row['relation']} {row['limit']:.3g}" for row in rows],
+        "Verdict": claims["verdict"],
+        "More seeds": [more_seeds_text(row) for row in rows],
+    }
+    return pd.DataFrame(shown).to_markdown(index=False, disable_numparse=True) + "\n"
+
+
+def blocks_of(page: str) -> dict[str, str]:
+    """Return what is computed in the page, by name."""
+    return {match["name"]: match[0].partition("\n")[2].removesuffix("<!-- end -->") for match in _BLOCK.finditer(page)}
+
+
+def computed(study: Study, claims: pd.DataFrame, name: str) -> str:
+    """Return one of the page's tables."""
+    return claims_table(claims) if name == "claims" else results_table(study, name.removeprefix("results "))
+
+
+def main() -> None:
+    """Write the tables into the page, and copy the figures that it shows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", type=Path, help="the study's folder, results/<study>")
+    folder = parser.parse_args().study
+    shutil.copy(folder / "claims.csv", CLAIMS)
+    page = PAGE.read_text(encoding="utf-8")
+    for name in re.findall(r"\(results/([\w.]+)\.png\)", page):
+        FIGURES.mkdir(exist_ok=True)
+        source = folder / (f"{name}.png" if name == "claims" else f"figures/{name.replace('.', '/')}.png")
+        shutil.copy(source, FIGURES / f"{name}.png")
+    claims = pd.read_csv(CLAIMS)
+    path = folder / "study.nc"
+    with open_study(path) as tree:
+        study = Study(tree, study_config(path))
+        page = _BLOCK.sub(lambda match: match[1] + computed(study, claims, match["name"]) + match[3], page)
+    PAGE.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
