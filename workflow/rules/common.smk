@@ -185,3 +185,14 @@ def table_files():
 
 def claims_files():
     return in_results(f"claims.{suffix}" for suffix in ("csv", "md", "html"))
+
+
+def report_fingerprint():
+    """What decides what the report shows, besides the files that it shows: the configuration, titles and captions."""
+    exhibits = [
+        (suite, name, exhibit.title, exhibit.caption)
+        for contents in (figures_of, tables_of)
+        for suite in (*STUDY.suites, SENSITIVITY)
+        for name, exhibit in contents(STUDY, suite).items()
+    ]
+    return fingerprint([STUDY.model_dump(mode="json"), exhibits])
