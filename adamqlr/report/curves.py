@@ -129,7 +129,7 @@ def _heights(metric: str, optimizers: dict[str, Any]) -> dict[str, Any]:
         if metric in curve["values"]
     ]
     medians = [value for row in rows for value in row]
-    is_log = metric not in _LINEAR and min(medians, default=0.0) > 0
+    is_log = metric not in _LINEAR and min(medians, default=0.0) >= 0
     start = float(np.median([row[0] for row in rows if row])) if metric.endswith("_loss") and medians else None
     scale = "log" if is_log else "linear"
     return {"scale": scale, "visible": visible_heights(medians, scale, start)}

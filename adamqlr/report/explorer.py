@@ -49,7 +49,7 @@ def explore(study: Study) -> Explorer:
         suites[suite][dataset] = {
             "label": pairs[0].dataset_label,
             "block": name,
-            "metrics": {metric: METRICS[metric].long_name for metric in curves["heights"]},
+            "metrics": {metric: _title(METRICS[metric].long_name) for metric in curves["heights"]},
         }
     index = {"suites": suites, "axes": AXES, "traces": _traces(study, groups.values()), "layout": _layout()}
     return Explorer(index, blocks)
@@ -106,10 +106,16 @@ def _layout() -> Any:
         autosize=True,
         showlegend=False,
         hovermode="closest",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
         margin={"l": 64, "r": 16, "t": 16, "b": 56},
         xaxis=axis,
         yaxis=axis,
     ).to_plotly_json()
+
+
+def _title(name: str) -> str:
+    return name[:1].upper() + name[1:]
 
 
 def _compressed(text: str) -> str:

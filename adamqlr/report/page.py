@@ -90,12 +90,12 @@ def _facts(study: Study) -> dict[str, str]:
     for own in attrs:
         for package, version in json.loads(own["versions"]).items():
             versions.setdefault(package, []).append(version)
-    dates = sorted(str(own["created"]) for own in attrs)
+    dates = sorted(str(own["created"])[:16].replace("T", " ") for own in attrs)
     return {
         "Revision": _distinct(own["git_revision"] for own in attrs),
         "Device": _distinct(own["device"] for own in attrs),
-        "Trained": " to ".join(dict.fromkeys([dates[0], dates[-1]])),
-        **{package: _distinct(found) for package, found in versions.items()},
+        "Trained": f"{dates[0]} to {dates[-1]} UTC",
+        "Versions": ", ".join(f"{package} {' or '.join(dict.fromkeys(found))}" for package, found in versions.items()),
     }
 
 

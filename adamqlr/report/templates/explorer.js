@@ -43,13 +43,14 @@
   const chosenDataset = () => index.suites[choice.suite.value][choice.dataset.value];
 
   function offerDatasets() {
-    offer(choice.dataset, labels(index.suites[choice.suite.value]), choice.dataset.value);
+    const datasets = index.suites[choice.suite.value];
+    const first = Object.keys(datasets).find((key) => "test_loss" in datasets[key].metrics);
+    offer(choice.dataset, labels(datasets), choice.dataset.value || first);
     offerMetrics();
   }
 
   function offerMetrics() {
-    const metrics = chosenDataset().metrics;
-    offer(choice.metric, metrics, choice.metric.value);
+    offer(choice.metric, chosenDataset().metrics, choice.metric.value);
   }
 
   function offerOptimizers(curves) {
@@ -164,6 +165,8 @@
     // Bands first, so that none covers a line.
     traces.sort((one, other) => (other.fill === "toself") - (one.fill === "toself"));
     await Plotly.react(plot, traces, layoutOf(curves, traces), { displaylogo: false, responsive: true });
+    // A screen reader has the summary and the table instead of numbers along axes.
+    plot.querySelectorAll("svg.main-svg").forEach((drawing) => drawing.setAttribute("aria-hidden", "true"));
     fillTable(shown);
     describe(shown);
     plot.dataset.drawn = String(mine);
