@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from adamqlr import __version__
+from adamqlr.cli_types import SeedRange, ShardNumber
 from adamqlr.errors import UserError
 from adamqlr.jobs.interrupts import Interrupted
 from adamqlr.logs import configure_logging
@@ -20,37 +21,6 @@ from adamqlr.study.overrides import parse_value
 # PyTorch and the plotting libraries are imported by the commands that need them, so that --help answers at once.
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-class SeedRange(click.ParamType):
-    """Seeds written as ``0-9``, ``3`` or ``0,2,5-7``."""
-
-    name = "seeds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        """Return the seeds in the order given."""
-        seeds: list[int] = []
-        for part in str(value).split(","):
-            first, _, last = part.partition("-")
-            if not first.isdigit() or not (last or first).isdigit():
-                self.fail(f"{value!r} is not like 0-9 or 0,2,5-7", param, ctx)
-            seeds.extend(range(int(first), int(last or first) + 1))
-        if not seeds or len(set(seeds)) < len(seeds):
-            self.fail(f"{value!r} holds no seed, or one twice", param, ctx)
-        return seeds
-
-
-class ShardNumber(click.ParamType):
-    """A shard written as ``k/K``."""
-
-    name = "k/K"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Return k and K."""
-        index, _, count = str(value).partition("/")
-        if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
-            self.fail(f"{value!r} is not k/K with 0 <= k < K", param, ctx)
-        return int(index), int(count)
 
 
 _PROCESSES_OPTION = click.option(
@@ -160,6 +130,7 @@ def sweep(
 @cli.command()
 @_pair_options
 @click.option("--shard", type=ShardNumber(), default="0/1", show_default=True, help="Train shard k of K only.")
+@click.option("--step-costs", "costs", type=_FILE, help="What steps cost, where tuning.unit is steps.")
 def tune(
     config_path: Path,
     dataset: str,
@@ -169,6 +140,7 @@ def tune(
     processes: int | None,
     output: Path,
     shard: tuple[int, int],
+    costs: Path | None,
 ) -> None:
     """Search hyperparameters by asynchronous successive halving, or one shard of the search.
 
@@ -180,7 +152,20 @@ def tune(
         raise UserError("--set optimizer.NAME: fix it under 'optimizers' in the configuration instead")
     from adamqlr.stages.tune import tune as tune_stage
 
-    tune_stage(case, shard, output, processes)
+    tune_stage(case, shard, output, processes, costs)
+
+
+@cli.command("step-costs")
+@click.option("--config", "config_path", type=_FILE, required=True, help="The study's configuration (YAML).")
+@click.option("--dataset", required=True, help="One of the study's datasets.")
+@click.option("--optimizer", required=True, help="One of the study's optimizers.")
+@click.option("--output", type=_FILE, required=True, help="The file to write (CSV).")
+def step_costs(config_path: Path, dataset: str, optimizer: str, output: Path) -> None:
+    """Measure what a step takes at each batch size of a search, for searches whose rungs count steps."""
+    case = _case(config_path, dataset, optimizer, None, ())
+    from adamqlr.stages.step_costs import measure_step_costs
+
+    measure_step_costs(case, output)
 
 
 @cli.command()
@@ -269,10 +254,14 @@ def tables(name: str, study_path: Path, suite: str, config_path: Path | None, st
 @_CONFIG_IN_FORCE
 @_STEM_OPTION
 def claims(study_path: Path, config_path: Path | None, stem: Path) -> None:
-    """Weigh the paper's claims on a study: CSV, Markdown and HTML with an interval and a verdict for each."""
+    """Weigh the paper's claims on a study, draw and print the verdicts.
+
+    CSV, Markdown and HTML have an interval and a verdict for each dataset and suite, PDF and PNG draw them, and files
+    with _summary in their names have one verdict for each claim.
+    """
     from adamqlr.stages.claims import judge_claims
 
-    judge_claims(study_path, load_config(config_path) if config_path else None, stem)
+    click.echo(judge_claims(study_path, load_config(config_path) if config_path else None, stem))
 
 
 @cli.command()
@@ -299,6 +288,33 @@ def info(path: Path) -> None:
     from adamqlr.stages.info import describe
 
     click.echo(describe(path))
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--watch", is_flag=True, help="Show it anew until Ctrl-C, in place on a terminal.")
+@click.option("--every", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Seconds of --watch.")
+@click.option("--json", "is_json", is_flag=True, help="One line of JSON; results/README.md documents its keys.")
+def status(folder: Path, watch: bool, every: float, is_json: bool) -> None:
+    """Tell how far the study in FOLDER, results/<study>, is, from files alone: nothing is written, locked or asked.
+
+    A job is
+
+    \b
+    done      where its outputs are all there, without Snakemake's marker on them;
+    running   where a marker says that it was started, a run holds Snakemake's lock, and
+              its log, checkpoint or marker was written in the last three minutes;
+    unknown   where only one of the latter two holds: silent, on its own, or killed;
+    failed    where its log, or Snakemake's of the last run, ends with an error of it;
+    waiting   otherwise: for inputs or its turn, in a cluster's queue, or, once stopped,
+              for a run that goes on from its checkpoint.
+
+    A job run by hand waits until its outputs are there. The time left is an estimate, from the medians of finished
+    jobs of the same stage and dataset. Time spent is what finished jobs, and failed ones on Slurm, took.
+    """
+    from adamqlr.stages.status import show_status
+
+    show_status(folder, is_json, every if watch else None)
 
 
 def main() -> NoReturn:

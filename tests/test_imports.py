@@ -73,8 +73,9 @@ CASES: dict[str, tuple[str, set[str]]] = {
     "figures of curves": ("figures loss --study study.nc --suite epochs --output loss", DRAWING),
     "figures of trajectories": ("figures trajectories --study study.nc --suite epochs --output trajectories", DRAWING),
     "tables": ("tables final_results --study study.nc --suite epochs --output final_results", FILES),
-    "claims": ("claims --study study.nc --output claims", FILES),
+    "claims": ("claims --study study.nc --output claims", DRAWING),
     "info": ("info study.nc", FILES),
+    "status": ("status results/small", set()),
 }
 
 # Runs the command line and prints, as the last line, who asked first for each heavy package that was imported.
@@ -109,6 +110,8 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, st
     """The heavy packages that each command imported, and who asked for them first."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "study.yaml").write_text(yaml.safe_dump(STUDY | {"data_dir": str(folder)}))
+    (folder / "results" / "small").mkdir(parents=True)
+    (folder / "results" / "small" / "config.yaml").write_text(yaml.safe_dump(STUDY))
     (folder / "uci_energy").mkdir()
     (folder / "uci_energy" / "data.txt").write_text("1 2 3\n4 5 6\n")
     return {name: run(arguments, folder) for name, (arguments, _) in CASES.items()}

@@ -23,9 +23,8 @@ def overfits(study: Study, subject: str) -> Iterator[Evidence]:
             if not best.notnull().all():
                 continue
             judgment = judge_ratio(final, [best], 1 + settings.margin, settings)._replace(at_least=True)
-            yield Evidence(
-                suite, dataset, f"test loss of {label_of(cube)}, final ÷ at lowest validation loss", judgment
-            )
+            quantity = f"test loss of {label_of(cube)}, final ÷ at lowest validation loss"
+            yield Evidence(suite, dataset, quantity, judgment, cube.sizes["seed"])
 
 
 def generalizes_worse(study: Study, subject: str, reference: str) -> Iterator[Evidence]:
@@ -36,7 +35,7 @@ def generalizes_worse(study: Study, subject: str, reference: str) -> Iterator[Ev
             above, below = (final_values(cubes[key])["generalization_gap"] for key in (subject, reference))
             judgment = judge_difference(above, below, 0.0, settings)._replace(at_least=True)
             quantity = f"generalization gap, {label_of(cubes[subject])} − {label_of(cubes[reference])}"
-            yield Evidence(suite, dataset, quantity, judgment)
+            yield Evidence(suite, dataset, quantity, judgment, cubes[subject].sizes["seed"])
 
 
 def learning_rate_grows(study: Study, subject: str) -> Iterator[Evidence]:
@@ -55,32 +54,36 @@ def learning_rate_grows(study: Study, subject: str) -> Iterator[Evidence]:
         medians = resampled_medians(growth, settings.resamples, np.random.default_rng(0))
         judgment = Judgment(float(np.median(growth)), *interval(medians, settings.confidence), 1.0, at_least=True)
         quantity = f"learning rate of {label_of(cubes[subject])}, last ÷ first quarter of the records"
-        yield Evidence(suite, dataset, quantity, judgment)
+        yield Evidence(suite, dataset, quantity, judgment, len(growth))
 
 
 def ranks_high(study: Study, subject: str) -> Iterator[Evidence]:
     """Weigh whether an optimizer is among the better half on average over datasets.
 
-    The quantity is its place among all optimizers, 0 for the best and 1 for the worst, its mean over datasets.
+    The quantity is its place among all optimizers, 0 for the best and 1 for the worst, its mean over datasets that
+    have several seeds.
     """
     settings = study.config.claims
     for suite in study.config.suites:
-        generator, places, estimates, measures = np.random.default_rng(0), [], [], set()
+        generator, places, estimates, measures, seeds = np.random.default_rng(0), [], [], set(), 0
         for of_suite, _, cubes in cubes_by_dataset(study):
             others = [key for key in cubes if key != subject and key not in study.config.factorial_optimizers]
             if of_suite != suite or subject not in cubes or not others:
                 continue
             values = [performance(cubes[key]).values.astype(float) for key in (subject, *others)]
+            if min(map(len, values)) < 2:
+                continue
             medians = np.array([resampled_medians(one, settings.resamples, generator) for one in values])
             found = np.array([[np.median(one)] for one in values])
             places.append(_place(medians))
             estimates.append(_place(found))
             measures.add(measure_of(cubes[subject]))
+            seeds = max(seeds, cubes[subject].sizes["seed"])
         if places:
             bounds = interval(np.mean(places, axis=0), settings.confidence)
-            judgment = Judgment(float(np.mean(estimates)), *bounds, 0.5)
+            judgment = Judgment(float(np.mean(estimates)), *bounds, 0.5, is_ratio=False)
             quantity = f"mean place by {' or '.join(sorted(measures))}, 0 best and 1 worst"
-            yield Evidence(suite, f"{len(places)} datasets", quantity, judgment)
+            yield Evidence(suite, f"{len(places)} datasets", quantity, judgment, seeds)
 
 
 def _place(medians: np.ndarray) -> np.ndarray:

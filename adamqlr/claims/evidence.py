@@ -1,11 +1,12 @@
 """What a study's cubes say about a statement."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import xarray as xr
 
-from adamqlr.claims.judge import Judgment, judge_ratio, judge_spread, judge_spreads
+from adamqlr.claims.judge import Judgment, Verdict, judge_ratio, judge_spread, judge_spreads
 from adamqlr.results.judged import measure_of, performance
 from adamqlr.results.pairs import Study, by_dataset
 from adamqlr.study.config import SENSITIVITY
@@ -37,12 +38,23 @@ class Evidence(NamedTuple):
         dataset: The dataset.
         quantity: What was measured.
         judgment: Its value and what follows.
+        seeds: Runs that each median is of; the most of any dataset, where there are several.
+        sweeps: The sensitivity studies that it is about.
+        wanted_seeds: Estimate of the seeds that would decide it, where it is not by the width of the interval.
     """
 
     suite: str
     dataset: str
     quantity: str
     judgment: Judgment
+    seeds: int
+    sweeps: tuple[str, ...] = ()
+    wanted_seeds: float | None = None
+
+    @property
+    def seeds_to_decide(self) -> float:
+        """See :meth:`adamqlr.claims.judge.Judgment.seeds_to_decide`."""
+        return self.judgment.seeds_to_decide(self.seeds) if self.wanted_seeds is None else self.wanted_seeds
 
 
 def pairwise(study: Study, subject: str, reference: str, with_margin: bool = False) -> Iterator[Evidence]:
@@ -52,7 +64,8 @@ def pairwise(study: Study, subject: str, reference: str, with_margin: bool = Fal
         if subject in cubes and reference in cubes:
             values = performance(cubes[subject]), [performance(cubes[reference])]
             quantity = f"{measure_of(cubes[subject])}, {label_of(cubes[subject])} ÷ {label_of(cubes[reference])}"
-            yield Evidence(suite, dataset, quantity, judge_ratio(*values, limit, study.config.claims))
+            judgment = judge_ratio(*values, limit, study.config.claims)
+            yield Evidence(suite, dataset, quantity, judgment, cubes[subject].sizes["seed"])
 
 
 def against_best_baseline(study: Study, subject: str) -> Iterator[Evidence]:
@@ -69,9 +82,8 @@ def against_best_baseline(study: Study, subject: str) -> Iterator[Evidence]:
         time = min(float(cube["final_time"].median()) for cube in (cubes[subject], best))
         values = performance(cubes[subject], time), [performance(best, time)]
         quantity = f"{measure_of(best)} after {time:.3g} s, {label_of(cubes[subject])} ÷ {label_of(best)}"
-        yield Evidence(
-            suite, dataset, quantity, judge_ratio(*values, 1 + study.config.claims.margin, study.config.claims)
-        )
+        judgment = judge_ratio(*values, 1 + study.config.claims.margin, study.config.claims)
+        yield Evidence(suite, dataset, quantity, judgment, cubes[subject].sizes["seed"])
 
 
 def effect_varies(study: Study, subject: str, reference: str) -> Iterator[Evidence]:
@@ -81,7 +93,8 @@ def effect_varies(study: Study, subject: str, reference: str) -> Iterator[Eviden
     sure, and by what is not excluded.
     """
     for suite in study.config.suites:
-        judged = [item.judgment for item in pairwise(study, subject, reference) if item.suite == suite]
+        items = [item for item in pairwise(study, subject, reference) if item.suite == suite]
+        judged = [item.judgment for item in items]
         if len(judged) < 2:
             continue
         better, worse = ([j.upper < 1 for j in judged], [j.lower > 1 for j in judged])
@@ -91,7 +104,22 @@ def effect_varies(study: Study, subject: str, reference: str) -> Iterator[Eviden
             _minority([not sure for sure in worse], [not sure for sure in better]),
         )
         quantity = f"share of the rarer effect ({sum(better)} surely better, {sum(worse)} surely worse)"
-        yield Evidence(suite, f"{len(judged)} datasets", quantity, Judgment(*shares, 1 / len(judged), at_least=True))
+        judgment = Judgment(*shares, 1 / len(judged), at_least=True, is_ratio=False)
+        seeds = max(item.seeds for item in items)
+        wanted = _seeds_to_decide(items, seeds) if judgment.verdict is Verdict.UNDECIDED else seeds
+        yield Evidence(suite, f"{len(judged)} datasets", quantity, judgment, seeds, wanted_seeds=wanted)
+
+
+def _seeds_to_decide(items: Sequence[Evidence], seeds: int) -> float:
+    """Estimate the seeds that make surely better and surely worse of a dataset each, or the same of all datasets."""
+    better, worse = (
+        [item.seeds_to_decide / item.seeds for item in items if (item.judgment.estimate < 1) == side]
+        for side in (True, False)
+    )
+    # What cannot be told of one dataset does not matter where another is sure.
+    times = np.max([np.fmin.reduce(better), np.fmin.reduce(worse)] if better and worse else better + worse)
+    # Less what rounding may have added to a whole number.
+    return float(np.ceil(seeds * times - 1e-9))
 
 
 def matters_little(study: Study, parameter: str) -> Iterator[Evidence]:
@@ -102,7 +130,7 @@ def matters_little(study: Study, parameter: str) -> Iterator[Evidence]:
         first = next(iter(cubes.values()))
         quantity = f"{measure_of(first)}, worst ÷ best of {len(values)} values ({name})"
         judgment = judge_spread(values, settings.flatness, settings)
-        yield Evidence(SENSITIVITY, str(first.attrs["dataset"]), quantity, judgment)
+        yield Evidence(SENSITIVITY, str(first.attrs["dataset"]), quantity, judgment, first.sizes["seed"], (name,))
 
 
 def matters_more(study: Study, family: str, parameter: str) -> Iterator[Evidence]:
@@ -119,7 +147,8 @@ def matters_more(study: Study, family: str, parameter: str) -> Iterator[Evidence
             above, below = ([performance(cube) for cube in cubes.values()] for cubes in (theirs, ours))
             quantity = f"spread over {parameter}, {other} ÷ {name}"
             judgment = judge_spreads(above, below, 1.0, settings)._replace(at_least=True)
-            yield Evidence(SENSITIVITY, str(attrs[0]["dataset"]), quantity, judgment)
+            seeds = min(cube.sizes["seed"] for cubes in (theirs, ours) for cube in cubes.values())
+            yield Evidence(SENSITIVITY, str(attrs[0]["dataset"]), quantity, judgment, seeds, (other, name))
 
 
 def value_is_best(study: Study, parameter: str, choose: Callable[[list[float]], float]) -> Iterator[Evidence]:
@@ -130,7 +159,8 @@ def value_is_best(study: Study, parameter: str, choose: Callable[[list[float]], 
         others = [performance(cube) for value, cube in cubes.items() if value != chosen]
         quantity = f"{measure_of(cubes[chosen])} at {chosen:g} ÷ best of {len(others)} other values ({name})"
         judgment = judge_ratio(performance(cubes[chosen]), others, 1 + settings.margin, settings)
-        yield Evidence(SENSITIVITY, str(cubes[chosen].attrs["dataset"]), quantity, judgment)
+        best = cubes[chosen]
+        yield Evidence(SENSITIVITY, str(best.attrs["dataset"]), quantity, judgment, best.sizes["seed"], (name,))
 
 
 def _minority(one: list[bool], other: list[bool]) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from adamqlr.results.bootstrap import divide, interval, resampled_medians
+from adamqlr.results.bootstrap import divide, interval, resampled_medians, seeds_to_exclude
 from adamqlr.study.settings import ClaimsConfig
 
 Array = NDArray[np.float64]
@@ -31,6 +31,7 @@ class Judgment(NamedTuple):
         upper: Upper end.
         limit: What the statement allows.
         at_least: Whether the limit is the least that it allows, instead of the most.
+        is_ratio: Whether the quantity is a ratio, and not a difference or a share.
     """
 
     estimate: float
@@ -38,6 +39,7 @@ class Judgment(NamedTuple):
     upper: float
     limit: float
     at_least: bool = False
+    is_ratio: bool = True
 
     @property
     def verdict(self) -> Verdict:
@@ -46,6 +48,18 @@ class Judgment(NamedTuple):
         if self.at_least:
             within, beyond = self.lower >= self.limit, self.upper < self.limit
         return Verdict.SUPPORTED if within else Verdict.REFUTED if beyond else Verdict.UNDECIDED
+
+    def seeds_to_decide(self, seeds: int) -> float:
+        """Estimate how many seeds would decide it; those that there are, where it is decided.
+
+        Infinite and NaN are as in :func:`adamqlr.results.bootstrap.seeds_to_exclude`.
+
+        Args:
+            seeds: Runs that each median is of.
+        """
+        if self.verdict is not Verdict.UNDECIDED:
+            return seeds
+        return seeds_to_exclude(self.limit, self.estimate, (self.lower, self.upper), seeds, self.is_ratio)
 
 
 def judge_ratio(
@@ -75,7 +89,7 @@ def judge_difference(subject: xr.DataArray, reference: xr.DataArray, limit: floa
     above, below = (_resampled(values, settings, generator) for values in (subject, reference))
     with np.errstate(invalid="ignore"):
         differences, estimate = above - below, _median(subject) - _median(reference)
-    return Judgment(float(estimate[0]), *interval(differences, settings.confidence, -np.inf), limit)
+    return Judgment(float(estimate[0]), *interval(differences, settings.confidence, -np.inf), limit, is_ratio=False)
 
 
 def judge_spreads(

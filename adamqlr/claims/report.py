@@ -1,94 +1,114 @@
-"""What became of each claim, as a table of numbers and as text."""
+"""What became of each claim, as tables of numbers and as text."""
 
-from collections import Counter
+import math
 from pathlib import Path
 
 import pandas as pd
 
 from adamqlr.claims.judge import Verdict
-from adamqlr.claims.statements import CLAIMS, claims_of
+from adamqlr.claims.more_seeds import advice, more_seeds_text, wanted_settings
+from adamqlr.claims.weigh import NOT_WEIGHED, SUMMARY_RULE
 from adamqlr.files import write_text
-from adamqlr.results.pairs import Study
+from adamqlr.study.config import StudyConfig
 from adamqlr.study.settings import ClaimsConfig
 from adamqlr.tables.formats import to_html
 
-COLUMNS = (
-    "claim",
-    "statement",
-    "suite",
-    "dataset",
-    "quantity",
-    "estimate",
-    "lower",
-    "upper",
-    "relation",
-    "limit",
-    "verdict",
-)
+
+def write_claims(table: pd.DataFrame, summary: pd.DataFrame, settings: ClaimsConfig, stem: Path) -> None:
+    """Write claims to ``stem``.md and .html, and to ``stem``_summary.csv, .md and .html a verdict for each.
+
+    The CSV file of the rows is that of the figure, which draws them all.
+
+    Args:
+        table: What :func:`adamqlr.claims.weigh.weigh` returned.
+        summary: What :func:`adamqlr.claims.weigh.summarize` returned.
+        settings: How claims were judged.
+        stem: Path of the files, less the suffix.
+    """
+    short = _shown_summary(summary)
+    texts = {
+        ".md": _markdown(table, summary, settings),
+        ".html": to_html(_shown(table)),
+        "_summary.csv": summary.to_csv(index=False),
+        "_summary.md": f"{SUMMARY_RULE}\n\n{_as_markdown(short)}",
+        "_summary.html": to_html(short),
+    }
+    for suffix, text in texts.items():
+        write_text(stem.with_name(stem.name + suffix), text)
 
 
-def write_claims(table: pd.DataFrame, settings: ClaimsConfig, stem: Path) -> None:
-    """Write what :func:`weigh` returned to ``stem``.csv, .md and .html."""
-    write_text(stem.with_name(stem.name + ".csv"), table.to_csv(index=False, float_format="%.8g"))
-    write_text(stem.with_name(stem.name + ".md"), _markdown(table, settings))
-    write_text(stem.with_name(stem.name + ".html"), to_html(_shown(table)))
+def as_text(table: pd.DataFrame, summary: pd.DataFrame, config: StudyConfig) -> str:
+    """Return the verdicts as lines for a terminal, and the command whose seeds would decide what is undecided."""
+    width, lines = max(map(len, summary["verdict"])), []
+    undecided = table[table["verdict"] == Verdict.UNDECIDED]
+    for claim in summary.to_dict("records"):
+        lines.append(f"{claim['verdict']:{width}}  {claim['statement']}")
+        if claim["lacks"]:
+            lines.append(f"{'':{width}}    add {claim['lacks']}")
+        for row in undecided[undecided["claim"] == claim["claim"]].to_dict("records"):
+            where = f"undecided on {row['dataset']} in {row['suite']} with {row['seeds']} seeds"
+            lines.append(f"{'':{width}}    {where}; more that would decide it: {more_seeds_text(row)}")
+    if wanted := wanted_settings(table):
+        told = int((undecided["more_seeds"] < math.inf).sum())
+        lines.append(f"\nTo decide {told} of the {len(undecided)} undecided verdicts, if values stay where they are:")
+        lines += [f"    {line}" for line in advice(config, wanted)]
+    return "\n".join(lines)
 
 
-def weigh(study: Study) -> pd.DataFrame:
-    """Return one row for each claim and each suite, dataset or sensitivity study that has something to say on it."""
-    rows = []
-    for claim in claims_of(study.config):
-        for item in claim.weigh(study):
-            judgment = item.judgment
-            relation = "≥" if judgment.at_least else "≤"
-            where = (claim.key, claim.statement, item.suite, item.dataset, item.quantity)
-            found = (judgment.estimate, judgment.lower, judgment.upper)
-            rows.append((*where, *found, relation, judgment.limit, str(judgment.verdict)))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "Claim": table["statement"],
-            "Suite": table["suite"],
-            "Dataset": table["dataset"],
-            "Quantity": table["quantity"],
-            "Value [interval]": [
-                f"{row.estimate:.3g} [{row.lower:.3g}, {row.upper:.3g}]" for row in table.itertuples()
-            ],
-            "Wanted": [f"{row.relation} {row.limit:.3g}" for row in table.itertuples()],
-            "Verdict": table["verdict"],
-        }
-    )
-
-
-def _markdown(table: pd.DataFrame, settings: ClaimsConfig) -> str:
-    parts = [
-        "# The paper's claims, and what this study says\n",
+def judging_rule(settings: ClaimsConfig) -> str:
+    """Return what claims are about, and which verdict they get where."""
+    return (
         "Quantities are ratios (÷) or differences (−) of medians over seeds, with "
         f"{settings.confidence:.0%} percentile intervals of {settings.resamples} bootstrap resamples of the seeds. "
         "A claim is *supported* where the whole interval is within what it allows, *refuted* where all of it is "
         "beyond, and *undecided* otherwise. *Comparable* means a "
         f"ratio of at most {1 + settings.margin:g}; *matters little*, of at most {settings.flatness:g}. Performance is "
         "the test error for classes and the test loss for real targets, the lower the better; a diverged run counts as "
-        "infinitely bad.\n",
-        _summary(table).to_markdown(index=False) + "\n",
+        "infinitely bad. *More seeds* would decide what is undecided: an estimate, by which the value stays where it "
+        "is and its interval shrinks as one over the root of the number of seeds (of a ratio, on the logarithmic "
+        "scale). It is *unknown* where an interval has no end."
+    )
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    rows = table.to_dict("records")
+    return pd.DataFrame(
+        {
+            "Claim": table["statement"],
+            "Suite": table["suite"],
+            "Dataset": table["dataset"],
+            "Quantity": table["quantity"],
+            "Value [interval]": [f"{row['estimate']:.3g} [{row['lower']:.3g}, {row['upper']:.3g}]" for row in rows],
+            "Wanted": [f"{row['relation']} {row['limit']:.3g}" for row in rows],
+            "Verdict": table["verdict"],
+            "Seeds": table["seeds"],
+            "More seeds": [more_seeds_text(row) for row in rows],
+        }
+    )
+
+
+def _shown_summary(summary: pd.DataFrame) -> pd.DataFrame:
+    counts = {str(verdict).capitalize(): summary[str(verdict)] for verdict in Verdict}
+    return pd.DataFrame(
+        {"Claim": summary["statement"], "Verdict": summary["verdict"], **counts, "Lacks": summary["lacks"]}
+    )
+
+
+def _markdown(table: pd.DataFrame, summary: pd.DataFrame, settings: ClaimsConfig) -> str:
+    parts = [
+        "# The paper's claims, and what this study says\n",
+        f"{judging_rule(settings)}\n",
+        f"{SUMMARY_RULE}\n\n{_as_markdown(_shown_summary(summary))}",
     ]
     for key, rows in table.groupby("claim", sort=False):
         parts.append(f"## {rows['statement'].iloc[0]}\n")
-        shown = _shown(rows).drop(columns="Claim")
-        parts.append(shown.to_markdown(index=False, disable_numparse=True) + f"\n\n`{key}` in the CSV.\n")
-    silent = [claim.statement for claim in CLAIMS if claim.key not in set(table["claim"])]
-    if silent:
-        parts.append("## Nothing in this study speaks of\n")
-        parts.append("\n".join(f"- {statement}" for statement in silent) + "\n")
+        parts.append(f"{_as_markdown(_shown(rows).drop(columns='Claim'))}\n`{key}` in the CSV.\n")
+    silent = summary[summary["verdict"] == NOT_WEIGHED]
+    if len(silent):
+        parts.append("## Not weighed, and what to add to the configuration\n")
+        parts.append("\n".join(f"- {row['statement']} Add {row['lacks']}." for row in silent.to_dict("records")) + "\n")
     return "\n".join(parts)
 
 
-def _summary(table: pd.DataFrame) -> pd.DataFrame:
-    rows = []
-    for _, group in table.groupby("claim", sort=False):
-        counts = Counter(group["verdict"])
-        rows.append({"Claim": group["statement"].iloc[0]} | {str(v).capitalize(): counts[v] for v in Verdict})
-    return pd.DataFrame(rows, columns=["Claim", *(str(verdict).capitalize() for verdict in Verdict)])
+def _as_markdown(shown: pd.DataFrame) -> str:
+    return str(shown.to_markdown(index=False, disable_numparse=True)) + "\n"

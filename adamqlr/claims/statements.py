@@ -5,7 +5,7 @@ A new claim is one entry of :data:`CLAIMS`; most need nothing but a function of 
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from adamqlr.claims.course import generalizes_worse, learning_rate_grows, overfits, ranks_high
 from adamqlr.claims.evidence import (
@@ -18,6 +18,7 @@ from adamqlr.claims.evidence import (
     value_is_best,
 )
 from adamqlr.claims.heuristics import heuristics_claims
+from adamqlr.claims.needs import lacks_optimizers, lacks_sweeps
 from adamqlr.results.pairs import Study
 from adamqlr.study.config import StudyConfig
 
@@ -29,11 +30,30 @@ class Claim(NamedTuple):
         key: Its name.
         statement: What is claimed, in one sentence.
         weigh: Yields the evidence that a study holds.
+        lacks: Says what to add to a study that holds none.
     """
 
     key: str
     statement: str
     weigh: Callable[[Study], Iterator[Evidence]]
+    lacks: Callable[[Study], str]
+
+
+def _compares(key: str, statement: str, subject: str, reference: str, with_margin: bool = False) -> Claim:
+    weighs = partial(pairwise, subject=subject, reference=reference, with_margin=with_margin)
+    return Claim(key, statement, weighs, partial(lacks_optimizers, optimizers=(subject, reference)))
+
+
+def _varies(
+    key: str, statement: str, weighs: Callable[..., Iterator[Evidence]], parameter: str, **options: Any
+) -> Claim:
+    lacks = partial(lacks_sweeps, parameter=parameter, families=("AdamQLR",))
+    return Claim(key, statement, partial(weighs, parameter=parameter, **options), lacks)
+
+
+def _varies_more(key: str, statement: str, family: str, parameter: str) -> Claim:
+    lacks = partial(lacks_sweeps, parameter=parameter, families=(family, "AdamQLR"))
+    return Claim(key, statement, partial(matters_more, family=family, parameter=parameter), lacks)
 
 
 CLAIMS = (
@@ -41,97 +61,108 @@ CLAIMS = (
         "untuned_adamqlr",
         "Untuned AdamQLR is comparable with the best tuned baseline, performance against runtime.",
         partial(against_best_baseline, subject="adamqlr_untuned"),
+        partial(
+            lacks_optimizers,
+            optimizers=("adamqlr_untuned",),
+            otherwise="a tuned baseline, such as `adam`, on a dataset of `adamqlr_untuned`",
+        ),
     ),
-    Claim(
-        "tuned_adamqlr",
-        "Tuned AdamQLR is comparable with tuned Adam.",
-        partial(pairwise, subject="adamqlr", reference="adam", with_margin=True),
-    ),
+    _compares("tuned_adamqlr", "Tuned AdamQLR is comparable with tuned Adam.", "adamqlr", "adam", with_margin=True),
     Claim(
         "heuristics_vary",
         "K-FAC's heuristics on Adam's direction help on some datasets and harm on others.",
         partial(effect_varies, subject="adamqlr", reference="adam"),
+        partial(lacks_optimizers, optimizers=("adamqlr", "adam"), datasets=2),
     ),
-    Claim(
-        "untuned_pair",
-        "Without tuning, AdamQLR performs better than Adam.",
-        partial(pairwise, subject="adamqlr_untuned", reference="adam_untuned"),
-    ),
-    Claim(
+    _compares("untuned_pair", "Without tuning, AdamQLR performs better than Adam.", "adamqlr_untuned", "adam_untuned"),
+    _compares(
         "adaptive_kfac",
         "Adapting learning rate, momentum and damping improves K-FAC.",
-        partial(pairwise, subject="kfac", reference="kfac_unadaptive"),
+        "kfac",
+        "kfac_unadaptive",
     ),
-    Claim("damping", "Damping improves AdamQLR.", partial(pairwise, subject="adamqlr", reference="adamqlr_undamped")),
-    Claim(
+    _compares("damping", "Damping improves AdamQLR.", "adamqlr", "adamqlr_undamped"),
+    _compares(
         "curvature",
         "The Fisher matrix serves AdamQLR at least as well as the Hessian.",
-        partial(pairwise, subject="adamqlr", reference="adamqlr_hessian", with_margin=True),
+        "adamqlr",
+        "adamqlr_hessian",
+        with_margin=True,
     ),
-    Claim(
+    _compares(
         "tuned_epsilon",
         "AdamQLR is comparable with Adam whose ε is tuned too.",
-        partial(pairwise, subject="adamqlr", reference="adam_eps", with_margin=True),
+        "adamqlr",
+        "adam_eps",
+        with_margin=True,
     ),
-    Claim(
+    _compares(
         "hypergradients",
         "AdamQLR is comparable with SGD whose learning rate follows hypergradients.",
-        partial(pairwise, subject="adamqlr", reference="baydin_sgd", with_margin=True),
+        "adamqlr",
+        "baydin_sgd",
+        with_margin=True,
     ),
-    Claim("kfac_overfits", "K-FAC overfits.", partial(overfits, subject="kfac")),
+    Claim(
+        "kfac_overfits",
+        "K-FAC overfits.",
+        partial(overfits, subject="kfac"),
+        partial(lacks_optimizers, optimizers=("kfac",), otherwise="runs of `kfac` that record a validation loss"),
+    ),
     Claim(
         "kfac_generalization",
         "K-FAC's generalization gap is at least AdamQLR's.",
         partial(generalizes_worse, subject="kfac", reference="adamqlr"),
+        partial(lacks_optimizers, optimizers=("kfac", "adamqlr")),
     ),
     Claim(
         "growing_learning_rate",
         "The learning rate that AdamQLR selects grows during training.",
         partial(learning_rate_grows, subject="adamqlr"),
+        partial(
+            lacks_optimizers,
+            optimizers=("adamqlr",),
+            otherwise="runs of `adamqlr` that record learning rates above 0 in their first quarter",
+        ),
     ),
     Claim(
         "ranks",
         "Untuned AdamQLR is among the better half of the optimizers, on average over datasets.",
         partial(ranks_high, subject="adamqlr_untuned"),
+        partial(
+            lacks_optimizers,
+            optimizers=("adamqlr_untuned",),
+            otherwise="another optimizer on a dataset of `adamqlr_untuned`",
+        ),
     ),
-    Claim(
+    _varies(
         "large_batches",
         "AdamQLR's largest batch size is comparable with its best.",
-        partial(value_is_best, parameter="batch_size", choose=max),
+        value_is_best,
+        "batch_size",
+        choose=max,
     ),
-    Claim(
-        "initial_damping",
-        "AdamQLR's initial damping matters little.",
-        partial(matters_little, parameter="damping"),
-    ),
-    Claim(
-        "damping_factor",
-        "AdamQLR's damping stepping factor matters little.",
-        partial(matters_little, parameter="damping_increase"),
-    ),
-    Claim(
-        "adam_batch_size",
-        "The batch size matters more to Adam than to AdamQLR.",
-        partial(matters_more, family="Adam", parameter="batch_size"),
-    ),
-    Claim(
-        "kfac_batch_size",
-        "The batch size matters more to K-FAC than to AdamQLR.",
-        partial(matters_more, family="K-FAC", parameter="batch_size"),
-    ),
-    Claim(
+    _varies("initial_damping", "AdamQLR's initial damping matters little.", matters_little, "damping"),
+    _varies("damping_factor", "AdamQLR's damping stepping factor matters little.", matters_little, "damping_increase"),
+    _varies_more("adam_batch_size", "The batch size matters more to Adam than to AdamQLR.", "Adam", "batch_size"),
+    _varies_more("kfac_batch_size", "The batch size matters more to K-FAC than to AdamQLR.", "K-FAC", "batch_size"),
+    _varies_more(
         "kfac_initial_damping",
         "The initial damping matters more to K-FAC than to AdamQLR.",
-        partial(matters_more, family="K-FAC", parameter="damping"),
+        "K-FAC",
+        "damping",
     ),
-    Claim(
+    _varies(
         "rescaling",
         "AdamQLR's learning rate as selected is comparable with its best rescaling.",
-        partial(value_is_best, parameter="lr_rescaling", choose=lambda values: min(values, key=lambda v: abs(v - 1))),
+        value_is_best,
+        "lr_rescaling",
+        choose=lambda values: min(values, key=lambda v: abs(v - 1)),
     ),
 )
 
 
 def claims_of(config: StudyConfig) -> tuple[Claim, ...]:
     """Return the paper's claims, and those that a study's factorials are about."""
-    return (*CLAIMS, *(Claim(*claim) for claim in heuristics_claims(config)))
+    own = heuristics_claims(config)
+    return (*CLAIMS, *(_compares(subject, statement, subject, reference) for subject, reference, statement in own))

@@ -3,8 +3,9 @@
 Importing this module does not import matplotlib: the workflow asks it what to make.
 """
 
-from pathlib import Path
+from collections.abc import Mapping
 
+from adamqlr.results.published import Key, Value, published_of
 from adamqlr.study.case import cases_of
 from adamqlr.study.config import SENSITIVITY, TUNING, StudyConfig
 from adamqlr.study.exhibits import Exhibit
@@ -78,13 +79,13 @@ PUBLISHED = Exhibit(
 )
 
 
-def figures_of(config: StudyConfig, suite: str, published: Path | None = None) -> dict[str, Exhibit]:
+def figures_of(config: StudyConfig, suite: str, published: Mapping[Key, Value]) -> dict[str, Exhibit]:
     """Return the figures of a suite by name; of the suite ``sensitivity``, one for each sensitivity study.
 
     Args:
         config: The study.
         suite: The suite.
-        published: Where published values may lie; ``published`` is a figure of the suites that they are of.
+        published: What others published; ``published`` is a figure of the suites on which there is any of it.
     """
     if suite == SENSITIVITY:
         return {name: _sweep(config, name) for name in config.sensitivity}
@@ -104,16 +105,9 @@ def figures_of(config: StudyConfig, suite: str, published: Path | None = None) -
         figures["tuning_budget"] = TUNING_BUDGET._replace(part=f"{TUNING}/{suite}")
     for name in config.factorials_of(suite):
         figures |= _factorial(config, name)
-    if published is not None and _is_published(published, suite):
-        figures["published"] = PUBLISHED
+    if own := published_of(config, suite, published):
+        figures["published"] = PUBLISHED._replace(published=own)
     return figures
-
-
-def _is_published(path: Path, suite: str) -> bool:
-    # Here, as the workflow, which asks for no such figure, need not wait for xarray's import.
-    from adamqlr.results.published import read_published
-
-    return any(key.suite == suite for key in read_published(path))
 
 
 _PARAMETERS = {

@@ -7,6 +7,8 @@ import time
 
 from tqdm import tqdm
 
+from adamqlr.logs import progress_line
+
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -41,7 +43,7 @@ class Progress:
             self._bar.set_postfix_str(words)
         elif time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            logger.info("%s: %3.0f %%, %s", self._label, 100 * min(1.0, fraction), words)
+            logger.info(progress_line(self._label, min(1.0, fraction), words))
 
     def close(self) -> None:
         """Leave the terminal's line to what comes next."""

@@ -53,6 +53,9 @@ class SGD(MinibatchOptimizer):
         loss = self._network.differentiate(inputs, targets)
         gradient = self._network.gradient.buffer
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+        if self._buffer is None and momentum != 0:
+            # Somebody has set it since, as schedulers do that cycle it.
+            self._buffer = self._state.vector("momentum_buffer")
         if differ(lr, momentum, decay):
             self._move_members(theta, gradient)
         else:

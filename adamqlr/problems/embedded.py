@@ -3,6 +3,7 @@
 Their files are read without importing scikit-learn, which takes longer than to train on them.
 """
 
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from adamqlr.problems.problem import Problem
 from adamqlr.problems.splits import build_problem, split_fractions
+from adamqlr.problems.text import UNKNOWN, Text, text_problem
 from adamqlr.study.settings import DatasetConfig
 
 Table = NDArray[np.float64]
@@ -24,6 +26,18 @@ def load_digits(key: str, settings: DatasetConfig, folder: Path, seed: int) -> P
 def load_diabetes(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:
     """Load diabetes progression: 442 rows of 10 features, one real target."""
     return build_problem(key, settings, split_fractions(key, *read_diabetes(), settings, seed))
+
+
+def load_descriptions(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:
+    """Load what scikit-learn says of its data sets: some 6,000 words, of which those that appear once count as one."""
+    files = sorted((_datasets() / "descr").glob("*.rst"))
+    words = [word for file in files for word in file.read_text(encoding="utf-8").lower().split()]
+    counts = Counter(words)
+    words = [word if counts[word] > 1 else UNKNOWN for word in words]
+    test = len(words) - round(settings.test_fraction * len(words))
+    validation = test - round(settings.validation_fraction * test)
+    parts = words[:validation], words[validation:test], words[test:]
+    return text_problem(key, settings, *(Text(files[0].parent, part) for part in parts))
 
 
 def read_digits() -> tuple[Table, NDArray[np.int64]]:
@@ -43,7 +57,11 @@ def read_diabetes() -> tuple[Table, Table]:
 
 
 def _read(name: str, delimiter: str | None = None) -> Table:
+    return np.loadtxt(_datasets() / "data" / name, delimiter=delimiter)
+
+
+def _datasets() -> Path:
     package = find_spec("sklearn")
     assert package is not None
     assert package.origin is not None
-    return np.loadtxt(Path(package.origin).parent / "datasets" / "data" / name, delimiter=delimiter)
+    return Path(package.origin).parent / "datasets"

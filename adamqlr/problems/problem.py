@@ -26,6 +26,7 @@ class Problem:
         build_tuning_model: Makes the network that tuning starts from, where it is another.
         augmentation: What training rows go through; see :class:`~adamqlr.study.settings.DatasetConfig`.
         channels_last: Whether convolutional networks see images with their channels last in memory.
+        cut: Makes a text's problem with rows of so many tokens, on the CPU; None for what is no text.
     """
 
     key: str
@@ -37,6 +38,7 @@ class Problem:
     build_tuning_model: Callable[[], nn.Module] | None = None
     augmentation: str = "none"
     channels_last: bool = False
+    cut: Callable[[int], "Problem"] | None = None
 
     @property
     def has_accuracy(self) -> bool:
@@ -52,6 +54,15 @@ class Problem:
         """Return the problem with all its rows on a device."""
         validation, test = (rows and rows.to(device) for rows in (self.validation, self.test))
         return replace(self, train=self.train.to(device), validation=validation, test=test)
+
+    def with_length(self, length: int) -> "Problem":
+        """Return a text's problem, all its rows cut to ``length`` tokens.
+
+        Raises:
+            UserError: A part of the text is too short.
+        """
+        assert self.cut is not None
+        return replace(self.cut(length).to(self.device), channels_last=self.channels_last)
 
     def batches(self, batch_size: int, seed: int) -> BatchStream:
         """Return training minibatches; a seed decides their order and augmentation."""

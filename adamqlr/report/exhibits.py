@@ -9,7 +9,8 @@ from markupsafe import Markup, escape
 from adamqlr.errors import UserError
 from adamqlr.figures.contents import figures_of
 from adamqlr.report.images import EmbeddedImage, embed
-from adamqlr.study.config import SENSITIVITY, StudyConfig
+from adamqlr.results.pairs import Study
+from adamqlr.study.config import SENSITIVITY
 from adamqlr.study.exhibits import Exhibit
 from adamqlr.tables.contents import tables_of
 
@@ -50,21 +51,21 @@ class Suite(NamedTuple):
     tables: list[TableShown]
 
 
-def suites_of(folder: Path, config: StudyConfig) -> list[Suite]:
+def suites_of(folder: Path, study: Study) -> list[Suite]:
     """Return what each suite shows, and the sensitivity studies, in the order of the study.
 
     Raises:
         UserError: A figure or table is not there.
     """
-    suites = []
+    suites, config = [], study.config
     for suite in (*config.suites, SENSITIVITY):
         figures = [
             figure_shown(folder, f"figures/{suite}/{name}", exhibit)
-            for name, exhibit in figures_of(config, suite).items()
+            for name, exhibit in figures_of(config, suite, study.published).items()
         ]
         tables = [
             table_shown(folder, f"tables/{suite}/{name}", exhibit)
-            for name, exhibit in tables_of(config, suite).items()
+            for name, exhibit in tables_of(config, suite, study.published).items()
             if name != WHAT_WAS_RUN
         ]
         if figures or tables:
@@ -72,11 +73,11 @@ def suites_of(folder: Path, config: StudyConfig) -> list[Suite]:
     return suites
 
 
-def what_was_run(folder: Path, config: StudyConfig) -> list[TableShown]:
+def what_was_run(folder: Path, study: Study) -> list[TableShown]:
     """Return the tables that say what was run, one for each suite."""
-    shown = []
+    shown, config = [], study.config
     for suite in config.suites:
-        exhibit = tables_of(config, suite)[WHAT_WAS_RUN]
+        exhibit = tables_of(config, suite, study.published)[WHAT_WAS_RUN]
         titled = exhibit._replace(title=f"{exhibit.title}: {suite}") if len(config.suites) > 1 else exhibit
         shown.append(table_shown(folder, f"tables/{suite}/{WHAT_WAS_RUN}", titled))
     return shown

@@ -31,7 +31,7 @@ def file_attributes(
     Args:
         case: What was run; all of the study's configuration is kept.
         seeds: The runs' seeds.
-        hyperparameters: What the optimizer was made with, and ``batch_size``.
+        hyperparameters: What the optimizer was made with, and the data's.
         device: The device's product name.
         **extra: Further attributes.
     """

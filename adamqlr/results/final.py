@@ -1,9 +1,12 @@
 """What runs end with: the quantities of final results, of each seed."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import xarray as xr
+
+if TYPE_CHECKING:
+    # The workflow, which asks what was published, need not wait for its import.
+    import xarray as xr
 
 
 class Quantity(NamedTuple):
@@ -29,7 +32,7 @@ QUANTITIES = {
 }
 
 
-def final_values(cube: xr.Dataset) -> dict[str, xr.DataArray]:
+def final_values(cube: "xr.Dataset") -> "dict[str, xr.DataArray]":
     """Return each quantity that runs end with, of shape (seed,), in the order of :data:`QUANTITIES`."""
     last = cube["value"].isel(time=-1, drop=True)
     found = {name: last.sel(metric=name, drop=True) for name in QUANTITIES if name in last["metric"]}

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from adamqlr.errors import UserError
 from adamqlr.results.final import QUANTITIES
+from adamqlr.study.case import cases_of
+from adamqlr.study.config import StudyConfig
 
 FILE_NAME = "published.csv"
 COLUMNS = ("suite", "dataset", "optimizer", "metric", "value", "error")
@@ -62,6 +64,12 @@ def read_published(path: Path) -> Mapping[Key, Value]:
             if not math.isfinite(found[key].value):
                 raise UserError(f"{where}: the value is missing")
     return found
+
+
+def published_of(config: StudyConfig, suite: str, published: Mapping[Key, Value]) -> dict[Key, Value]:
+    """Return what was published on the cases of a suite."""
+    cases = {(suite, case.dataset, case.optimizer) for case in cases_of(config, suite)}
+    return {key: value for key, value in published.items() if key[:3] in cases}
 
 
 def _number(text: str | None, where: str) -> float:

@@ -135,13 +135,17 @@ def study_config(path: Path) -> StudyConfig:
         return parse_config(yaml.safe_load(file.getncattr("config")), str(path), is_stored=True)
 
 
-def load_results(folder: str | Path) -> xr.DataTree:
-    """Load the results of a study, ``results/<study>``, as a tree of cubes: ``tree["epochs/digits/adamqlr"]``.
+def load_results(path: str | Path) -> xr.DataTree:
+    """Load the results of a study as a tree of cubes: ``tree["epochs/digits/adamqlr"]``.
 
     Beside the suites, ``tree["sensitivity/<study>/<value>"]`` are cubes too, and
     ``tree["tuning/<suite>/<dataset>/<optimizer>"]`` holds the trials of a search.
 
+    Args:
+        path: The study's folder, ``results/<study>``, or its file ``study.nc`` by any name.
+
     Raises:
-        UserError: The folder holds no ``study.nc``.
+        UserError: The folder holds no ``study.nc``, or the file is none.
     """
-    return load_study(Path(folder) / FILE_NAME)
+    path = Path(path)
+    return load_study(path / FILE_NAME if path.is_dir() else path)

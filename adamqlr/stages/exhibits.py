@@ -1,18 +1,18 @@
 """From a study's results to the figure or table of a name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from adamqlr.errors import UserError
 from adamqlr.results.pairs import Study
-from adamqlr.results.published import published_file, read_published
+from adamqlr.results.published import Key, Value, published_file, read_published
 from adamqlr.results.study import open_study, study_config
 from adamqlr.study.config import SENSITIVITY, StudyConfig
 from adamqlr.study.exhibits import Exhibit
 
-Contents = Callable[[StudyConfig, str], dict[str, Exhibit]]
+Contents = Callable[[StudyConfig, str, Mapping[Key, Value]], dict[str, Exhibit]]
 
 
 def make_exhibit(
@@ -35,11 +35,12 @@ def make_exhibit(
     config = config or study_config(study_path)
     if suite != SENSITIVITY:
         config.suite(suite)
-    known = contents(config, suite)
+    known = contents(config, suite, read_published(published_file(study_path)))
     if name not in known:
         raise UserError(f"unknown {kind} '{name}': suite '{suite}' has {', '.join(known) or 'none'}")
     exhibit = known[name]
     module, _, function = exhibit.maker.partition(":")
-    published = read_published(published_file(study_path))
     with open_study(study_path, exhibit.part or suite, config=config) as tree:
-        return getattr(import_module(module), function)(Study(tree, config, published), suite, **exhibit.options)
+        return getattr(import_module(module), function)(
+            Study(tree, config, exhibit.published), suite, **exhibit.options
+        )

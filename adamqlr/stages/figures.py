@@ -1,11 +1,9 @@
 """Figures: from a study's results to PDF, PNG and the numbers as CSV."""
 
-from functools import partial
 from pathlib import Path
 
 from adamqlr.figures.contents import figures_of
 from adamqlr.figures.style import paper_style, save
-from adamqlr.results.published import published_file
 from adamqlr.stages.exhibits import make_exhibit
 from adamqlr.study.config import StudyConfig
 
@@ -15,7 +13,6 @@ def draw_figure(name: str, study_path: Path, suite: str, config: StudyConfig | N
 
     Arguments and errors are those of :func:`adamqlr.stages.exhibits.make_exhibit`.
     """
-    contents = partial(figures_of, published=published_file(study_path))
     with paper_style():
-        figure, numbers = make_exhibit("figure", contents, name, study_path, suite, config)
+        figure, numbers = make_exhibit("figure", figures_of, name, study_path, suite, config)
         save(figure, numbers, stem)

@@ -5,6 +5,7 @@ from pathlib import Path
 from adamqlr.errors import UserError
 from adamqlr.report.page import write_page
 from adamqlr.results.pairs import Study
+from adamqlr.results.published import published_file, read_published
 from adamqlr.results.study import open_study, study_config
 from adamqlr.study.config import StudyConfig
 
@@ -18,12 +19,13 @@ def write_report(folder: Path, config: StudyConfig | None, output: Path) -> None
         output: The page.
 
     Raises:
-        UserError: It is no such folder, or something that the report shows is not there.
+        UserError: It is no such folder, or something that the report shows is not there or cannot be read.
     """
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no folder; a report shows the figures and tables in a study's folder results/<study>"
         )
     config = config or study_config(folder)
+    published = read_published(published_file(folder))
     with open_study(folder, *config.suites, config=config) as tree:
-        write_page(folder, Study(tree, config), output)
+        write_page(folder, Study(tree, config, published), output)

@@ -1,5 +1,6 @@
 """Final training: from hyperparameters to a run file."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,15 @@ from adamqlr.jobs.checkpoint import Checkpoint
 from adamqlr.jobs.device import device_name, keep_freed_memory, resolve_device
 from adamqlr.jobs.interrupts import stop_on_signals
 from adamqlr.jobs.processes import process_count
+from adamqlr.logs import device_line
 from adamqlr.problems.problem import load_problem
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.runs import write_runs
 from adamqlr.study.case import Case
 from adamqlr.training.optimizers import check_hyperparameters
 from adamqlr.training.seeds import SeedsJob, seeds_side_by_side, train_seeds, train_seeds_together
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -40,9 +44,10 @@ def train(
         Interrupted: A signal asked to stop; the checkpoint is written.
     """
     hyperparameters = case.hyperparameters(chosen)
-    check_hyperparameters(case.spec, hyperparameters)
+    check_hyperparameters(case, hyperparameters)
     job = SeedsJob(case, hyperparameters, seeds)
     device = resolve_device(case.study.device)
+    logger.info(device_line(case, device.type, device_name(device)))
     keep_freed_memory()
     problem = load_problem(case.dataset, case.study, device)
     side_by_side = 1 if processes is not None else seeds_side_by_side(job, problem)

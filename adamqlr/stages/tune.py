@@ -11,17 +11,25 @@ from adamqlr.jobs.checkpoint import Checkpoint
 from adamqlr.jobs.device import device_name, keep_freed_memory, resolve_device
 from adamqlr.jobs.interrupts import StopRequest, stop_on_signals
 from adamqlr.jobs.processes import process_count, run_together
+from adamqlr.logs import device_line
 from adamqlr.problems.problem import load_problem
 from adamqlr.results.attributes import file_attributes
 from adamqlr.study.case import Case
 from adamqlr.study.paths import JOURNAL
-from adamqlr.tuning.shard import Shard
+from adamqlr.study.step_costs import StepCosts, read_step_costs
+from adamqlr.tuning.shard import Shard, search_identity
 from adamqlr.tuning.trials import summary, trials_dataset, write_trials
 
 logger = logging.getLogger(__name__)
 
 
-def tune(case: Case, shard: tuple[int, int], output: Path, processes: int | None = None) -> None:
+def tune(
+    case: Case,
+    shard: tuple[int, int],
+    output: Path,
+    processes: int | None = None,
+    costs_path: Path | None = None,
+) -> None:
     """Train one shard of a search and write its trials.
 
     Args:
@@ -30,6 +38,7 @@ def tune(case: Case, shard: tuple[int, int], output: Path, processes: int | None
         output: The file of trials; the checkpoint and the journal of all shards lie beside it.
         processes: How many processes share the device; the dataset's ``runs_per_gpu`` on a GPU, and 1 elsewhere, if
             not given, and 1 where configurations are packed.
+        costs_path: The file of step costs, where rungs count steps.
 
     Raises:
         UserError: A setting, the data or the checkpoint cannot be used, or there is nothing to tune.
@@ -38,22 +47,24 @@ def tune(case: Case, shard: tuple[int, int], output: Path, processes: int | None
     if not case.is_tuned:
         raise UserError(f"optimizer '{case.optimizer}': nothing to tune on '{case.dataset}'")
     index, count = shard
-    tuning = case.study.tuning
+    tuning, costs = case.study.tuning, _read_costs(case, costs_path)
     device = resolve_device(case.study.device)
+    logger.info(device_line(case, device.type, device_name(device)))
     keep_freed_memory()
     journal = output.parent / JOURNAL
     problem = load_problem(case.dataset, case.study, device)
-    whole = Shard(case, index, count, journal, problem, may_pack=processes is None)
-    is_packed = whole.time_source != "measured"
-    identity = f"{case.search_fingerprint()}-{index}-{count}"
-    checkpoint = Checkpoint(output, f"{identity}-packed" if is_packed else identity)
+    whole = Shard(case, index, count, journal, problem, processes is None, costs)
+    is_packed = whole.is_packed
+    search = search_identity(case, costs)
+    identity = f"{search}-{index}-{count}" + ("-packed" if is_packed else "")
+    checkpoint = Checkpoint(output, identity)
     owned = len(range(index, tuning.trials, count))
     sharing = 1 if is_packed else process_count(processes, device, case.settings.runs_per_gpu, owned)
     with stop_on_signals() as stop:
         if sharing == 1:
             whole.run(checkpoint, stop)
         else:
-            run_together(partial(_tune_part, case, shard, sharing, journal, device, checkpoint), sharing, stop)
+            run_together(partial(_tune_part, case, shard, sharing, journal, device, checkpoint, costs), sharing, stop)
     attrs = file_attributes(
         case,
         seeds=[],
@@ -63,7 +74,7 @@ def tune(case: Case, shard: tuple[int, int], output: Path, processes: int | None
         time_source=whole.time_source,
         packed_trials=whole.largest_pack,
         objective=case.objective,
-        identity=case.search_fingerprint(),
+        identity=search,
         trials=tuning.trials,
     )
     trials = trials_dataset(whole.results(), case.rungs, tuning.unit, attrs)
@@ -80,6 +91,7 @@ def _tune_part(
     journal: Path,
     device: torch.device,
     checkpoint: Checkpoint,
+    costs: StepCosts | None,
     part: int,
     stop: StopRequest,
 ) -> None:
@@ -87,4 +99,12 @@ def _tune_part(
     keep_freed_memory()
     index, count = shard
     problem = load_problem(case.dataset, case.study, device)
-    Shard(case, index + count * part, count * processes, journal, problem).run(checkpoint.part(part, processes), stop)
+    shard_of_part = Shard(case, index + count * part, count * processes, journal, problem, costs=costs)
+    shard_of_part.run(checkpoint.part(part, processes), stop)
+
+
+def _read_costs(case: Case, path: Path | None) -> StepCosts | None:
+    if (case.study.tuning.unit == "steps") != (path is not None):
+        cure = "needs" if path is None else "takes no"
+        raise UserError(f"tuning.unit: {case.study.tuning.unit} {cure} --step-costs, a file of `adamqlr step-costs`")
+    return None if path is None else read_step_costs(path, list(case.settings.data_hyperparameters))

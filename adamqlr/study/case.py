@@ -5,18 +5,20 @@ Importing this module does not import PyTorch: the workflow asks it what to run,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from adamqlr.errors import UserError
 from adamqlr.study.config import StudyConfig, fingerprint
+from adamqlr.study.datasets import DATASETS
 from adamqlr.study.import_paths import contents_hash
 from adamqlr.study.limit import Limit
 from adamqlr.study.optimizers import OptimizerSpec, own_options
 from adamqlr.study.settings import DatasetConfig, Objective
 from adamqlr.study.space import Space, draw_configurations
 
-# What does not decide a run's numbers.
-_UNDECISIVE = {"label", "runs_per_gpu", "optimizers"}
+# What does not decide a run's numbers, though the last two decide a search.
+_UNDECISIVE = {"label", "runs_per_gpu", "optimizers", "space", "tuning_limit"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class Case:
         return self.settings.model == "rosenbrock"
 
     @property
+    def is_fetched(self) -> bool:
+        """Whether its data is downloaded where it is not there, and neither embedded nor the user's own."""
+        return self.settings.path is None and DATASETS[self.dataset].fetcher is not None
+
+    @property
     def by_epochs(self) -> bool:
         """Whether runs end after epochs, and not after seconds."""
         return self.study.suite(self.suite).budget == "epochs"
@@ -84,10 +91,15 @@ class Case:
     @property
     def space(self) -> Space:
         """What is tuned; empty if nothing is."""
-        space = self.study.space(self.optimizer)
-        if self.settings.fixed_batch_size:
-            space = {name: distribution for name, distribution in space.items() if name != "batch_size"}
-        return space
+        space, settings = self.study.space(self.optimizer), self.settings
+        if not space:
+            return {}
+        fixed = set(own_options(self.study.optimizer(self.optimizer)))
+        if settings.fixed_batch_size:
+            fixed.add("batch_size")
+        here = space.keys() | settings.data_hyperparameters.keys()
+        own = {name: distribution for name, distribution in settings.space.items() if name in here}
+        return {name: distribution for name, distribution in {**space, **own}.items() if name not in fixed}
 
     @property
     def is_tuned(self) -> bool:
@@ -101,22 +113,23 @@ class Case:
         return Limit(seconds=self.settings.runtime)
 
     def hyperparameters(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
-        """Return ``batch_size`` and the optimizer's keyword arguments: the catalogue's, then configured, then chosen.
+        """Return the data's, and the optimizer's keyword arguments: the catalogue's, then configured, then chosen.
 
         Raises:
-            UserError: One that must be given is missing, or the batch size is no number of rows.
+            UserError: One that must be given is missing, or one of the data's is no number of rows or tokens.
         """
         spec, settings, own = self.spec, self.settings, self.study.optimizer(self.optimizer)
-        batch_size = settings.batch_size
-        if not settings.fixed_batch_size:
-            batch_size = own.batch_size or spec.batch_size or batch_size
-        merged = {"batch_size": batch_size, **spec.options, **own_options(own), **chosen}
+        of_data = settings.data_hyperparameters
+        if not settings.has_own_batch_size:
+            of_data["batch_size"] = own.batch_size or spec.batch_size or settings.batch_size
+        merged = {**of_data, **spec.options, **own_options(own), **chosen}
         missing = [name for name in spec.required if name not in merged]
         if missing:
             raise UserError(missing_values(self.optimizer, missing))
-        size = merged["batch_size"]
-        if not isinstance(size, int) or size < 1:
-            raise UserError(f"optimizer '{self.optimizer}': batch_size must be a positive whole number, got {size!r}")
+        for name in of_data:
+            if not isinstance(merged[name], int) or merged[name] < 1:
+                problem = f"{name} must be a positive whole number, got {merged[name]!r}"
+                raise UserError(f"optimizer '{self.optimizer}': {problem}")
         return merged
 
     # Tuning.
@@ -124,10 +137,11 @@ class Case:
     @property
     def rungs(self) -> list[float]:
         """The resource at each rung, in the unit of the tuning: the last is where a trial is complete."""
-        tuning = self.study.tuning
-        limit = tuning.limit if self.by_epochs or tuning.unit == "epochs" else self.settings.runtime
-        if self.by_epochs and tuning.unit == "epochs":
-            limit = min(limit, self.settings.epochs)
+        tuning, settings, limit = self.study.tuning, self.settings, self.study.tuning.limit
+        if tuning.unit != "epochs":
+            limit = settings.tuning_limit or limit if self.by_epochs else settings.runtime
+        elif self.by_epochs:
+            limit = min(limit, settings.epochs)
         resources, resource = [], tuning.first_rung
         while resource < limit:
             resources.append(resource)
@@ -146,6 +160,13 @@ class Case:
         # The search's own seed, so that two searches do not share their draws.
         key = int(fingerprint([self.suite, self.dataset, self.optimizer, self.study.seed]), 16) % 2**32
         return draw_configurations(self.space, self.study.tuning.trials, key)
+
+    @property
+    def data_choices(self) -> list[tuple[int, ...]]:
+        """Every combination of values that the data's hyperparameters have in the search."""
+        space, fixed = self.space, self.hyperparameters(self.configurations()[0])
+        names = self.settings.data_hyperparameters
+        return list(product(*(space[name].values if name in space else (fixed[name],) for name in names)))
 
     # Side by side.
 
@@ -181,12 +202,19 @@ class Case:
             }
         )
 
+    def step_costs_fingerprint(self) -> str:
+        """Return a fingerprint of what step costs are of."""
+        options = [dict(self.spec.options), self.study.optimizer(self.optimizer).options, *self._own()]
+        dataset = [self.dataset, self._decisive_settings(), self.data_choices]
+        return fingerprint([dataset, self.optimizer, options, self.study.precision.model_dump()])
+
     def search_fingerprint(self) -> str:
-        """Return a fingerprint of everything that decides the trials."""
+        """Return a fingerprint of everything that decides the trials; the step costs that they count in do, too."""
         space = {name: distribution.model_dump(mode="json") for name, distribution in self.space.items()}
+        limit = self.settings.model_dump(include={"tuning_limit"}, exclude_none=True)
         return fingerprint(
             {
-                "dataset": [self.dataset, self._decisive_settings()],
+                "dataset": [self.dataset, {**self._decisive_settings(), **limit}],
                 "optimizer": [self.optimizer, space, self.study.optimizer(self.optimizer).options, *self._own()],
                 "precision": self.study.precision.model_dump(),
                 "suite": self.study.suite(self.suite).model_dump(mode="json"),
@@ -196,14 +224,19 @@ class Case:
         )
 
     def _decisive_settings(self) -> dict[str, Any]:
-        return self.settings.model_dump(mode="json", exclude=_UNDECISIVE)
+        decisive = self.settings.model_dump(mode="json", exclude=_UNDECISIVE)
+        # Optimizers that do not tune the batch size then take the dataset's.
+        return {**decisive, "has_own_batch_size": True} if "batch_size" in self.settings.space else decisive
 
     def _own(self) -> list[Any]:
-        """Return what an optimizer of one's own is, its source included."""
+        """Return what an optimizer of one's own is, and a schedule, their sources included."""
         settings, wraps = self.study.optimizer(self.optimizer), self.spec.wraps
-        if wraps is None:
-            return []
-        return [wraps, settings.heuristics, settings.batch_size, contents_hash(wraps)]
+        own: list[Any] = []
+        if wraps is not None:
+            own += [wraps, settings.heuristics, settings.batch_size, contents_hash(wraps)]
+        if (schedule := settings.schedule) is not None:
+            own.append([schedule.model_dump(mode="json"), contents_hash(schedule.scheduler)])
+        return own
 
 
 def missing_values(optimizer: str, names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -145,10 +146,20 @@ class StudyConfig(Section):
                     raise ValueError(f"ablations.{name}: unknown optimizer '{key}': known are {', '.join(OPTIMIZERS)}")
         for key, dataset in self.datasets.items():
             _check_names(f"datasets.{key}.optimizers", dataset.optimizers, self.optimizers)
+            self._check_space(key, dataset)
         for key, optimizer in self.optimizers.items():
             _check_names(f"optimizers.{key}.datasets", optimizer.datasets, self.datasets)
             _check_names(f"optimizers.{key}.suites", optimizer.suites, self.suites)
         return self
+
+    def _check_space(self, key: str, dataset: DatasetConfig) -> None:
+        """Find misspelt hyperparameters, which would be left out as those that no optimizer tunes."""
+        catalogued = DATASETS[key].defaults.get("space", {}) if key in DATASETS else {}
+        general = [*(spec.space for spec in OPTIMIZERS.values()), *map(self.space, self.optimizers)]
+        known = sorted({name for space in (dataset.data_hyperparameters, catalogued, *general) for name in space})
+        for name in dataset.space:
+            if name not in known:
+                raise ValueError(f"datasets.{key}.space: no optimizer tunes '{name}': there are {', '.join(known)}")
 
     @property
     def data_folder(self) -> Path:
@@ -194,10 +205,9 @@ class StudyConfig(Section):
             UserError: The study has no such optimizer.
         """
         settings = self.optimizer(key)
-        if key in OPTIMIZERS:
-            return OPTIMIZERS[key]
         own = [name for name in self.optimizers if name not in OPTIMIZERS]
-        return own_spec(key, settings, own.index(key))
+        spec = OPTIMIZERS[key] if key in OPTIMIZERS else own_spec(key, settings, own.index(key))
+        return replace(spec, schedule=settings.schedule)
 
     def space(self, optimizer: str) -> Space:
         """Return what is tuned for an optimizer in general; empty if nothing is."""
@@ -234,12 +244,13 @@ class StudyConfig(Section):
         return self.dataset(key).label or (DATASETS[key].label if key in DATASETS else key)
 
 
-def load_config(path: Path, overrides: Iterable[str] = ()) -> StudyConfig:
+def load_config(path: Path, overrides: Iterable[str] = (), is_stored: bool = False) -> StudyConfig:
     """Read and validate a study's configuration.
 
     Args:
         path: A YAML file.
         overrides: ``section.key=value`` settings that come before the file's, such as ``training.seeds=3``.
+        is_stored: As for :func:`parse_config`.
 
     Raises:
         UserError: The file is missing or no YAML, or a setting is unknown or out of range; the message names it.
@@ -254,7 +265,7 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> StudyConfig:
         raise UserError(f"{path}: expected a mapping of settings")
     for override in overrides:
         apply_override(data, override)
-    return parse_config(data, str(path))
+    return parse_config(data, str(path), is_stored)
 
 
 def parse_config(data: Mapping[str, Any], source: str, is_stored: bool = False) -> StudyConfig:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from adamqlr.study.space import choice, loguniform
+
 
 @dataclass(frozen=True)
 class DatasetSpec:
@@ -97,7 +99,13 @@ DATASETS: dict[str, DatasetSpec] = {
             "loss": "cross_entropy",
             "epochs": 100,
             "batch_size": 30,
-            "fixed_batch_size": True,
+            "seeds": 10,
+            "space": {
+                "batch_size": choice(5, 10, 20, 35, 50, 100, 200),
+                "length": choice(*range(10, 101, 10)),
+                "lr": loguniform(1e-4, 1e2),
+            },
+            "tuning_limit": 3600.0,
             "suites": ["epochs"],
         },
         fetcher="adamqlr.problems.penn_treebank:fetch",
@@ -111,6 +119,7 @@ DATASETS: dict[str, DatasetSpec] = {
             "epochs": 72,
             "batch_size": 1024,
             "fixed_batch_size": True,
+            "seeds": 1,
             "augmentation": "resized_crop_flip",
             "suites": ["epochs"],
         },
@@ -138,6 +147,18 @@ DATASETS: dict[str, DatasetSpec] = {
             "epochs": 100,
             "batch_size": 100,
             "validation_fraction": 0.176,
+        },
+    ),
+    "descriptions": DatasetSpec(
+        "Descriptions",
+        "adamqlr.problems.embedded:load_descriptions",
+        {
+            "model": "gpt2",
+            "transformer": {"layers": 1, "heads": 2, "width": 16, "length": 20},
+            "loss": "cross_entropy",
+            "epochs": 20,
+            "batch_size": 20,
+            "space": {"batch_size": choice(5, 10, 20, 50), "length": choice(10, 20, 40), "lr": loguniform(1e-4, 1)},
         },
     ),
 }

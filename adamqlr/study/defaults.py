@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, ValidationInfo
 
 from adamqlr.study.datasets import DATASETS
 from adamqlr.study.optimizer_settings import FactorialConfig
@@ -21,10 +21,10 @@ PAPER_ABLATIONS = {
 }
 
 
-def dataset_defaults(value: Any) -> Any:
-    """Complete the settings of the catalogue's datasets."""
+def dataset_defaults(value: Any, info: ValidationInfo) -> Any:
+    """Complete the settings of the catalogue's datasets; stored ones are complete, and were before some came to be."""
     named = names_to_mapping(value)
-    if not isinstance(named, Mapping):
+    if not isinstance(named, Mapping) or (info.context or {}).get("is_stored"):
         return named
     return {
         key: {**DATASETS[key].defaults, **settings} if key in DATASETS and isinstance(settings, Mapping) else settings

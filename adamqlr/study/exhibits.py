@@ -13,6 +13,7 @@ class Exhibit(NamedTuple):
         maker: ``module:function`` that makes it from the study's results and a suite.
         options: Further arguments of the maker.
         part: The group of the study's results that it needs, where it is not the suite.
+        published: What others published that it shows beside them, by what it is of.
     """
 
     title: str
@@ -20,3 +21,4 @@ class Exhibit(NamedTuple):
     maker: str
     options: Mapping[str, Any] = {}
     part: str | None = None
+    published: Mapping[Any, Any] = {}

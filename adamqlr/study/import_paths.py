@@ -11,8 +11,8 @@ from pathlib import Path
 
 # How often a class is followed to where it is imported from.
 _DEPTH = 4
-# Options that are none: what an optimizer is made for.
-_SUBJECTS = {"self", "params", "model", "loss", "named_params", "direction"}
+# Options that are none: what an optimizer, or a scheduler, is made for.
+_SUBJECTS = {"self", "params", "model", "loss", "named_params", "direction", "optimizer"}
 
 
 @cache

@@ -1,13 +1,34 @@
 """The sections of the configuration that say what an optimizer is: of the catalogue, of one's own, of a factorial."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationInfo, model_validator
 
 from adamqlr.study.import_paths import keywords_of
 from adamqlr.study.settings import Section
 from adamqlr.study.space import Space
+
+
+class ScheduleConfig(Section):
+    """A learning-rate schedule; under heuristics the scheduled rate, from 1, is a factor of the chosen one.
+
+    Attributes:
+        scheduler: ``module:Class`` or ``file.py:Class`` of a scheduler of PyTorch's kind, such as
+            ``torch.optim.lr_scheduler:StepLR``.
+        options: Keyword arguments of the scheduler.
+        per: What it counts: ``epoch`` or ``step``.
+    """
+
+    scheduler: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    per: Literal["epoch", "step"] = "epoch"
+
+    @model_validator(mode="after")
+    def _check_options(self, info: ValidationInfo) -> "ScheduleConfig":
+        if not (info.context or {}).get("is_stored"):
+            _check_options("options", self.options, keywords_of(self.scheduler))
+        return self
 
 
 class OptimizerConfig(Section):
@@ -22,6 +43,8 @@ class OptimizerConfig(Section):
         options: Fixed keyword arguments of the optimizer, on top of the catalogue's, or of the direction.
         space: Distributions that replace or join the catalogue's; of a direction's heuristics, and of its own options
             as ``direction.NAME``.
+        schedule: How the learning rate changes while it trains; of the catalogue's optimizers too. With one, steps are
+            not captured as CUDA graphs, and runs are not trained side by side.
         batch_size: Rows a step, where it is neither tuned nor the dataset's.
         label: Its name in figures and tables.
         family: What it is a variant of.
@@ -34,6 +57,7 @@ class OptimizerConfig(Section):
     heuristics: dict[str, Any] = Field(default_factory=dict)
     options: dict[str, Any] = Field(default_factory=dict)
     space: Space = Field(default_factory=dict)
+    schedule: ScheduleConfig | None = None
     batch_size: PositiveInt | None = None
     label: str | None = None
     family: str | None = None

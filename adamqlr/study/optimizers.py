@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from adamqlr.study.optimizer_settings import DIRECTION, OptimizerConfig
+from adamqlr.study.optimizer_settings import DIRECTION, OptimizerConfig, ScheduleConfig
 from adamqlr.study.space import Distribution, choice, loguniform, one_minus_loguniform
 
 
@@ -32,6 +32,7 @@ class OptimizerSpec:
         is_baseline: Whether it is among those that untuned AdamQLR is measured against.
         has_damping: Whether it has a damping λ that the figures of damping show.
         wraps: ``module:Class`` or ``file.py:Class``, or a direction's name, that the factory is given besides.
+        schedule: How its learning rate changes, if it does.
     """
 
     key: str
@@ -48,11 +49,12 @@ class OptimizerSpec:
     is_baseline: bool = False
     has_damping: bool = False
     wraps: str | None = None
+    schedule: ScheduleConfig | None = None
 
     @property
     def packable(self) -> bool:
         """Whether it can train several networks side by side."""
-        return bool(self.member_options)
+        return bool(self.member_options) and self.schedule is None
 
 
 BATCH_SIZES = choice(50, 100, 200, 400, 800, 1600, 3200)
@@ -131,11 +133,7 @@ _CATALOGUE = (
         "SGD",
         "#8c8c8c",
         is_baseline=True,
-        space={
-            "batch_size": BATCH_SIZES,
-            "lr": loguniform(1e-6, 1),
-            "hypergradient_lr": loguniform(1e-6, 1),
-        },
+        space={"batch_size": BATCH_SIZES, "lr": loguniform(1e-6, 1), "hypergradient_lr": loguniform(1e-6, 1)},
         member_options=("lr", "hypergradient_lr"),
     ),
     OptimizerSpec(

@@ -25,7 +25,7 @@ def cube_files(study: StudyConfig) -> list[str]:
 def trials_files(study: StudyConfig) -> list[str]:
     """Return all files of trials."""
     cases = [case for suite in study.suites for case in cases_of(study, suite)]
-    return [f"tuning/{case.path}/trials.nc" for case in cases if case.is_tuned]
+    return [trials_file(case) for case in cases if case.is_tuned]
 
 
 def group_files(study: StudyConfig, parts: Sequence[str] = ()) -> dict[str, str]:
@@ -36,9 +36,19 @@ def group_files(study: StudyConfig, parts: Sequence[str] = ()) -> dict[str, str]
     return {g: file for g, file in files.items() if not parts or any(g.startswith(f"{part}/") for part in parts)}
 
 
+def trials_file(case: Case) -> str:
+    """Return the trials of a case's search."""
+    return f"tuning/{case.path}/trials.nc"
+
+
 def best_file(case: Case) -> str:
     """Return the tuned hyperparameters of a case."""
     return f"tuning/{case.path}/best.yaml"
+
+
+def step_costs_file(case: Case) -> str:
+    """Return what a step of a case's optimizer on its dataset takes, in any suite."""
+    return f"step_costs/{case.dataset}/{case.optimizer}.csv"
 
 
 def shard_files(study: StudyConfig, part: str) -> list[str]:

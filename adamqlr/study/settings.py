@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from adamqlr.study.space import Space
+
 Objective = Literal["train_loss", "validation_loss"]
 
 
@@ -22,7 +24,7 @@ class TransformerConfig(Section):
         layers: Blocks of attention and multilayer perceptron.
         heads: Attention heads of a block.
         width: Features of a token between blocks; a multiple of ``heads``.
-        length: Tokens a row.
+        length: Tokens a row, where that is not tuned.
     """
 
     layers: PositiveInt = 12
@@ -50,7 +52,8 @@ class DatasetConfig(Section):
         image_size: Height and width that ImageNet's images are cut to.
         loss: ``cross_entropy`` for classes, ``half_mse`` for real targets.
         epochs: Passes over the training rows in the ``epochs`` suite.
-        batch_size: Rows a step for optimizers that neither tune nor fix it.
+        batch_size: Rows a step for optimizers that neither tune nor fix it; where ``space`` has it, for all that do not
+            tune it.
         fixed_batch_size: Whether ``batch_size`` is for all optimizers, and not tuned.
         augmentation: ``crop_flip`` (pad 4, random crop, horizontal flip), ``resized_crop_flip`` (a random part, resized
             to ``image_size``, horizontal flip; ImageNet only) or none.
@@ -58,6 +61,11 @@ class DatasetConfig(Section):
         test_fraction: Share of all rows held out, for tables without a test set.
         seeds: Number of final runs, where it is not the study's.
         objective: What tuning minimizes, where it is not the suite's.
+        space: Distributions that replace optimizers' own, name by name; what an optimizer does not tune in general, it
+            does not tune here. ``batch_size``, and ``length`` of a text (tokens a row, in validation and test too), are
+            the data's: they join for every optimizer that is tuned.
+        tuning_limit: Most training seconds of a configuration in the ``epochs`` suite, where they are not
+            ``tuning.limit``, which holds where ``tuning.unit`` is epochs.
         runtime: Training seconds of one run in the runtime suites; also their limit while tuning.
         runs_per_gpu: How many runs of one job share a GPU, each in a process of its own.
         suites: The only suites it takes part in; all of them if not given.
@@ -79,10 +87,35 @@ class DatasetConfig(Section):
     test_fraction: float = Field(default=0.15, gt=0, lt=1)
     seeds: PositiveInt | None = None
     objective: Objective | None = None
+    space: Space = Field(default_factory=dict)
+    tuning_limit: PositiveFloat | None = None
     runtime: PositiveFloat = 900.0
     runs_per_gpu: PositiveInt = 1
     suites: tuple[str, ...] | None = None
     optimizers: tuple[str, ...] | None = None
+
+    @property
+    def data_hyperparameters(self) -> dict[str, int]:
+        """The hyperparameters that are the data's and no optimizer's, as they are where they are not tuned."""
+        length = {"length": self.transformer.length} if self.model == "gpt2" else {}
+        return {"batch_size": self.batch_size, **length}
+
+    @property
+    def has_own_batch_size(self) -> bool:
+        """Whether the batch sizes of optimizers that do not tune them are not for this dataset."""
+        return self.fixed_batch_size or "batch_size" in self.space
+
+    @model_validator(mode="after")
+    def _check_space(self) -> "DatasetConfig":
+        if self.fixed_batch_size and "batch_size" in self.space:
+            raise ValueError(
+                "space: 'batch_size' is tuned, and 'fixed_batch_size' says that it is not: drop one of them"
+            )
+        for name in self.data_hyperparameters.keys() & self.space.keys():
+            distribution = self.space[name]
+            if distribution.kind != "choice" or not all(isinstance(n, int) and n > 0 for n in distribution.values):
+                raise ValueError(f"space.{name}: expected {{choice: […]}} of positive whole numbers")
+        return self
 
 
 class SuiteConfig(Section):
@@ -102,15 +135,19 @@ class TuningConfig(Section):
 
     Attributes:
         trials: Configurations drawn for each (dataset, optimizer) pair.
-        unit: What rungs count: training ``seconds`` as in the paper, or ``epochs``, whose results can be reproduced.
+        unit: What rungs count: training ``seconds`` as in the paper; ``epochs``, whose results can be reproduced; or
+            ``steps``, as many as take a rung's seconds by costs that are measured once and kept in
+            ``results/<study>/step_costs``, so that seconds decide, and results can be reproduced: with the same costs
+            anywhere, and however busy a machine is. Shards that run at once judge by what others have found so far:
+            only a search of one shard is reproduced to the digit.
         first_rung: Resource of the first rung.
         reduction_factor: Between rungs; one in this many configurations passes each.
-        limit: Most resource one configuration gets in the ``epochs`` suite.
+        limit: Most resource one configuration gets in the ``epochs`` suite, unless its dataset has a ``tuning_limit``.
         shards: Jobs that share the configurations of a pair.
     """
 
     trials: PositiveInt = 200
-    unit: Literal["seconds", "epochs"] = "seconds"
+    unit: Literal["seconds", "epochs", "steps"] = "seconds"
     first_rung: PositiveFloat = 1.0
     reduction_factor: int = Field(default=4, ge=2)
     limit: PositiveFloat = 900.0
@@ -188,7 +225,7 @@ class SweepConfig(Section):
     Attributes:
         dataset: One of the study's datasets.
         optimizer: One of the study's optimizers; a tuned one starts from its best hyperparameters.
-        parameter: The hyperparameter: ``batch_size``, or a keyword argument of the optimizer.
+        parameter: The hyperparameter: ``batch_size``, a text's ``length``, or a keyword argument of the optimizer.
         values: Its values, or ``{geometric: [low, high, count]}``.
         reciprocal: A second hyperparameter, which is set to one over the value.
         suite: What bounds a run, and where tuned hyperparameters come from.

@@ -1,15 +1,25 @@
 """Which tables a suite has, and what they show."""
 
+from collections.abc import Mapping
+
+from adamqlr.results.published import Key, Value, published_of
 from adamqlr.study.case import cases_of
 from adamqlr.study.config import SENSITIVITY, StudyConfig
 from adamqlr.study.exhibits import Exhibit
 
 
-def tables_of(config: StudyConfig, suite: str) -> dict[str, Exhibit]:
-    """Return the tables of a suite by name."""
+def tables_of(config: StudyConfig, suite: str, published: Mapping[Key, Value]) -> dict[str, Exhibit]:
+    """Return the tables of a suite by name.
+
+    Args:
+        config: The study.
+        suite: The suite.
+        published: What others published, which stands beside final results.
+    """
     if suite == SENSITIVITY:
         return {}
-    tables = {"provenance": PROVENANCE, "final_results": FINAL_RESULTS, "divergence": DIVERGENCE}
+    final_results = FINAL_RESULTS._replace(published=published_of(config, suite, published))
+    tables = {"provenance": PROVENANCE, "final_results": final_results, "divergence": DIVERGENCE}
     cases = cases_of(config, suite)
     if not all(case.is_trajectory for case in cases):
         tables |= {"best_so_far": BEST_SO_FAR, "time_to_target": _time_to_target(config)}
@@ -45,7 +55,9 @@ BEST_HYPERPARAMETERS = Exhibit(
     "adamqlr.tables.hyperparameters:best",
 )
 SEARCH_SPACE = Exhibit(
-    "Search space", "What was tuned, and over which range.", "adamqlr.tables.hyperparameters:search_space"
+    "Search space",
+    "What was tuned, and over which range. A dataset's own distributions replace those of the same name.",
+    "adamqlr.tables.hyperparameters:search_space",
 )
 DIVERGENCE = Exhibit(
     "Divergence",

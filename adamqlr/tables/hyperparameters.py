@@ -40,11 +40,23 @@ def _hyperparameter(value: object, tuned: bool) -> str:
 
 
 def search_space(study: Study, suite: str) -> Table:
-    """Tabulate what is tuned, and over which range."""
+    """Tabulate what is tuned, and over which range: of optimizers in general, and where a dataset has its own."""
     config = study.config
     rows = [
-        {"Optimizer": config.spec(key).label, "Hyperparameter": name, "Range": distribution.describe()}
+        _row("all without their own", config.spec(key).label, name, distribution.describe())
         for key in config.optimizers
         for name, distribution in config.space(key).items()
     ]
+    for key in config.datasets_of(suite):
+        settings, label = config.dataset(key), config.dataset_label(key)
+        for name, distribution in settings.space.items():
+            every = name in settings.data_hyperparameters
+            tuning = "all that are tuned" if every else "all that tune it"
+            rows.append(_row(label, tuning, name, distribution.describe()))
+        if settings.tuning_limit is not None:
+            rows.append(_row(label, "all that are tuned", "training time", f"at most {settings.tuning_limit:g} s"))
     return make_table(rows, rows)
+
+
+def _row(dataset: str, optimizer: str, hyperparameter: str, values: str) -> dict[str, Any]:
+    return {"Dataset": dataset, "Optimizer": optimizer, "Hyperparameter": hyperparameter, "Range": values}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr.optim.passes.perceptron import members_of
+from adamqlr.optim.passes.replay import preserved_buffers
 from adamqlr.problems.examples import Examples
 
 # Mean loss of outputs and targets, of shape members.
@@ -52,3 +53,11 @@ def evaluate(model: nn.Module, loss: MeanLoss, rows: Examples, with_accuracy: bo
     if not with_accuracy:
         return losses, [float("nan")] * len(losses)
     return losses, [value / compared for value in correct.reshape(-1).tolist()]
+
+
+@torch.no_grad()
+def minibatch_accuracies(model: nn.Module, inputs: Tensor, targets: Tensor) -> list[float]:
+    """Return accuracies on a minibatch, one number a network; the model's buffers stay as they are."""
+    with preserved_buffers(model):
+        correct = count_correct(model, model(inputs), targets)
+    return [count / count_targets(model, targets) for count in correct.reshape(-1).tolist()]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from adamqlr.errors import UserError
 from adamqlr.optim.passes.losses import Loss
-from adamqlr.study.case import missing_values
+from adamqlr.study.case import Case, missing_values
 from adamqlr.study.optimizers import OptimizerSpec
 from adamqlr.training.own_optimizers import load_class, own_keywords
 
@@ -45,15 +45,16 @@ def make_optimizer(
         raise UserError(f"optimizer '{spec.key}': {error}") from error
 
 
-def check_hyperparameters(spec: OptimizerSpec, hyperparameters: Mapping[str, Any]) -> None:
-    """Check the names of hyperparameters against the keyword arguments of the optimizer.
+def check_hyperparameters(case: Case, hyperparameters: Mapping[str, Any]) -> None:
+    """Check the names of hyperparameters against the keyword arguments of the optimizer, but for the data's.
 
     Raises:
         UserError: One is unknown, or one without a default is missing.
     """
+    spec = case.spec
     known, required = _keywords(spec)
     for name in hyperparameters:
-        if name != "batch_size" and known and name not in known:
+        if name not in case.settings.data_hyperparameters and known and name not in known:
             raise UserError(f"optimizer '{spec.key}': unknown hyperparameter '{name}': known are {', '.join(known)}")
     missing = [name for name in required if name not in hyperparameters]
     if missing:

@@ -27,10 +27,13 @@ class OrdinaryOptimizer:
         model: The module to train.
         loss: As for :class:`adamqlr.QLR`.
         optimizer: One over the model's parameters.
+
+    Attributes:
+        optimizer: As given.
     """
 
     def __init__(self, model: nn.Module, loss: str | Loss, optimizer: torch.optim.Optimizer) -> None:
-        self._model, self._loss, self._optimizer = model, resolve_loss(loss), optimizer
+        self._model, self._loss, self.optimizer = model, resolve_loss(loss), optimizer
         self.state_dict, self.load_state_dict = optimizer.state_dict, optimizer.load_state_dict
 
     # Its kernels are unknown, and may look at the host.
@@ -38,12 +41,12 @@ class OrdinaryOptimizer:
 
     def step(self, inputs: Tensor, targets: Tensor) -> GradientInfo:
         """Take one step on a minibatch; the learning rate reported is that of the first parameter group."""
-        self._optimizer.zero_grad()
+        self.optimizer.zero_grad()
         with torch.enable_grad():
             loss = self._loss(self._model(inputs), targets)
             loss.backward()
-            self._optimizer.step()
-        lr = self._optimizer.param_groups[0].get("lr", float("nan"))
+            self.optimizer.step()
+        lr = self.optimizer.param_groups[0].get("lr", float("nan"))
         return GradientInfo(loss.detach(), torch.as_tensor(lr, dtype=loss.dtype))
 
 

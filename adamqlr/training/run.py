@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from adamqlr.optim.passes.losses import resolve_loss
 from adamqlr.optim.passes.perceptron import PerceptronPack, members_of
-from adamqlr.optim.passes.replay import preserved_buffers
 from adamqlr.optim.passes.row_losses import row_loss
 from adamqlr.problems.problem import Problem, initial_model
 from adamqlr.problems.rows import Batches, Rows
@@ -19,8 +18,9 @@ from adamqlr.study.limit import Limit
 from adamqlr.study.optimizers import OptimizerSpec
 from adamqlr.training.capture import fastest_step
 from adamqlr.training.clock import TrainingClock
-from adamqlr.training.evaluation import MeanLoss, count_correct, count_targets, evaluate
+from adamqlr.training.evaluation import MeanLoss, evaluate, minibatch_accuracies
 from adamqlr.training.history import History
+from adamqlr.training.lr_schedule import make_lr_schedule
 from adamqlr.training.optimizers import make_optimizer, stack_options
 from adamqlr.training.schedule import RecordSchedule
 from adamqlr.training.updates import UpdateProbe
@@ -45,7 +45,7 @@ class RunSpec:
 
     Attributes:
         optimizer: What the optimizer is.
-        hyperparameters: Keyword arguments of the optimizer, and ``batch_size``.
+        hyperparameters: Keyword arguments of the optimizer, ``batch_size``, and of a text ``length``.
         seed: The run's number among its like.
         study_seed: The study's seed.
         tuning: Whether this is a configuration being tuned; its random numbers differ from final runs'.
@@ -96,13 +96,16 @@ class Run:
         evaluations: tuple[str, ...] = ("validation", "test"),
         step_seconds: float | None = None,
     ) -> None:
+        specs = [spec] if isinstance(spec, RunSpec) else list(spec)
+        options = [dict(one.hyperparameters) for one in specs]
+        if problem.cut is not None:
+            (length,) = {one.pop("length") for one in options}
+            problem = problem.with_length(length)
         self._problem, self._schedule, self.step_seconds = problem, schedule, step_seconds
         self._evaluated = {name: rows for name in evaluations if (rows := getattr(problem, name)) is not None}
-        specs = [spec] if isinstance(spec, RunSpec) else list(spec)
         models = [initial_model(problem, one.derived_seed(0), tuning=one.tuning).train() for one in specs]
         torch.manual_seed(specs[0].derived_seed(2))
         loss = resolve_loss(problem.loss)
-        options = [dict(one.hyperparameters) for one in specs]
         # Batches of more rows than there are are all the same.
         batch_size, *others = {min(one.pop("batch_size"), len(problem.train)) for one in options}
         assert not others
@@ -122,6 +125,7 @@ class Run:
         optimizer = specs[0].optimizer
         assert all(one.optimizer == optimizer for one in specs)
         self._optimizer = make_optimizer(optimizer, self._model, loss, stack_options(optimizer, options))
+        self._lr_schedule = make_lr_schedule(optimizer, self._optimizer, self._batches.steps_per_epoch)
         self._probe = UpdateProbe(self._model, loss)
         self._clock = TrainingClock(problem.device)
         self._dropped: set[int] = set()
@@ -133,13 +137,11 @@ class Run:
     def _prepare_steps(self) -> None:
         """Bind the step to the optimizer's state as it is now."""
         optimizer, gather = self._optimizer, self._batches.gather
-        capturable = getattr(optimizer, "capturable", True)
-        self._take_step = fastest_step(
-            lambda *selection: optimizer.step(*gather(*selection)),
-            self._problem.device,
-            capturable,
-            self._clock.paused,
-        )
+        # A graph would go on with the learning rate that it was captured with.
+        capturable = self._lr_schedule is None and getattr(optimizer, "capturable", True)
+        device, off_clock = self._problem.device, self._clock.paused
+        step = fastest_step(lambda *chosen: optimizer.step(*gather(*chosen)), device, capturable, off_clock)
+        self._take_step = self._lr_schedule.following(step) if self._lr_schedule else step
 
     @property
     def history(self) -> History:
@@ -209,7 +211,9 @@ class Run:
         selection = self._batches.next_selection(self._clock.paused)
         with self._clock.paused():
             batch = self._batches.gather(*selection)
-            accuracies = self._minibatch_accuracies(*batch)
+            accuracies = [math.nan] * len(self.histories)
+            if self._problem.has_accuracy:
+                accuracies = minibatch_accuracies(self._model, *batch)
             self._probe.remember()
         info = self._take_step(*selection)
         self.step += 1
@@ -246,14 +250,6 @@ class Run:
         leading = len(members_of(self._model))
         return torch.cat([tensor.reshape(*tensor.shape[:leading], -1) for tensor in tensors], dim=-1)
 
-    @torch.no_grad()
-    def _minibatch_accuracies(self, inputs: Tensor, targets: Tensor) -> list[float]:
-        if not self._problem.has_accuracy:
-            return [float("nan")] * len(self.histories)
-        with preserved_buffers(self._model):
-            correct = count_correct(self._model, self._model(inputs), targets)
-        return [count / count_targets(self._model, targets) for count in _listed(correct)]
-
     def objectives(self, name: str) -> list[float]:
         """Return each run's whole-set loss ``train_loss`` or ``validation_loss`` now; +inf after divergence."""
         if self.diverged:
@@ -275,6 +271,7 @@ class Run:
                 "model": self._model.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "batches": self._batches.state_dict(),
+                "lr_schedule": self._lr_schedule and self._lr_schedule.state_dict(),
                 "rng": torch.get_rng_state(),
             }
             if torch.cuda.is_available():
@@ -290,6 +287,8 @@ class Run:
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._batches.load_state_dict(state["batches"])
+        if self._lr_schedule is not None:
+            self._lr_schedule.load_state_dict(state["lr_schedule"])
         self._prepare_steps()
         if "rng" in state:
             torch.set_rng_state(state["rng"])

@@ -32,7 +32,7 @@ class SeedsJob:
 
     Attributes:
         case: What is trained.
-        hyperparameters: Keyword arguments of the optimizer, and ``batch_size``.
+        hyperparameters: Keyword arguments of the optimizer, and the data's.
         seeds: The runs' seeds.
     """
 

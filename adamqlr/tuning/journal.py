@@ -7,7 +7,6 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from adamqlr.study.case import Case
 from adamqlr.tuning.asha import AshaPruner
 
 
@@ -16,16 +15,17 @@ class Journal:
 
     Args:
         path: The file.
-        case: What is searched.
+        identity: What the search is.
+        reduction_factor: Between rungs; one in this many configurations passes each.
     """
 
-    def __init__(self, path: Path, case: Case) -> None:
+    def __init__(self, path: Path, identity: str, reduction_factor: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(path))),
-            study_name=case.search_fingerprint(),
-            pruner=AshaPruner(case.study.tuning.reduction_factor),
+            study_name=identity,
+            pruner=AshaPruner(reduction_factor),
             load_if_exists=True,
         )
 

@@ -14,7 +14,9 @@ from adamqlr.jobs.progress import Progress
 from adamqlr.problems.examples import batch_edges
 from adamqlr.problems.problem import Problem
 from adamqlr.study.case import Case
+from adamqlr.study.config import fingerprint
 from adamqlr.study.limit import Limit
+from adamqlr.study.step_costs import StepCosts
 from adamqlr.training.optimizers import check_hyperparameters
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
@@ -53,25 +55,37 @@ class Shard:
         journal: The file through which shards share what they found.
         problem: What is optimized, on the device that trains.
         may_pack: Whether configurations may be trained together.
+        costs: What steps cost, where rungs count them.
 
     Attributes:
         time_source: Where trials' seconds are from.
+        is_packed: Whether there are configurations that are trained side by side.
         largest_pack: The most configurations that were trained side by side in one process.
     """
 
     def __init__(
-        self, case: Case, index: int, count: int, journal: Path, problem: Problem, may_pack: bool = False
+        self,
+        case: Case,
+        index: int,
+        count: int,
+        journal: Path,
+        problem: Problem,
+        may_pack: bool = False,
+        costs: StepCosts | None = None,
     ) -> None:
-        self._case, self._problem = case, problem
+        self._case, self._problem, self._costs = case, problem, costs
         self._owned = range(index, case.study.tuning.trials, count)
         self._configurations = case.configurations()
-        self._journal = Journal(journal, case)
+        self._journal = Journal(journal, search_identity(case, costs), case.study.tuning.reduction_factor)
         training = case.study.training
         self._schedule = RecordSchedule(training.record_every, training.record_growth)
         self._groups = self._grouped(may_pack)
         self.largest_pack = max((len(group.numbers) for group in self._groups), default=1)
+        self.is_packed = any(group.is_pack for group in self._groups)
         self.time_source = "measured"
-        if any(group.is_pack for group in self._groups):
+        if costs is not None:
+            self.time_source = "steps taken times what they cost by the file of step costs"
+        elif self.is_packed:
             self.time_source = "steps taken times the seconds of a step, measured on a single run of each batch size"
 
     def run(self, checkpoint: Checkpoint, stop: StopRequest) -> None:
@@ -100,17 +114,23 @@ class Shard:
             if all(entry.is_finished for entry in entries):
                 continue
             specs = [self._spec(number) for number in group.numbers]
-            if not group.is_pack:
-                run = Run(self._problem, specs[0], self._schedule, evaluations=())
-            else:
-                if group.batch_size not in step_seconds:
-                    step_seconds[group.batch_size] = measure_step_seconds(self._problem, specs[0])
-                run = Run(self._problem, specs, self._schedule, (), step_seconds[group.batch_size])
+            seconds = self._step_seconds(group, specs[0], step_seconds)
+            run = Run(self._problem, specs if group.is_pack else specs[0], self._schedule, (), seconds)
             if saved["group"] == index:
                 run.load_state_dict(saved["run"])
                 logger.info("%s on from step %d", _goes(group.numbers), run.step)
             kept = {"group": index, "step_seconds": step_seconds}
             self._train(run, group.numbers, entries, between_steps, kept, index / len(self._groups))
+
+    def _step_seconds(self, group: _Group, spec: RunSpec, measured: dict[int, float]) -> float | None:
+        """Return what a step of a group's runs counts, once it is known; None where seconds are on the clock."""
+        if self._costs is not None:
+            return self._costs.of(spec.hyperparameters)
+        if not group.is_pack:
+            return None
+        if group.batch_size not in measured:
+            measured[group.batch_size] = measure_step_seconds(self._problem, spec)
+        return measured[group.batch_size]
 
     def _train(
         self,
@@ -199,7 +219,7 @@ class Shard:
     def _spec(self, number: int) -> RunSpec:
         case = self._case
         hyperparameters = case.hyperparameters(self._configurations[number])
-        check_hyperparameters(case.spec, hyperparameters)
+        check_hyperparameters(case, hyperparameters)
         return RunSpec(case.spec, hyperparameters, number, case.study.seed, tuning=True)
 
     def _result(self, number: int) -> Trial:
@@ -208,6 +228,12 @@ class Shard:
         values = [value for _, value in sorted(found.intermediate_values.items())]
         state = "diverged" if found.user_attrs["diverged"] else found.state.name.lower()
         return Trial(number, self._configurations[number], values, state, found.user_attrs["seconds"])
+
+
+def search_identity(case: Case, costs: StepCosts | None) -> str:
+    """Return a fingerprint of everything that decides the trials."""
+    found = case.search_fingerprint()
+    return found if costs is None else fingerprint([found, sorted(costs.seconds.items())])
 
 
 def _goes(numbers: Sequence[int]) -> str:

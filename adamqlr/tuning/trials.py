@@ -42,7 +42,7 @@ def trials_dataset(
     Args:
         trials: In any order.
         resources: The resource at each rung.
-        unit: ``seconds`` or ``epochs``.
+        unit: ``seconds``, ``epochs``, or ``steps`` that take so many seconds.
         attrs: Provenance.
     """
     trials = sorted(trials, key=lambda trial: trial.number)
@@ -76,7 +76,7 @@ def trials_dataset(
             "resource": (
                 "rung",
                 np.asarray(resources, dtype=float),
-                {"units": "s" if unit == "seconds" else "epoch", "long_name": "resource at the rung"},
+                {"units": "epoch" if unit == "epochs" else "s", "long_name": "resource at the rung"},
             ),
         },
         attrs=dict(attrs),

@@ -57,6 +57,14 @@ def test_ratios_agree_with_scipys_bootstrap() -> None:
     assert ours.verdict is Verdict.REFUTED
 
 
+def test_a_single_run_decides_nothing() -> None:
+    for above, below in ((runs(1), runs(4, 4, 4)), (runs(1, 1, 1), runs(4)), (runs(1), runs(4))):
+        judgment = judge_ratio(above, [below], 1, SETTINGS)
+        assert judgment == Judgment(0.25, 0, INF, 1)
+        assert judgment.verdict is Verdict.UNDECIDED
+        assert np.isnan(judgment.seeds_to_decide(1))
+
+
 def test_by_hand() -> None:
     assert judge_ratio(runs(2, 2, 2), [runs(4, 4, 4), runs(1, 1, 1)], 2, SETTINGS) == Judgment(2, 2, 2, 2)
     assert judge_spread([runs(3, 3), runs(1, 1), runs(2, 2)], 2, SETTINGS) == Judgment(3, 3, 3, 2)
@@ -206,7 +214,9 @@ def test_each_claim_gets_its_verdict_where_the_study_speaks_of_it(study_file: Pa
     text = (tmp_path / "claims.md").read_text()
     for claim in CLAIMS:
         assert claim.statement in text
-    assert "- Damping improves AdamQLR." in text.partition("Nothing in this study speaks of")[2]
+    lacking = text.partition("what to add to the configuration")[2]
+    assert "- Damping improves AdamQLR. Add the optimizer `adamqlr_undamped`." in lacking
+    assert "`batch_size` of AdamQLR." in lacking
     assert "<table" in (tmp_path / "claims.html").read_text()
 
 

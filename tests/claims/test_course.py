@@ -91,6 +91,8 @@ def test_ranks_count_how_many_are_better() -> None:
     (evidence,) = ranks_high(study(cubes), "adamqlr_untuned")
     assert evidence.judgment.estimate == pytest.approx(1 / 3)
     assert evidence.judgment.verdict is Verdict.SUPPORTED
+    cubes["epochs/diabetes/adam"] = cubes["epochs/diabetes/adam"].isel(seed=[0])
+    assert not list(ranks_high(study(cubes), "adamqlr_untuned")), "a single run has no place"
 
 
 def test_a_hyperparameter_matters_more_where_its_values_spread_further() -> None:

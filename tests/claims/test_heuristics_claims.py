@@ -6,8 +6,9 @@ import pytest
 import xarray as xr
 
 from adamqlr.claims.heuristics import heuristics_claims
-from adamqlr.claims.report import weigh, write_claims
+from adamqlr.claims.report import write_claims
 from adamqlr.claims.statements import CLAIMS, claims_of
+from adamqlr.claims.weigh import summarize, weigh
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube
 from adamqlr.results.pairs import Study
@@ -77,10 +78,11 @@ def test_every_combination_but_the_first_is_weighed_on_every_dataset(study: Stud
 
 
 def test_statements_name_the_heuristics_and_the_direction(study: Study, tmp_path: Path) -> None:
-    statements = [statement for _, statement, _ in heuristics_claims(CONFIG)]
+    statements = [statement for *_, statement in heuristics_claims(CONFIG)]
     assert statements[0] == "The heuristics “Learning rate” help Adam: it ends no worse than with “Tuned”."
     assert len(statements) == 4
-    write_claims(weigh(study), CONFIG.claims, tmp_path / "claims")
+    table = weigh(study)
+    write_claims(table, summarize(study, table), CONFIG.claims, tmp_path / "claims")
     assert all(statement in (tmp_path / "claims.md").read_text() for statement in statements)
 
 

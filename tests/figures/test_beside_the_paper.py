@@ -15,7 +15,7 @@ from adamqlr.figures.published import draw
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube, write_cube
 from adamqlr.results.pairs import Study
-from adamqlr.results.published import Key, Value
+from adamqlr.results.published import Key, Value, read_published
 from adamqlr.results.runs import runs_dataset
 from adamqlr.results.study import write_study
 from adamqlr.stages.figures import draw_figure
@@ -111,8 +111,8 @@ def test_the_figure_is_offered_where_the_file_is(tmp_path: Path) -> None:
         draw_figure("published", tmp_path / "study.nc", "epochs", None, tmp_path / "figure")
     file = tmp_path / "published.csv"
     file.write_text("suite,dataset,optimizer,metric,value,error\nepochs,diabetes,adam,test_loss,0.4,0.02\n")
-    assert "published" in figures_of(CONFIG, "epochs", file)
-    assert "published" not in figures_of(CONFIG, "epochs")
+    assert "published" in figures_of(CONFIG, "epochs", read_published(file))
+    assert "published" not in figures_of(CONFIG, "epochs", {})
     draw_figure("published", tmp_path / "study.nc", "epochs", None, tmp_path / "figure")
     assert pd.read_csv(tmp_path / "figure.csv")["published"].tolist() == [0.4]
     write_table("final_results", tmp_path / "study.nc", "epochs", None, tmp_path / "table")

@@ -210,9 +210,9 @@ def test_no_text_lies_on_another(study: Study) -> None:
 
 
 def test_factorials_are_left_out_of_other_figures(study: Study, config: StudyConfig) -> None:
-    names = figures_of(config, "epochs")
+    names = figures_of(config, "epochs", {})
     assert {"performance", "factorial_small", "factorial_small_curves"} <= set(names)
-    assert "factorial_small" in tables_of(config, "epochs")
+    assert "factorial_small" in tables_of(config, "epochs", {})
     with paper_style():
         for figure, numbers in (
             evolution.performance(study, "epochs"),
@@ -231,7 +231,7 @@ def test_factorials_are_left_out_of_other_figures(study: Study, config: StudyCon
     _, numbers = tuning_budget.draw(Study(xr.DataTree.from_dict(searches), config), "epochs")
     assert set(numbers["optimizer"]) == {"adam"}
     alone = parse_config({**SETTINGS, "optimizers": []}, "test")
-    assert set(figures_of(alone, "epochs")) == {"factorial_small", "factorial_small_curves"}
+    assert set(figures_of(alone, "epochs", {})) == {"factorial_small", "factorial_small_curves"}
 
 
 @pytest.mark.parametrize("name", ["factorial_small", "factorial_small_curves"])

@@ -121,7 +121,7 @@ def study_tree(study_file: Path) -> xr.DataTree:
 
 
 @pytest.mark.parametrize(
-    ("suite", "name"), [(suite, name) for suite in ("epochs", "sensitivity") for name in figures_of(STUDY, suite)]
+    ("suite", "name"), [(suite, name) for suite in ("epochs", "sensitivity") for name in figures_of(STUDY, suite, {})]
 )
 def test_figures_come_with_their_numbers_and_are_reproducible(
     suite: str, name: str, study_file: Path, tmp_path: Path
@@ -187,7 +187,7 @@ def test_every_optimizer_has_a_color_of_its_own() -> None:
     assert len(set(colors)) == len(OPTIMIZERS)
 
 
-@pytest.mark.parametrize("name", tables_of(STUDY, "epochs"))
+@pytest.mark.parametrize("name", tables_of(STUDY, "epochs", {}))
 def test_tables_come_in_four_formats(name: str, study_file: Path, tmp_path: Path) -> None:
     write_table(name, study_file, "epochs", None, tmp_path / name)
     texts = {suffix: (tmp_path / f"{name}.{suffix}").read_text() for suffix in ("csv", "md", "tex", "html")}

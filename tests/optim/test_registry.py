@@ -43,4 +43,4 @@ def test_tuned_optimizers_name_what_they_lack(study: object) -> None:
 
     case = Case(study, "epochs", "digits", "sgd_full")
     with pytest.raises(UserError, match="no value for lr"):
-        check_hyperparameters(case.spec, case.hyperparameters({"momentum": 0.5}))
+        check_hyperparameters(case, case.hyperparameters({"momentum": 0.5}))

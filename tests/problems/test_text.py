@@ -1,5 +1,6 @@
 """The Penn Treebank's layout on a small, made-up text: words to rows, the network, and a user's mistakes."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,17 @@ import pytest
 import torch
 
 from adamqlr.errors import UserError
-from adamqlr.problems import penn_treebank
+from adamqlr.problems import penn_treebank, text
+from adamqlr.problems.examples import batch_edges
 from adamqlr.problems.problem import initial_model, load_problem
 from adamqlr.results.runs import read_runs
+from adamqlr.stages.select import select
+from adamqlr.stages.sweep import sweep
 from adamqlr.stages.train import train
+from adamqlr.stages.tune import tune
 from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig, parse_config
+from adamqlr.tuning.trials import read_best, read_trials
 
 CPU = torch.device("cpu")
 # "a b c d" over and over, one line each: what follows a word can be learnt.
@@ -65,8 +71,8 @@ def test_rows_are_words_in_order_and_targets_the_words_that_follow(write: Callab
 def test_frequent_words_come_first_and_others_are_unknown(
     write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert list(penn_treebank.vocabulary(["b", "a", "<unk>", "a", "<eos>", "c"])) == ["<unk>", "<eos>", "a", "b", "c"]
-    monkeypatch.setattr(penn_treebank, "VOCABULARY", 4)
+    assert list(text.vocabulary(["b", "a", "<unk>", "a", "<eos>", "c"])) == ["<unk>", "<eos>", "a", "b", "c"]
+    monkeypatch.setattr(text, "VOCABULARY", 4)
     write(train="a a a b b c <unk>\n" * 3, validation="c q a\n" * 2, test="a b\n" * 2)
     problem = load()
     assert problem.validation.inputs[0].tolist() == [0, 0, 2, 1, 0], "c and q are unknown"
@@ -129,3 +135,58 @@ def test_training_learns_what_follows(write: Callable[..., Path], tmp_path: Path
     assert np.isfinite(loss).all()
     assert loss[-1] < 0.3 * loss[0]
     assert accuracy[-1] > 0.9
+
+
+def test_another_length_cuts_all_rows_and_makes_another_network(write: Callable[..., Path]) -> None:
+    write(train="a b c d\n" * 41)
+    problem = load()
+    longer = problem.with_length(8)
+    assert [len(p.train) for p in (problem, longer)] == [204 // 5, 204 // 8]
+    for part in ("train", "validation", "test"):
+        rows, shorter = getattr(longer, part), getattr(problem, part)
+        assert rows.inputs.shape == rows.targets.shape == (len(rows), 8)
+        words = min(rows.inputs.numel(), shorter.inputs.numel())
+        assert torch.equal(rows.inputs.flatten()[:words], shorter.inputs.flatten()[:words])
+        assert torch.equal(rows.targets.flatten()[:-1], rows.inputs.flatten()[1:])
+    assert initial_model(longer, 0)(longer.test.inputs).shape == (len(longer.test), 5, 8)
+    with pytest.raises(
+        UserError, match=r"ptb\.train\.txt: 205 words are too few for a row of 300 and the word after it"
+    ):
+        problem.with_length(300)
+
+
+def test_the_length_is_tuned_and_what_is_best_is_trained(tmp_path: Path) -> None:
+    """On a text that comes with scikit-learn, with a search space of its own."""
+    settings = {
+        "name": "t",
+        "device": "cpu",
+        "datasets": {"descriptions": {"epochs": 1}},
+        "optimizers": ["adam"],
+        "tuning": {"trials": 4, "unit": "epochs", "first_rung": 1, "limit": 1},
+        "sensitivity": {
+            "length": {"dataset": "descriptions", "optimizer": "adam", "parameter": "length", "values": [5, 30]}
+        },
+    }
+    config = parse_config(settings, "test")
+    case = Case(config, "epochs", "descriptions", "adam")
+    tune(case, (0, 1), tmp_path / "shard.nc")
+    select([tmp_path / "shard.nc"], tmp_path / "trials.nc", tmp_path / "best.yaml")
+    lengths = read_trials(tmp_path / "trials.nc")["hyperparameter_length"].values.tolist()
+    assert lengths == [one["length"] for one in case.configurations()]
+    assert len(set(lengths)) > 1
+    best = read_best(tmp_path / "best.yaml", "descriptions", "adam")
+    train(case, [0], best, tmp_path / "runs.nc")
+    sweep(config, "length", "5", [0], tmp_path / "best.yaml", tmp_path / "sweep.nc")
+    rows = {
+        length: len(load_problem("descriptions", config, CPU).with_length(length).train) for length in (*lengths, 5)
+    }
+    for file, length in (("runs", best["length"]), ("sweep", 5)):
+        runs = read_runs(tmp_path / f"{file}.nc")
+        assert json.loads(runs.attrs["hyperparameters"]) == {**best, "length": length}
+        assert int(runs["step"].max()) == len(batch_edges(rows[length], best["batch_size"])) - 1, "an epoch of steps"
+
+
+def test_only_texts_have_a_length(tmp_path: Path) -> None:
+    config = parse_config({"name": "t", "datasets": ["digits"], "optimizers": ["adam"]}, "test")
+    with pytest.raises(UserError, match="optimizer 'adam': unknown hyperparameter 'length': known are lr"):
+        train(Case(config, "epochs", "digits", "adam"), [0], {"lr": 0.1, "length": 5}, tmp_path / "runs.nc")

@@ -55,11 +55,11 @@ def write_folder(folder: Path) -> StudyConfig:
             write_cube(parts[-1], build_cube([runs], 60))
     write_study(parts, folder / "study.nc")
     for suite in config.suites:
-        for name in figures_of(config, suite):
+        for name in figures_of(config, suite, {}):
             path = folder / "figures" / suite / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGBA", (60, 30), "white").save(path)
-        for name in tables_of(config, suite):
+        for name in tables_of(config, suite, {}):
             write_table(name, folder, suite, config, folder / "tables" / suite / name)
     judge_claims(folder / "study.nc", config, folder / "claims")
     return config

@@ -21,12 +21,13 @@ from adamqlr.study.config import load_config
 
 def test_it_begins_with_the_verdicts_and_ends_with_the_commands(study_folder: Path) -> None:
     text = (study_folder / "index.html").read_text()
-    places = [text.index(f'id="{name}"') for name in ("verdicts", "run", "explorer", "suite-epochs", "suite-runtime_train")]
+    sections = ("verdicts", "claims", "run", "explorer", "suite-epochs", "suite-runtime_train", "remake")
+    places = [text.index(f'id="{name}"') for name in sections]
     assert places == sorted(places)
     command = "snakemake --configfile results/small/config.yaml --force results/small/figures/epochs/loss.pdf"
     assert text.index(command) > places[-1]
     config = load_config(study_folder / "config.yaml")
-    for exhibit in figures_of(config, "epochs").values():
+    for exhibit in figures_of(config, "epochs", {}).values():
         assert exhibit.title in text
         assert str(emphasized(exhibit.caption)) in text
 

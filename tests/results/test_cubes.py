@@ -78,6 +78,7 @@ def test_everything_says_what_it_is_and_where_it_comes_from(study: StudyConfig, 
         assert json.loads(dataset.attrs["versions"])["torch"].startswith("2.")
         assert "small" in dataset.attrs["config"]
     xr.testing.assert_identical(adamqlr.load_results(tmp_path)["epochs/digits/adam"].to_dataset(), leaf)
+    xr.testing.assert_identical(adamqlr.load_results(tmp_path / "study.nc")["epochs/digits/adam"].to_dataset(), leaf)
 
 
 def test_last_values_are_held_between_records_and_after_the_end(study: StudyConfig) -> None:

@@ -65,7 +65,7 @@ def study_of(config_file: ConfigFile) -> Callable[..., StudyConfig]:
 def make(study: StudyConfig, optimizer: str, **chosen: Any) -> Run:
     case = Case(study, "epochs", "digits", optimizer)
     hyperparameters = case.hyperparameters(chosen)
-    check_hyperparameters(case.spec, hyperparameters)
+    check_hyperparameters(case, hyperparameters)
     return Run(load_problem("digits", study, CPU), RunSpec(case.spec, hyperparameters, 0), RecordSchedule(4, 1.5))
 
 

@@ -90,7 +90,7 @@ def test_a_second_interrupt_from_the_keyboard_does_not_wait() -> None:
 def resolve(study: StudyConfig, optimizer: str, chosen: dict[str, object]) -> dict[str, object]:
     case = Case(study, "epochs", "digits", optimizer)
     hyperparameters = case.hyperparameters(chosen)
-    check_hyperparameters(case.spec, hyperparameters)
+    check_hyperparameters(case, hyperparameters)
     return hyperparameters
 
 

@@ -1,5 +1,6 @@
 """The workflow: its jobs, its checks, and a small study from end to end."""
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from adamqlr.figures.contents import figures_of
 from adamqlr.study.case import cases_of
 from adamqlr.study.config import load_config
 from adamqlr.study.optimizers import OPTIMIZERS
+from adamqlr.study.paths import step_costs_file
 from adamqlr.tables.contents import tables_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +35,12 @@ def job_counts(text: str) -> dict[str, int]:
     lines = text.partition("Job stats:")[2].splitlines()[3:]
     rows = (line.split() for line in lines[: lines.index("") if "" in lines else None])
     return {row[0]: int(row[1]) for row in rows if len(row) == 2}
+
+
+def pending(folder: Path, *arguments: object) -> dict[str, int]:
+    done = snakemake(folder, "-n", "--quiet", "rules", *arguments)
+    counts = job_counts(done.stdout + done.stderr)
+    return {rule: count for rule, count in counts.items() if rule not in ("all", "total")}
 
 
 def test_the_papers_study_has_the_jobs_that_it_should(tmp_path: Path) -> None:
@@ -78,7 +86,7 @@ def test_every_figure_and_table_is_made_by_a_rule(tmp_path: Path) -> None:
     text = (ROOT / "results" / "README.md").read_text()
     rows = re.findall(r"^\| [^|]+ \| `((?:figures|tables|claims)[^`]+)` \| `([^`]+)` \|$", text, re.MULTILINE)
     files = [file for file, _ in rows]
-    assert len(set(files)) == len(rows) == 29 + 11
+    assert len(set(files)) == len(rows) == 29 + 13
     for file, command in rows:
         assert command == f"snakemake --profile slurm --force results/paper/{file}"
     paper = ("--configfile", ROOT / "workflow/config/paper.yaml")
@@ -90,7 +98,7 @@ def test_every_figure_and_table_is_made_by_a_rule(tmp_path: Path) -> None:
     for suite in ("epochs", "sensitivity"):
         for kind, catalog in (("figures", figures_of), ("tables", tables_of)):
             mapped = {Path(file).stem for file in files if file.startswith(f"{kind}/{suite}/")}
-            assert mapped == set(catalog(config, suite))
+            assert mapped == set(catalog(config, suite, {}))
     for suite in ("runtime_train", "runtime_validation"):
         mapped = {Path(file).stem for file in files if f"/{suite}/" in file}
         assert mapped == {"performance", "loss", "learning_rate", "final_results", "best_hyperparameters"}
@@ -99,14 +107,24 @@ def test_every_figure_and_table_is_made_by_a_rule(tmp_path: Path) -> None:
 def test_the_appendix_is_switched_on_by_taking_comments_away(tmp_path: Path) -> None:
     text = (ROOT / "workflow/config/paper.yaml").read_text()
     config = tmp_path / "paper.yaml"
-    config.write_text(re.sub(r"^  # (penn_treebank|imagenet):$", r"  \1:", text, flags=re.MULTILINE))
+    switched_on = r"^  # (penn_treebank:|imagenet:|- sgd_scheduled:|  )"
+    config.write_text(re.sub(switched_on, r"  \1", text, flags=re.MULTILINE))
     done = snakemake(tmp_path, "-n", "--quiet", "rules", "--configfile", config)
     counts = job_counts(done.stdout + done.stderr)
     assert counts["fetch_data"] == 5 + 2
     cases = cases_of(load_config(config), "epochs")
     beyond_the_paper = {"adamqlr_hessian_untuned", "adamqlr_clipped"}
-    for added in ("imagenet", "penn_treebank"):
-        assert {case.optimizer for case in cases if case.dataset == added} == set(OPTIMIZERS) - beyond_the_paper
+    text_cases, image_cases = ([c for c in cases if c.dataset == added] for added in ("penn_treebank", "imagenet"))
+    assert {case.optimizer for case in text_cases} == set(OPTIMIZERS) - beyond_the_paper
+    assert all(len(case.seeds) == 10 for case in text_cases)
+    # Three single runs, of which nothing is tuned.
+    assert [case.optimizer for case in image_cases] == ["adam_untuned", "adamqlr_untuned", "sgd_scheduled"]
+    assert all(len(case.seeds) == 1 and not case.is_tuned for case in image_cases)
+    assert [case.dataset for case in cases if case.optimizer == "sgd_scheduled"] == ["imagenet"]
+    plain = load_config(ROOT / "workflow/config/paper.yaml")
+    before = [case for suite in plain.suites for case in cases_of(plain, suite)]
+    assert counts["tune"] == sum(case.is_tuned for case in (*before, *text_cases))
+    assert counts["aggregate"] == len(before) + len(text_cases) + 3
     assert not {"penn_treebank", "imagenet"} & {case.dataset for case in cases_of(load_config(config), "runtime_train")}
 
 
@@ -147,6 +165,10 @@ def test_a_study_runs_from_end_to_end_and_then_has_nothing_to_do(small_study: tu
         "tables/epochs/final_results.tex",
         "claims.csv",
         "claims.md",
+        "claims.pdf",
+        "claims.png",
+        "claims_summary.csv",
+        "claims_summary.html",
         "logs/train/epochs/digits/adam/seeds_0-1.log",
         "benchmarks/train/epochs/digits/adam/seeds_0-1.tsv",
     ):
@@ -157,6 +179,23 @@ def test_a_study_runs_from_end_to_end_and_then_has_nothing_to_do(small_study: tu
     snakemake(folder, "--configfile", config, "--report", "report.html")
     report = (folder / "report.html").read_text()
     assert "Performance against training time" in report
+    subcategories = re.search(r'"2. Figures": (\{.*?\})', report)
+    assert subcategories is not None
+    first = min(json.loads(subcategories[1]).items(), key=lambda item: item[0].casefold())
+    assert first[1] == ["results/small/claims.png"], "as the report sorts them"
+
+
+def test_steps_are_measured_once_and_not_where_another_studys_costs_lie(tmp_path: Path) -> None:
+    config = load_config(ROOT / "workflow/config/quickstart.yaml")
+    tuned = [case for case in cases_of(config, "epochs") if case.is_tuned]
+    in_steps = ("--configfile", ROOT / "workflow/config/quickstart.yaml", "--config", "tuning={unit: steps}")
+    before = pending(tmp_path, *in_steps)
+    assert before.pop("step_costs") == before["tune"] == len(tuned)
+    for case in tuned:
+        path = tmp_path / "results/quickstart" / step_costs_file(case)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("batch_size,seconds_per_step\n200,0.001\n")
+    assert pending(tmp_path, *in_steps) == before
 
 
 @pytest.mark.slow
@@ -164,11 +203,7 @@ def test_only_what_a_change_concerns_runs_again(small_study: tuple[Path, Path]) 
     folder, config = small_study
 
     def jobs(*arguments: object) -> dict[str, int]:
-        done = snakemake(folder, "-n", "--quiet", "rules", "--configfile", config, *arguments)
-        counts = job_counts(done.stdout + done.stderr)
-        counts.pop("total", None)
-        counts.pop("all", None)
-        return counts
+        return pending(folder, "--configfile", config, *arguments)
 
     drawn = {"figure": 12, "table": 7, "claims": 1}
     # What shows a suite's cubes: neither its search, nor sensitivity studies.
@@ -185,6 +220,8 @@ def test_only_what_a_change_concerns_runs_again(small_study: tuple[Path, Path]) 
         "figures/sensitivity/lr.csv": {"figure": 1},
         "tables/epochs/divergence.md": {"table": 1},
         "claims.csv": {"claims": 1},
+        "claims.png": {"claims": 1},
+        "claims_summary.md": {"claims": 1},
     }
     kept = folder / "kept"
     for name, expected in without.items():
@@ -207,3 +244,44 @@ def test_a_deleted_figure_is_made_again_and_nothing_else(small_study: tuple[Path
     snakemake(folder, "--configfile", config)
     changed = [path.name for path, time in before.items() if path.stat().st_mtime_ns != time]
     assert changed == ["performance.png"]
+
+
+PUBLISHED = "suite,dataset,optimizer,metric,value,error\n"
+
+
+@pytest.mark.slow
+def test_published_values_remake_what_shows_them_and_nothing_else(small_study: tuple[Path, Path]) -> None:
+    folder, config = small_study
+    results = folder / "results" / "small"
+    file = results / "published.csv"
+
+    def jobs() -> dict[str, int]:
+        return pending(folder, "--configfile", config)
+
+    def publish(rows: str) -> dict[str, int]:
+        file.write_text(PUBLISHED + rows)
+        return jobs()
+
+    assert publish("epochs,digits,kfac,test_loss,0.1,\n") == {}, "of an optimizer that the study has not"
+    try:
+        assert publish("epochs,digits,adam,test_loss,0.1,\n") == {"figure": 1, "table": 1}
+        done = snakemake(folder, "--configfile", config)
+        assert re.search(r"2 of 3 steps \(\d+%\) done", done.stdout + done.stderr), "and the rule all"
+        assert (results / "figures/epochs/published.png").exists()
+        assert "test loss 0.1" in (results / "tables/epochs/final_results.md").read_text()
+        assert publish("epochs,digits,adam,test_loss,0.1,\n") == {}, "the same values"
+        assert publish("epochs,digits,adam,test_loss,0.2,\n") == {"figure": 1, "table": 1}
+    finally:
+        file.unlink()
+    assert jobs() == {"table": 1}, "whose column goes"
+    snakemake(folder, "--configfile", config)
+    assert "Published" not in (results / "tables/epochs/final_results.md").read_text()
+
+
+def test_published_values_that_cannot_be_read_are_a_clear_error(tmp_path: Path) -> None:
+    file = tmp_path / "results/quickstart/published.csv"
+    file.parent.mkdir(parents=True)
+    file.write_text(PUBLISHED + "epochs,digits,adam,loss,0.5,\n")
+    done = snakemake(tmp_path, "-n", check=False)
+    assert done.returncode == 1
+    assert "results/quickstart/published.csv, line 2: unknown metric 'loss'" in done.stdout + done.stderr

@@ -10,10 +10,10 @@ from snakemake.exceptions import WorkflowError
 from adamqlr.errors import UserError
 from adamqlr.figures.contents import figures_of
 from adamqlr.files import write_text
+from adamqlr.results.published import published_file, read_published
 from adamqlr.study import paths
 from adamqlr.study.case import Case
 from adamqlr.study.config import SENSITIVITY, fingerprint, parse_config
-from adamqlr.study.datasets import DATASETS
 from adamqlr.study.optimizers import own_options
 from adamqlr.tables.contents import tables_of
 
@@ -23,10 +23,11 @@ if shutil.which("adamqlr") is None:
 
 try:
     STUDY = parse_config(config, "configuration")
+    RESULTS = f"results/{STUDY.name}"
+    PUBLISHED = read_published(published_file(Path(f"{RESULTS}/study.nc")))
 except UserError as error:
     raise WorkflowError(str(error))
 
-RESULTS = f"results/{STUDY.name}"
 CONFIG = f"{RESULTS}/config.yaml"
 ENVIRONMENT = "../../envs/conda.yaml"
 
@@ -57,20 +58,36 @@ def case_of(wildcards):
     if "sweep" in wildcards.keys():
         sweep = STUDY.sweep(wildcards.sweep)
         return Case(STUDY, sweep.suite, sweep.dataset, sweep.optimizer)
-    return Case(STUDY, wildcards.suite, wildcards.dataset, wildcards.optimizer)
+    # What a step costs does not depend on the suite.
+    suite = getattr(wildcards, "suite", next(iter(STUDY.suites)))
+    return Case(STUDY, suite, wildcards.dataset, wildcards.optimizer)
 
 
 def job_input(wildcards):
     """What jobs wait for; data that is fetched again is the same data."""
     case = case_of(wildcards)
-    is_fetched = (
-        case.settings.path is None and DATASETS[case.dataset].fetcher is not None
-    )
-    return {"data": ancient(f"{RESULTS}/data/{case.dataset}.txt")} if is_fetched else {}
+    if not case.is_fetched:
+        return {}
+    return {"data": ancient(f"{RESULTS}/data/{case.dataset}.txt")}
 
 
 def shard_files(wildcards):
     return in_results(paths.shard_files(STUDY, case_of(wildcards).path))
+
+
+def search_input(wildcards):
+    files, case = job_input(wildcards), case_of(wildcards)
+    if STUDY.tuning.unit == "steps":
+        files["costs"] = f"{RESULTS}/{paths.step_costs_file(case)}"
+    return files
+
+
+def step_costs_option(wildcards, input):
+    return f"--step-costs {input.costs}" if "costs" in input.keys() else ""
+
+
+def step_costs_fingerprint(wildcards):
+    return case_of(wildcards).step_costs_fingerprint()
 
 
 def search_fingerprint(wildcards):
@@ -136,7 +153,7 @@ def stem(wildcards, output):
 
 
 def exhibit_of(contents, wildcards):
-    return contents(STUDY, wildcards.suite)[wildcards.name]
+    return contents(STUDY, wildcards.suite, PUBLISHED)[wildcards.name]
 
 
 def exhibit_input(contents, wildcards):
@@ -152,16 +169,17 @@ def caption_of(contents, wildcards):
 
 def labels_of(kind, contents, wildcards):
     """A title with its number among its like, as the report sorts what it shows by its labels."""
-    exhibits = contents(STUDY, wildcards.suite)
+    exhibits = contents(STUDY, wildcards.suite, PUBLISHED)
     digits = len(str(len(exhibits)))
     number = list(exhibits).index(wildcards.name) + 1
     return {kind: f"{number:0{digits}d}. {exhibits[wildcards.name].title}"}
 
 
 def drawing_fingerprint(exhibit):
-    """What decides what is drawn, besides the study's file."""
+    """What decides what is drawn, besides the cubes: published values where it shows any."""
+    statistics = STUDY.statistics.model_dump(exclude={"grid_points"})
     return fingerprint(
-        [exhibit.options, STUDY.statistics.model_dump(exclude={"grid_points"})]
+        [exhibit.options, statistics, *sorted(exhibit.published.items())]
     )
 
 
@@ -169,7 +187,7 @@ def figure_files():
     return in_results(
         f"figures/{suite}/{name}.{suffix}"
         for suite in (*STUDY.suites, SENSITIVITY)
-        for name in figures_of(STUDY, suite)
+        for name in figures_of(STUDY, suite, PUBLISHED)
         for suffix in ("pdf", "png", "csv")
     )
 
@@ -178,13 +196,15 @@ def table_files():
     return in_results(
         f"tables/{suite}/{name}.{suffix}"
         for suite in STUDY.suites
-        for name in tables_of(STUDY, suite)
+        for name in tables_of(STUDY, suite, PUBLISHED)
         for suffix in ("csv", "md", "tex", "html")
     )
 
 
 def claims_files():
-    return in_results(f"claims.{suffix}" for suffix in ("csv", "md", "html"))
+    summary = (f"claims_summary.{suffix}" for suffix in ("csv", "md", "html"))
+    rows = (f"claims.{suffix}" for suffix in ("csv", "md", "html", "pdf", "png"))
+    return in_results((*rows, *summary))
 
 
 def report_fingerprint():
@@ -193,6 +213,6 @@ def report_fingerprint():
         (suite, name, exhibit.title, exhibit.caption)
         for contents in (figures_of, tables_of)
         for suite in (*STUDY.suites, SENSITIVITY)
-        for name, exhibit in contents(STUDY, suite).items()
+        for name, exhibit in contents(STUDY, suite, PUBLISHED).items()
     ]
     return fingerprint([STUDY.model_dump(mode="json"), exhibits])

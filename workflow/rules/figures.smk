@@ -78,11 +78,28 @@ rule claims:
     output:
         f"{RESULTS}/claims.csv",
         f"{RESULTS}/claims.md",
+        f"{RESULTS}/claims.pdf",
+        f"{RESULTS}/claims_summary.csv",
+        f"{RESULTS}/claims_summary.md",
+        report(
+            f"{RESULTS}/claims.png",
+            caption="../report/claims_figure.rst",
+            category="2. Figures",
+            # The report sorts by name, and so has it before the paper's suites.
+            subcategory="All suites",
+            labels={"figure": "The paper's claims"},
+        ),
         report(
             f"{RESULTS}/claims.html",
             caption="../report/claims.rst",
             category="4. Claims",
-            labels={"table": "The paper's claims, weighed"},
+            labels={"table": "2. Each dataset and suite"},
+        ),
+        report(
+            f"{RESULTS}/claims_summary.html",
+            caption="../report/claims_summary.rst",
+            category="4. Claims",
+            labels={"table": "1. A verdict for each claim"},
         ),
     log:
         f"{RESULTS}/logs/claims.log",

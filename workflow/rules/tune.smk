@@ -1,9 +1,35 @@
-# Tuning: each shard trains its share of a pair's configurations; the best one is chosen from all of them.
+# Tuning: each shard trains its share of a pair's configurations; the best one is chosen from all of them. Where rungs count
+# steps, what these cost is measured before.
+
+
+rule step_costs:
+    input:
+        unpack(job_input),
+    output:
+        f"{RESULTS}/step_costs/{{dataset}}/{{optimizer}}.csv",
+    log:
+        f"{RESULTS}/logs/step_costs/{{dataset}}/{{optimizer}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/step_costs/{{dataset}}/{{optimizer}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        gpu=1,
+        cpus_per_task=1,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        config=CONFIG,
+        decides=step_costs_fingerprint,
+    shell:
+        "adamqlr step-costs --config {params.config} --dataset {wildcards.dataset}"
+        " --optimizer {wildcards.optimizer} --output {output} 2> {log}"
 
 
 rule tune_shard:
     input:
-        unpack(job_input),
+        unpack(search_input),
     output:
         f"{RESULTS}/tuning/{{suite}}/{{dataset}}/{{optimizer}}/shards/{{shard}}.nc",
     log:
@@ -21,10 +47,12 @@ rule tune_shard:
     params:
         config=CONFIG,
         shards=min(STUDY.tuning.shards, STUDY.tuning.trials),
+        costs=step_costs_option,
         decides=search_fingerprint,
     shell:
         "adamqlr tune --config {params.config} --suite {wildcards.suite} --dataset {wildcards.dataset}"
-        " --optimizer {wildcards.optimizer} --shard {wildcards.shard}/{params.shards} --output {output} 2> {log}"
+        " --optimizer {wildcards.optimizer} --shard {wildcards.shard}/{params.shards} {params.costs}"
+        " --output {output} 2> {log}"
 
 
 rule tune:

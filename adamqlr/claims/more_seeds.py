@@ -1,0 +1,75 @@
+"""How many more seeds would decide what is undecided, and the command that trains them."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from adamqlr.claims.evidence import Evidence
+from adamqlr.claims.judge import Verdict
+from adamqlr.results.bootstrap import MOST_TIMES
+from adamqlr.study.config import StudyConfig
+from adamqlr.study.paths import CONFIG_NAME
+
+TRAINING = "training.seeds"
+
+
+def setting_of(item: Evidence, config: StudyConfig) -> str:
+    """Return the settings that say how many seeds there are of what was weighed, separated by spaces."""
+    if item.sweeps:
+        own = [f"sensitivity.{name}.seeds" for name in item.sweeps if name in config.sensitivity]
+        return " ".join(own) or TRAINING
+    is_own = item.dataset in config.datasets and config.dataset(item.dataset).seeds is not None
+    return f"datasets.{item.dataset}.seeds" if is_own else TRAINING
+
+
+def more_seeds_text(row: Mapping[Any, Any]) -> str:
+    """Say how many more seeds would decide a row of :func:`adamqlr.claims.weigh.weigh`; nothing if it is decided."""
+    if row["verdict"] != Verdict.UNDECIDED:
+        return ""
+    if math.isnan(row["more_seeds"]):
+        return "unknown"
+    is_far = math.isinf(row["more_seeds"])
+    return f"more than {(MOST_TIMES - 1) * row['seeds']}" if is_far else f"{row['more_seeds']:.0f}"
+
+
+def wanted_settings(table: pd.DataFrame) -> dict[str, int]:
+    """Return the seeds that would decide all that a number can be told of, by setting.
+
+    Args:
+        table: What :func:`adamqlr.claims.weigh.weigh` returned.
+    """
+    wanted: dict[str, int] = {}
+    for row in table[table["more_seeds"] < math.inf].to_dict("records"):
+        for setting in row["setting"].split():
+            wanted[setting] = max(wanted.get(setting, 0), int(row["seeds"] + row["more_seeds"]))
+    return wanted
+
+
+def advice(config: StudyConfig, wanted: Mapping[str, int]) -> list[str]:
+    """Return the command that trains so many seeds into the study's folder, and what a command cannot set.
+
+    Args:
+        config: The study.
+        wanted: What :func:`wanted_settings` returned.
+    """
+    sections: dict[str, dict[str, Any]] = {}
+    by_hand = []
+    for setting, seeds in wanted.items():
+        section, _, path = setting.partition(".")
+        name = path.rpartition(".")[0]
+        if section == "datasets":
+            # Which may be a list, that Snakemake would replace.
+            by_hand.append(f"set {setting} to {seeds} in the configuration")
+        else:
+            sections.setdefault(section, {}).update({name: {"seeds": seeds}} if name else {"seeds": seeds})
+    if not sections:
+        return by_hand
+    parts = " ".join(f"{section}='{_flow(settings)}'" for section, settings in sections.items())
+    return [f"snakemake --configfile results/{config.name}/{CONFIG_NAME} --config {parts}", *by_hand]
+
+
+def _flow(settings: Mapping[str, Any]) -> str:
+    return str(yaml.safe_dump(settings, default_flow_style=True, sort_keys=False, width=math.inf)).strip()

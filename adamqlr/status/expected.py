@@ -1,0 +1,106 @@
+"""The jobs that a study consists of: what the workflow's rules make, before anything is made."""
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from adamqlr.figures.contents import figures_of
+from adamqlr.study import paths
+from adamqlr.study.case import Case, cases_of
+from adamqlr.study.config import SENSITIVITY, StudyConfig
+from adamqlr.tables.contents import tables_of
+
+# The rules whose jobs compute on a GPU where there is one.
+TRAINING_RULES = ("tune_shard", "train", "sweep")
+
+
+class Job(NamedTuple):
+    """One job of the workflow. Paths are relative to the study's folder.
+
+    Attributes:
+        rule: The workflow's rule.
+        name: Which of the rule's jobs; empty for a rule that has one.
+        outputs: What it makes.
+        dataset: The dataset that it is of, if it is of one.
+    """
+
+    rule: str
+    name: str
+    outputs: tuple[str, ...]
+    dataset: str | None = None
+
+    @property
+    def log(self) -> str:
+        """What it writes to standard error."""
+        return f"logs/{self._path}.log"
+
+    @property
+    def benchmark(self) -> str:
+        """What it took, written by Snakemake once it has succeeded."""
+        return f"benchmarks/{self._path}.tsv"
+
+    @property
+    def _path(self) -> str:
+        return f"{self.rule}/{self.name}" if self.name else self.rule
+
+
+def jobs_of(study: StudyConfig) -> list[Job]:
+    """Return all jobs of a study, in the order of its stages."""
+    cases = [case for suite in study.suites for case in cases_of(study, suite)]
+    return [
+        *_fetching(cases),
+        *_tuning(study, cases),
+        *(job for case in cases for job in _runs(study, "train", case.path, case.path, case.seeds, case.dataset)),
+        *_sweeps(study),
+        *(Job("aggregate", case.path, (f"cubes/{case.path}.nc",), case.dataset) for case in cases),
+        *_sweeps_cubes(study),
+        Job("study", "", ("study.nc",)),
+        *_exhibits(study),
+        Job("claims", "", _with_suffixes("claims", "csv", "md", "html")),
+    ]
+
+
+def _fetching(cases: list[Case]) -> Iterator[Job]:
+    for dataset in dict.fromkeys(case.dataset for case in cases if case.is_fetched):
+        yield Job("fetch_data", dataset, (f"data/{dataset}.txt",), dataset)
+
+
+def _tuning(study: StudyConfig, cases: list[Case]) -> Iterator[Job]:
+    tuned = [case for case in cases if case.is_tuned]
+    for case in tuned:
+        for file in paths.shard_files(study, case.path):
+            yield Job("tune_shard", f"{case.path}/{PurePosixPath(file).stem}", (file,), case.dataset)
+    for case in tuned:
+        yield Job("tune", case.path, (paths.trials_file(case), paths.best_file(case)), case.dataset)
+
+
+def _runs(study: StudyConfig, rule: str, name: str, part: str, seeds: range, dataset: str) -> Iterator[Job]:
+    for file in paths.run_files(study, part, seeds):
+        yield Job(rule, f"{name}/{PurePosixPath(file).stem}", (file,), dataset)
+
+
+def _sweeps(study: StudyConfig) -> Iterator[Job]:
+    for name, sweep in study.sensitivity.items():
+        seeds = range(sweep.seeds or study.training.seeds)
+        for point in sweep.points:
+            part = f"{name}/{point}"
+            yield from _runs(study, "sweep", part, f"{SENSITIVITY}/{part}", seeds, sweep.dataset)
+
+
+def _sweeps_cubes(study: StudyConfig) -> Iterator[Job]:
+    for name, sweep in study.sensitivity.items():
+        for point in sweep.points:
+            yield Job("aggregate_sweep", f"{name}/{point}", (f"cubes/{SENSITIVITY}/{name}/{point}.nc",), sweep.dataset)
+
+
+def _exhibits(study: StudyConfig) -> Iterator[Job]:
+    for suite in (*study.suites, SENSITIVITY):
+        for name in figures_of(study, suite):
+            yield Job("figure", f"{suite}/{name}", _with_suffixes(f"figures/{suite}/{name}", "pdf", "png", "csv"))
+    for suite in study.suites:
+        for name in tables_of(study, suite):
+            yield Job("table", f"{suite}/{name}", _with_suffixes(f"tables/{suite}/{name}", "csv", "md", "tex", "html"))
+
+
+def _with_suffixes(stem: str, *suffixes: str) -> tuple[str, ...]:
+    return tuple(f"{stem}.{suffix}" for suffix in suffixes)
