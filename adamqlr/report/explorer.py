@@ -24,11 +24,11 @@ class Explorer(NamedTuple):
     """What the page holds of the explorer.
 
     Attributes:
-        index: What there is to choose from, and how it is drawn.
+        choices: What there is to choose from, and how it is drawn.
         blocks: Compressed texts by name: Plotly's code, and the curves of each dataset in each suite.
     """
 
-    index: dict[str, Any]
+    choices: dict[str, Any]
     blocks: dict[str, str]
 
 
@@ -51,8 +51,8 @@ def explore(study: Study) -> Explorer:
             "block": name,
             "metrics": {metric: _title(METRICS[metric].long_name) for metric in curves["heights"]},
         }
-    index = {"suites": suites, "axes": AXES, "traces": _traces(study, groups.values()), "layout": _layout()}
-    return Explorer(index, blocks)
+    choices = {"suites": suites, "axes": AXES, "traces": _traces(study, groups.values()), "layout": _layout()}
+    return Explorer(choices, blocks)
 
 
 def _traces(study: Study, groups: Iterable[list[Pair]]) -> dict[str, dict[str, Any]]:

@@ -44,7 +44,7 @@ def write_page(folder: Path, study: Study, output: Path) -> None:
         facts=_facts(study),
         config=(folder / CONFIG_NAME).read_text(encoding="utf-8"),
         config_name=CONFIG_NAME,
-        index=explorer.index,
+        choices=explorer.choices,
         blocks=explorer.blocks,
         suites=suites_of(folder, study),
         beside=os.path.relpath(folder, output.parent),
