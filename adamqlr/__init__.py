@@ -1,7 +1,9 @@
-"""AdamQLR and the study around it: optimizers, problems, training, tuning, results and figures."""
+"""QLR, AdamQLR and K-FAC, which need PyTorch alone; and the study of them, which needs ``adamqlr[study]``."""
 
 from importlib import import_module, metadata
 from typing import Any
+
+from adamqlr.extras import extras_named
 
 __version__ = metadata.version("adamqlr")
 
@@ -18,6 +20,7 @@ _EXPORTS = {
     "load_results": "adamqlr.results.study",
 }
 
+# Without load_results, as `from adamqlr import *` and help() need what they list.
 __all__ = [
     "KFAC",
     "QLR",
@@ -27,15 +30,15 @@ __all__ = [
     "Loss",
     "NegativeLogLikelihood",
     "SquaredError",
-    "load_results",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'adamqlr' has no attribute {name!r}")
-    return getattr(import_module(_EXPORTS[name]), name)
+    with extras_named():
+        return getattr(import_module(_EXPORTS[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_EXPORTS])
+    return sorted({*globals(), *__all__})

@@ -291,6 +291,14 @@ def info(path: Path) -> None:
 
 
 @cli.command()
+def schema() -> None:
+    """Print the JSON schema of configurations, by which editors complete and check a study's YAML."""
+    from adamqlr.study.schema import schema_text
+
+    click.echo(schema_text(), nl=False)
+
+
+@cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--watch", is_flag=True, help="Show it anew until Ctrl-C, in place on a terminal.")
 @click.option("--every", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Seconds of --watch.")

@@ -1,4 +1,4 @@
-"""Thin a study's file to what fits into a repository: `python docs/excerpt.py results/cpu/study.nc docs/data/cpu_study.nc`.
+"""Thin a study's file to what fits a repository: `python docs/excerpt.py results/cpu/study.nc docs/data/cpu_study.nc`.
 
 Every cube keeps its seeds and their ends, in single precision, the metrics of results, and fewer times and steps; the
 configuration stands once, in the file. Searches stay as they are.

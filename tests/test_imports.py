@@ -64,6 +64,7 @@ CASES: dict[str, tuple[str, set[str]]] = {
         "train --config study.yaml --dataset rosenbrock --optimizer adamqlr_untuned --output rosenbrock.nc",
         TRAINING,
     ),
+    "step costs": ("step-costs --config study.yaml --dataset digits --optimizer adam --output costs.csv", TRAINING),
     "tune": ("tune --config study.yaml --dataset digits --optimizer adam --output 0.nc", TRAINING | {"optuna"}),
     "select": ("select 0.nc --output trials.nc --best best.yaml", FILES),
     "sweep": ("sweep batches --config study.yaml --value 3200 --output sweep.nc", TRAINING),

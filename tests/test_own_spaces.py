@@ -134,7 +134,7 @@ def test_a_stored_study_has_the_space_that_it_had() -> None:
     for later in ("space", "tuning_limit"):
         del stored["datasets"]["penn_treebank"][later]
     stored["datasets"]["penn_treebank"]["fixed_batch_size"] = True
-    case = Case(parse_config(stored, "stored", is_stored=True), "epochs", "penn_treebank", "adam")
+    case = Case(parse_config(stored, "stored", may_lack_code=True, is_complete=True), "epochs", "penn_treebank", "adam")
     assert described(case) == {"lr": "log-uniform 1e-06 … 1"}
 
 

@@ -1,12 +1,13 @@
-"""The Python of the README and the tutorial runs as it stands."""
+"""The pages: their Python runs as it stands, their links lead somewhere, every public name has its place."""
 
-import json
 import re
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+import adamqlr
 from adamqlr.stages.aggregate import aggregate
 from adamqlr.stages.select import select
 from adamqlr.stages.train import train
@@ -15,10 +16,32 @@ from adamqlr.study.case import Case
 from adamqlr.study.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "adamqlr/optim/README.md",
+    "profiles/README.md",
+    "workflow/plugins/README.md",
+    "results/README.md",
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+]
 
 
 def python_blocks(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def links_of(page: Path) -> list[str]:
+    """Return a page's links to others of the repository."""
+    targets = re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    return [target for target in targets if not target.startswith("http")]
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Return what headings are called in links, where repositories are browsed."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.fixture
@@ -38,11 +61,12 @@ def results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config_file: Callab
     return tmp_path / "results"
 
 
-def test_the_readmes_python_runs(results: Path) -> None:
-    blocks = python_blocks("README.md")
-    assert len(blocks) == 4
+@pytest.mark.parametrize(("page", "count"), [("README.md", 2), ("docs/start.md", 2), ("docs/optimizers.md", 3)])
+def test_a_pages_python_runs(page: str, count: int, results: Path) -> None:
+    blocks = python_blocks(page)
+    assert len(blocks) == count
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, page, "exec"), {})
 
 
 def test_the_tutorial_runs(results: Path) -> None:
@@ -55,14 +79,29 @@ def test_the_tutorial_runs(results: Path) -> None:
     assert len(names["table"]) == 4
 
 
-def test_every_file_that_is_linked_exists() -> None:
-    for page in (
-        ROOT / "README.md",
-        ROOT / "adamqlr" / "optim" / "README.md",
-        ROOT / "docs" / "recipes.md",
-        ROOT / "docs" / "tutorial.md",
-        ROOT / "results" / "README.md",
-        ROOT / "profiles" / "README.md",
-    ):
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
-            assert target.startswith("http") or (page.parent / target).exists(), json.dumps(target)
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_links_to_exists(page: str) -> None:
+    for target in links_of(ROOT / page):
+        path, _, anchor = target.partition("#")
+        linked = ROOT / page if not path else (ROOT / page).parent / path
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors_of(linked), target
+
+
+def test_the_readme_is_read_in_minutes() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_every_public_name_has_a_page() -> None:
+    listed = set()
+    for page in (ROOT / "docs" / "api").glob("*.rst"):
+        listed |= set(re.findall(r"^\.\. auto\w+:: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE))
+    imported = set()
+    for page in PAGES:
+        for module, names in re.findall(r"^from (adamqlr\S*) import (.+)$", "".join(python_blocks(page)), re.MULTILINE):
+            imported |= {f"{module}.{name}" for name in names.split(", ")}
+    public = {f"adamqlr.{name}" for name in adamqlr.__all__} | {"adamqlr.load_results"}
+    assert public | imported <= listed
+    for name in listed:
+        module, _, member = name.rpartition(".")
+        assert getattr(import_module(module), member).__doc__, name

@@ -6,6 +6,8 @@ from operator import attrgetter, is_, methodcaller
 import torch
 from torch import Tensor, nn
 
+from adamqlr.optim.torch_private import copy_all
+
 Named = Sequence[tuple[str, nn.Parameter]]
 _address_of, _grad_of = methodcaller("data_ptr"), attrgetter("grad")
 
@@ -24,7 +26,7 @@ class FlatParameters:
         names: The names.
         parameters: The parameters themselves, their data views of ``buffer``.
         members: As given.
-        buffer: θ, of shape (*members, n).
+        buffer: θ, of shape (…, n).
 
     Raises:
         ValueError: The parameters differ in dtype or device, or are of a kind that cannot be trained.
@@ -57,7 +59,7 @@ class FlatParameters:
         return list(map(_address_of, self.parameters)) == self._addresses
 
     def views(self, flat: Tensor) -> list[Tensor]:
-        """Return views of ``flat``, of shape (*members, n), shaped as the parameters."""
+        """Return views of ``flat``, of shape (…, n), shaped as the parameters."""
         pieces = zip(flat.split(self.sizes, dim=-1), self.shapes, self._strides, strict=True)
         return [
             piece.view(shape) if strides is None else piece.as_strided(shape, strides, piece.storage_offset())
@@ -65,12 +67,12 @@ class FlatParameters:
         ]
 
     def gather(self, tensors: Sequence[Tensor], out: Tensor) -> Tensor:
-        """Copy tensors shaped as the parameters into one vector of shape (*members, n)."""
-        torch._foreach_copy_(self.views(out), [tensor.detach() for tensor in tensors])
+        """Copy tensors shaped as the parameters into one vector of shape (…, n)."""
+        copy_all(self.views(out), [tensor.detach() for tensor in tensors])
         return out
 
     def zeros(self) -> Tensor:
-        """Return a zero vector of shape (*members, n)."""
+        """Return a zero vector of shape (…, n)."""
         return torch.zeros_like(self.buffer)
 
     def scalar(self, value: float | Sequence[float] | Tensor) -> Tensor:
@@ -103,7 +105,7 @@ class FlatGradient:
         flat: The parameters.
 
     Attributes:
-        buffer: g, of shape (*members, n).
+        buffer: g, of shape (…, n).
         views: g as a tensor for each parameter.
     """
 
@@ -114,7 +116,7 @@ class FlatGradient:
 
     def assign(self, gradients: Sequence[Tensor]) -> None:
         """Copy the gradients in, and leave them where PyTorch's users look for them."""
-        torch._foreach_copy_(self.views, [gradient.detach() for gradient in gradients])
+        copy_all(self.views, [gradient.detach() for gradient in gradients])
         self.publish()
 
     def publish(self) -> None:

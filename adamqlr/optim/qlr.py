@@ -18,6 +18,7 @@ from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.optim.refusal import Refusal
 from adamqlr.optim.state import State
 from adamqlr.optim.structure import unwrapped
+from adamqlr.optim.torch_private import scale_all
 
 
 class QLR(MinibatchOptimizer):
@@ -234,7 +235,7 @@ class QLR(MinibatchOptimizer):
         largest, shares = common_rate([group["lr"] for group in self.param_groups])
         views = self._views[0]
         for share, indices in zip(shares, self._indices_by_group, strict=False):
-            torch._foreach_mul_([views[index] for index in indices], share)
+            scale_all([views[index] for index in indices], share)
         return largest
 
     def _limited(self, weights: Sequence[Tensor], factor: MemberOption) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The functions of PyTorch that its documentation does not promise, in one place."""
+"""The functions of PyTorch that its documentation does not promise, in one place, each with what stands in for it."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +29,28 @@ def without_compiler(method: Callable[_P, _T]) -> Callable[_P, _T]:
     return call
 
 
+# What PyTorch lacks is an AttributeError, a kernel that it lacks for a device a NotImplementedError.
+_LACKING = (AttributeError, NotImplementedError)
+
+
+def copy_all(out: list[Tensor], tensors: list[Tensor]) -> None:
+    """Copy each tensor into its own of ``out``, in few kernels."""
+    try:
+        torch._foreach_copy_(out, tensors)
+    except _LACKING:
+        for destination, tensor in zip(out, tensors, strict=True):
+            destination.copy_(tensor)
+
+
+def scale_all(tensors: list[Tensor], factor: Any) -> None:
+    """Multiply all tensors by a number, or a tensor of no dimension, in few kernels and in place."""
+    try:
+        torch._foreach_mul_(tensors, factor)
+    except _LACKING:
+        for tensor in tensors:
+            tensor.mul_(factor)
+
+
 def fused_adam(
     theta: Tensor,
     gradient: Tensor,
@@ -40,56 +62,77 @@ def fused_adam(
     betas: tuple[float, float],
     eps: float,
 ) -> None:
-    """Take Adam's step in one kernel, in place; ``step`` counts it already."""
-    torch._fused_adam_(
-        [theta],
-        [gradient],
-        [moment],
-        [second_moment],
-        [],
-        [step],
-        lr=lr,
-        beta1=betas[0],
-        beta2=betas[1],
-        weight_decay=0.0,
-        eps=eps,
-        amsgrad=False,
-        maximize=False,
-    )
+    """Take Adam's step in place, in one kernel; ``step`` counts it already."""
+    beta1, beta2 = betas
+    try:
+        torch._fused_adam_(
+            [theta],
+            [gradient],
+            [moment],
+            [second_moment],
+            [],
+            [step],
+            lr=lr,
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=0.0,
+            eps=eps,
+            amsgrad=False,
+            maximize=False,
+        )
+    except _LACKING:
+        moment.lerp_(gradient, 1 - beta1)
+        second_moment.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        # In single precision 1 − β₂ᵗ would lose its digits.
+        correction, second_correction = (1 - beta ** step.double() for beta in betas)
+        denominator = (second_moment / second_correction).sqrt_().add_(eps)
+        theta.addcdiv_(moment * (lr / correction), denominator, value=-1.0)
 
 
 def fused_sgd(
     theta: Tensor, gradient: Tensor, buffer: Tensor | None, *, lr: float, momentum: float, weight_decay: float
 ) -> None:
-    """Take SGD's step in one kernel, in place; the momentum buffer starts from zeros."""
-    torch._fused_sgd_(
-        [theta],
-        [gradient],
-        [] if buffer is None else [buffer],
-        weight_decay=weight_decay,
-        momentum=momentum,
-        lr=lr,
-        dampening=0.0,
-        nesterov=False,
-        maximize=False,
-        is_first_step=False,
-    )
+    """Take SGD's step in place, in one kernel; the momentum buffer starts from zeros."""
+    try:
+        torch._fused_sgd_(
+            [theta],
+            [gradient],
+            [] if buffer is None else [buffer],
+            weight_decay=weight_decay,
+            momentum=momentum,
+            lr=lr,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            is_first_step=False,
+        )
+    except _LACKING:
+        direction = gradient.add(theta, alpha=weight_decay)
+        if buffer is not None:
+            direction = buffer.mul_(momentum).add_(direction)
+        theta.sub_(direction, alpha=lr)
 
 
 def step_is_watched(optimizer: torch.optim.Optimizer) -> bool:
-    """Tell whether hooks or a profiler want to see the optimizer's steps."""
-    return bool(
-        optimizer._optimizer_step_pre_hooks
-        or optimizer._optimizer_step_post_hooks
-        or _optimizer._global_optimizer_pre_hooks
-        or _optimizer._global_optimizer_post_hooks
-        or torch.autograd._profiler_enabled()
-    )
+    """Tell whether hooks or a profiler want to see the optimizer's steps; yes, where it cannot be told."""
+    try:
+        return bool(
+            optimizer._optimizer_step_pre_hooks
+            or optimizer._optimizer_step_post_hooks
+            or _optimizer._global_optimizer_pre_hooks
+            or _optimizer._global_optimizer_post_hooks
+            or torch.autograd._profiler_enabled()
+        )
+    except AttributeError:
+        return True
 
 
 def unnoticed(tensors: Sequence[Tensor]) -> AbstractContextManager[Any]:
-    """Return a context whose writes into ``tensors`` autograd does not notice; they must be undone before it ends."""
-    return torch.autograd._unsafe_preserve_version_counter(tuple(tensors))
+    """Return a context whose writes into ``tensors`` autograd does not notice; they must be undone before it ends.
+
+    Without such a context in PyTorch, autograd notices, and raises where it matters.
+    """
+    return getattr(torch.autograd, "_unsafe_preserve_version_counter", nullcontext)(tuple(tensors))
 
 
 @contextmanager
@@ -106,11 +149,12 @@ def _refused(function: type, message: str) -> Iterator[None]:
 
 def reentrant_checkpointing_refused() -> AbstractContextManager[None]:
     """Return a context in which reentrant checkpointing raises: it would leave its block without gradients."""
-    module = sys.modules.get("torch.utils.checkpoint")
-    if module is None:
+    # Where there is no such class, nobody can checkpoint so.
+    function = getattr(sys.modules.get("torch.utils.checkpoint"), "CheckpointFunction", None)
+    if function is None:
         return nullcontext()
     return _refused(
-        module.CheckpointFunction,
+        function,
         "reentrant checkpointing has no second derivatives: use torch.utils.checkpoint.checkpoint(…, "
         "use_reentrant=False), in Transformers gradient_checkpointing_kwargs={'use_reentrant': False}",
     )

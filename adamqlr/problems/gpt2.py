@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from adamqlr.errors import UserError
+from adamqlr.extras import extras_named
 from adamqlr.study.settings import TransformerConfig
 
 
@@ -20,17 +20,13 @@ class Gpt2(nn.Module):
         vocabulary: Number of tokens.
 
     Raises:
-        UserError: The package transformers is missing.
+        MissingExtra: The package transformers is not installed.
     """
 
     def __init__(self, size: TransformerConfig, vocabulary: int) -> None:
         super().__init__()
-        try:
+        with extras_named():
             from transformers import GPT2Config, GPT2LMHeadModel
-        except ImportError as error:
-            raise UserError(
-                f"model 'gpt2' needs the package transformers ({error}): pip install 'transformers>=4.50'"
-            ) from error
         options: dict[str, Any] = {
             "vocab_size": vocabulary,
             "n_positions": size.length,

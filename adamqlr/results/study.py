@@ -132,7 +132,8 @@ def study_config(path: Path) -> StudyConfig:
     if path.is_dir():
         return load_config(path / CONFIG_NAME)
     with opened(path, Kind.STUDY) as file:
-        return parse_config(yaml.safe_load(file.getncattr("config")), str(path), is_stored=True)
+        stored = yaml.safe_load(file.getncattr("config"))
+        return parse_config(stored, str(path), may_lack_code=True, is_complete=True)
 
 
 def load_results(path: str | Path) -> xr.DataTree:

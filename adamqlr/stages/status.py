@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from adamqlr.errors import UserError
+from adamqlr.results.published import published_file, read_published
 from adamqlr.status.expected import jobs_of
 from adamqlr.status.report import as_json, as_text
 from adamqlr.status.states import Folder, look
@@ -41,12 +42,12 @@ def read_status(path: Path) -> Status:
             f"{path}: no study's folder, as it holds no {CONFIG_NAME}, which Snakemake writes when it starts; "
             "name one that does, results/<study>"
         )
-    study = load_config(config, is_stored=True)
+    study = load_config(config, may_lack_code=True)
     try:
         # Before the folder: a job that ends in between is then seen as running, not as waiting.
         traces = read_traces(path)
         folder, now = Folder(path), time.time()
-        jobs = look(jobs_of(study), folder, traces, now)
+        jobs = look(jobs_of(study, read_published(published_file(path))), folder, traces, now)
         rows = rows_of(jobs, study, folder)
         return Status(study.name, path, now, traces.locked_since, jobs, rows, hours_of(rows, folder))
     except PermissionError as error:

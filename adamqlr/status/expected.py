@@ -1,17 +1,18 @@
 """The jobs that a study consists of: what the workflow's rules make, before anything is made."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from adamqlr.figures.contents import figures_of
+from adamqlr.results.published import Key, Value
 from adamqlr.study import paths
 from adamqlr.study.case import Case, cases_of
 from adamqlr.study.config import SENSITIVITY, StudyConfig
 from adamqlr.tables.contents import tables_of
 
 # The rules whose jobs compute on a GPU where there is one.
-TRAINING_RULES = ("tune_shard", "train", "sweep")
+TRAINING_RULES = ("step_costs", "tune_shard", "train", "sweep")
 
 
 class Job(NamedTuple):
@@ -44,8 +45,21 @@ class Job(NamedTuple):
         return f"{self.rule}/{self.name}" if self.name else self.rule
 
 
-def jobs_of(study: StudyConfig) -> list[Job]:
-    """Return all jobs of a study, in the order of its stages."""
+# In the order of the rule's outputs.
+_CLAIMS = (
+    *(f"claims.{suffix}" for suffix in ("csv", "md", "pdf")),
+    *(f"claims_summary.{suffix}" for suffix in ("csv", "md")),
+    *("claims.png", "claims.html", "claims_summary.html"),
+)
+
+
+def jobs_of(study: StudyConfig, published: Mapping[Key, Value]) -> list[Job]:
+    """Return all jobs of a study, in the order of its stages.
+
+    Args:
+        study: The study.
+        published: What others published, which has figures.
+    """
     cases = [case for suite in study.suites for case in cases_of(study, suite)]
     return [
         *_fetching(cases),
@@ -55,8 +69,9 @@ def jobs_of(study: StudyConfig) -> list[Job]:
         *(Job("aggregate", case.path, (f"cubes/{case.path}.nc",), case.dataset) for case in cases),
         *_sweeps_cubes(study),
         Job("study", "", ("study.nc",)),
-        *_exhibits(study),
-        Job("claims", "", _with_suffixes("claims", "csv", "md", "html")),
+        *_exhibits(study, published),
+        Job("claims", "", _CLAIMS),
+        Job("index", "", ("index.html",)),
     ]
 
 
@@ -67,6 +82,11 @@ def _fetching(cases: list[Case]) -> Iterator[Job]:
 
 def _tuning(study: StudyConfig, cases: list[Case]) -> Iterator[Job]:
     tuned = [case for case in cases if case.is_tuned]
+    if study.tuning.unit == "steps":
+        for dataset, optimizer, file in dict.fromkeys(
+            (c.dataset, c.optimizer, paths.step_costs_file(c)) for c in tuned
+        ):
+            yield Job("step_costs", f"{dataset}/{optimizer}", (file,), dataset)
     for case in tuned:
         for file in paths.shard_files(study, case.path):
             yield Job("tune_shard", f"{case.path}/{PurePosixPath(file).stem}", (file,), case.dataset)
@@ -93,12 +113,12 @@ def _sweeps_cubes(study: StudyConfig) -> Iterator[Job]:
             yield Job("aggregate_sweep", f"{name}/{point}", (f"cubes/{SENSITIVITY}/{name}/{point}.nc",), sweep.dataset)
 
 
-def _exhibits(study: StudyConfig) -> Iterator[Job]:
+def _exhibits(study: StudyConfig, published: Mapping[Key, Value]) -> Iterator[Job]:
     for suite in (*study.suites, SENSITIVITY):
-        for name in figures_of(study, suite):
+        for name in figures_of(study, suite, published):
             yield Job("figure", f"{suite}/{name}", _with_suffixes(f"figures/{suite}/{name}", "pdf", "png", "csv"))
     for suite in study.suites:
-        for name in tables_of(study, suite):
+        for name in tables_of(study, suite, published):
             yield Job("table", f"{suite}/{name}", _with_suffixes(f"tables/{suite}/{name}", "csv", "md", "tex", "html"))
 
 

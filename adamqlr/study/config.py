@@ -244,13 +244,13 @@ class StudyConfig(Section):
         return self.dataset(key).label or (DATASETS[key].label if key in DATASETS else key)
 
 
-def load_config(path: Path, overrides: Iterable[str] = (), is_stored: bool = False) -> StudyConfig:
+def load_config(path: Path, overrides: Iterable[str] = (), may_lack_code: bool = False) -> StudyConfig:
     """Read and validate a study's configuration.
 
     Args:
         path: A YAML file.
         overrides: ``section.key=value`` settings that come before the file's, such as ``training.seeds=3``.
-        is_stored: As for :func:`parse_config`.
+        may_lack_code: As for :func:`parse_config`.
 
     Raises:
         UserError: The file is missing or no YAML, or a setting is unknown or out of range; the message names it.
@@ -265,22 +265,26 @@ def load_config(path: Path, overrides: Iterable[str] = (), is_stored: bool = Fal
         raise UserError(f"{path}: expected a mapping of settings")
     for override in overrides:
         apply_override(data, override)
-    return parse_config(data, str(path), is_stored)
+    return parse_config(data, str(path), may_lack_code=may_lack_code)
 
 
-def parse_config(data: Mapping[str, Any], source: str, is_stored: bool = False) -> StudyConfig:
+def parse_config(
+    data: Mapping[str, Any], source: str, *, may_lack_code: bool = False, is_complete: bool = False
+) -> StudyConfig:
     """Validate a configuration that is already read.
 
     Args:
         data: The configuration.
         source: Named in errors.
-        is_stored: Whether it is that of a result file: optimizers of one's own need not be there any more.
+        may_lack_code: Whether optimizers of one's own, and schedules, need not be there any more.
+        is_complete: Whether it is that of a result file, whose datasets have all of their settings.
 
     Raises:
         UserError: A setting is unknown or out of range.
     """
+    context = {"may_lack_code": may_lack_code, "is_complete": is_complete}
     try:
-        return StudyConfig.model_validate(data, context={"is_stored": is_stored})
+        return StudyConfig.model_validate(data, context=context)
     except ValidationError as error:
         raise UserError(f"{source}: {first_problem(error)}") from error
 

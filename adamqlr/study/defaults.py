@@ -22,9 +22,9 @@ PAPER_ABLATIONS = {
 
 
 def dataset_defaults(value: Any, info: ValidationInfo) -> Any:
-    """Complete the settings of the catalogue's datasets; stored ones are complete, and were before some came to be."""
+    """Complete the settings of the catalogue's datasets; those of a result file are complete."""
     named = names_to_mapping(value)
-    if not isinstance(named, Mapping) or (info.context or {}).get("is_stored"):
+    if not isinstance(named, Mapping) or (info.context or {}).get("is_complete"):
         return named
     return {
         key: {**DATASETS[key].defaults, **settings} if key in DATASETS and isinstance(settings, Mapping) else settings

@@ -9,6 +9,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from adamqlr.extras import extra_with
+
 # How often a class is followed to where it is imported from.
 _DEPTH = 4
 # Options that are none: what an optimizer, or a scheduler, is made for.
@@ -52,7 +54,8 @@ def source_file(module: str) -> Path | None:
     except ValueError:
         package = None
     if package is None:
-        raise ValueError(f"no module '{first}': is it installed?")
+        cure = f"pip install 'adamqlr[{extra}]'" if (extra := extra_with(first)) else "is it installed?"
+        raise ValueError(f"no module '{first}': {cure}")
     if not rest:
         return Path(package.origin) if package.origin and package.origin.endswith(".py") else None
     for folder in package.submodule_search_locations or ():

@@ -26,7 +26,7 @@ class ScheduleConfig(Section):
 
     @model_validator(mode="after")
     def _check_options(self, info: ValidationInfo) -> "ScheduleConfig":
-        if not (info.context or {}).get("is_stored"):
+        if not (info.context or {}).get("may_lack_code"):
             _check_options("options", self.options, keywords_of(self.scheduler))
         return self
 
@@ -72,7 +72,7 @@ class OptimizerConfig(Section):
             raise ValueError(f"options: the direction '{self.direction}' has none: give them as heuristics")
         if self.heuristics and not self.direction:
             raise ValueError("'heuristics' need a 'direction' that they choose the learning rate for")
-        if (info.context or {}).get("is_stored"):
+        if (info.context or {}).get("may_lack_code"):
             # Results outlive the files and packages that made them.
             return self
         known = _known_options(self.optimizer or self.direction)

@@ -235,7 +235,7 @@ class SweepConfig(Section):
     dataset: str
     optimizer: str
     parameter: str
-    values: Annotated[tuple[int | float, ...], BeforeValidator(_geometric), Field(min_length=2)]
+    values: Annotated[tuple[int | float, ...], Field(min_length=2), BeforeValidator(_geometric)]
     reciprocal: str | None = None
     suite: str = "epochs"
     seeds: PositiveInt | None = None

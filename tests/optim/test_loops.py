@@ -1,5 +1,7 @@
-"""Any loss and anybody's loop: values, gradients and curvature against PyTorch's own derivatives, randomness that moves
-once a step, steps that are refused, and what cannot be done.
+"""Any loss and anybody's loop.
+
+Values, gradients and curvature against PyTorch's own derivatives, randomness that moves once a step, steps that are
+refused, and what cannot be done.
 """
 
 import copy

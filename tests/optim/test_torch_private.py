@@ -1,12 +1,27 @@
 """What the library asks of PyTorch beyond its documentation."""
 
+import ast
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+import torch.utils.checkpoint
+from torch.optim import optimizer as torch_optimizer
 
-from adamqlr.optim.torch_private import without_compiler
+import adamqlr
+from adamqlr import QLR
+from adamqlr.optim.torch_private import (
+    copy_all,
+    fused_adam,
+    fused_sgd,
+    reentrant_checkpointing_refused,
+    scale_all,
+    step_is_watched,
+    without_compiler,
+)
 
 WHOLE_LIFE = """
 import sys
@@ -56,3 +71,119 @@ def test_a_mark_stays_where_the_compiler_is_there_or_nothing_is_beneath_it(monke
     assert without_compiler(marked)() == "bare"
     monkeypatch.setitem(sys.modules, "torch._dynamo", sys)
     assert without_compiler(marked)() == "marked"
+
+
+# Each function again where PyTorch lacks what it calls: to the same numbers, or by itself on the safe side.
+
+
+def tensors(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
+
+
+def lacking(monkeypatch: pytest.MonkeyPatch, how: str, name: str) -> None:
+    """Take a function from PyTorch, or its kernel."""
+
+    def no_kernel(*args: object, **kwargs: object) -> None:
+        raise NotImplementedError("Could not run it with arguments from this backend")
+
+    if how == "no function":
+        monkeypatch.delattr(torch, name)
+    else:
+        monkeypatch.setattr(torch, name, no_kernel)
+
+
+LACKS = pytest.mark.parametrize("how", ["no function", "no kernel"])
+
+
+@LACKS
+def test_copies_and_products_one_by_one(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking(monkeypatch, how, "_foreach_copy_")
+    lacking(monkeypatch, how, "_foreach_mul_")
+    found, out = tensors((3, 2), (), (4,)), tensors((3, 2), (), (4,))
+    copy_all(out, [3 * tensor for tensor in found])
+    scale_all(out, 0.5)
+    scale_all(out, torch.tensor(2.0))
+    assert all(torch.equal(one, 3 * other) for one, other in zip(out, found, strict=True))
+
+
+@LACKS
+def test_adams_step_by_plain_operations(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = []
+    for lacks in (False, True):
+        if lacks:
+            lacking(monkeypatch, how, "_fused_adam_")
+        theta, *gradients = tensors(*[(20,)] * 4)
+        moment, second_moment, step = torch.zeros(20).double(), torch.zeros(20).double(), torch.tensor(0.0)
+        for gradient in gradients:
+            step += 1
+            fused_adam(theta, gradient, moment, second_moment, step, lr=0.1, betas=(0.9, 0.99), eps=1e-8)
+        ends.append(torch.stack([theta, moment, second_moment]))
+    torch.testing.assert_close(ends[1], ends[0], rtol=1e-12, atol=1e-12)
+
+
+@LACKS
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgds_step_by_plain_operations(how: str, momentum: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = []
+    for lacks in (False, True):
+        if lacks:
+            lacking(monkeypatch, how, "_fused_sgd_")
+        theta, *gradients = tensors(*[(20,)] * 4)
+        buffer = torch.zeros_like(theta) if momentum else None
+        for gradient in gradients:
+            fused_sgd(theta, gradient, buffer, lr=0.1, momentum=momentum, weight_decay=0.01)
+        ends.append(theta)
+    torch.testing.assert_close(ends[1], ends[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "place", [(torch.autograd, "_profiler_enabled"), (torch_optimizer, "_global_optimizer_pre_hooks")]
+)
+def test_steps_go_through_pytorchs_wrapper_where_watchers_are_unknown(
+    place: tuple[object, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+    assert not step_is_watched(optimizer)
+    monkeypatch.delattr(*place)
+    assert step_is_watched(optimizer)
+
+
+def test_writes_that_cannot_go_unnoticed_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Softplus(), torch.nn.Linear(4, 2))
+    optimizer = QLR(model, "half_mse", torch.optim.NAdam(model.parameters()))
+    batch = torch.randn(5, 3), torch.randn(5, 2)
+    optimizer.step(*batch)
+    monkeypatch.delattr(torch.autograd, "_unsafe_preserve_version_counter")
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        optimizer.step(*batch)
+
+
+def test_checkpointing_needs_no_refusal_where_pytorch_has_none_that_is_reentrant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(torch.utils.checkpoint, "CheckpointFunction")
+    with reentrant_checkpointing_refused():
+        pass
+
+
+LIBRARY = Path(adamqlr.__file__).parent / "optim"
+
+
+def private_functions(path: Path) -> set[str]:
+    """Return what a module takes from ``torch`` or ``nn`` under a private name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            dotted = ast.unparse(node)
+            if re.fullmatch(r"(torch|nn|functional)(\.\w+)*\._[a-z]\w*", dotted):
+                found.add(dotted)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torch"):
+            found |= {alias.name for alias in node.names if alias.name.startswith("_")}
+    return found
+
+
+def test_private_functions_stand_in_one_module() -> None:
+    found = {str(path.relative_to(LIBRARY)): private_functions(path) for path in LIBRARY.rglob("*.py")}
+    assert found.pop("torch_private.py")
+    assert {path: names for path, names in found.items() if names} == {}

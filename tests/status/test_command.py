@@ -34,7 +34,7 @@ def folder(settings: dict[str, Any], tmp_path: Path) -> Path:
 
 def test_a_study_that_has_just_begun_waits(folder: Path) -> None:
     done = subprocess.run([*COMMAND, folder], capture_output=True, text=True, timeout=60, check=True)
-    total = len(jobs_of(load_config(folder / "config.yaml")))
+    total = len(jobs_of(load_config(folder / "config.yaml"), {}))
     assert done.stdout.startswith(f"small: 0 of {total} jobs done, {total} waiting; no run holds its lock\n")
     assert sorted(path.name for path in folder.iterdir()) == ["config.yaml"]
     data = json.loads(subprocess.run([*COMMAND, folder, "--json"], capture_output=True, check=True).stdout)

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,7 @@ import cloudpickle
 import pytest
 from snakemake.scheduling.job_scheduler import JobRateLimiter
 from snakemake.settings.types import MaxJobsPerTimespan
+from snakemake_executor_plugin_submitit import ExecutorSettings
 from snakemake_executor_plugin_submitit.clusters import JobState, Local, Slurm
 from snakemake_executor_plugin_submitit.errors import explain_refusal
 from snakemake_executor_plugin_submitit.job import JobCommand
@@ -256,3 +259,11 @@ def test_only_snakemakes_default_rate_limit_is_lifted(limit: str, stays: bool) -
     lift_default_rate_limit(scheduler)
     assert (scheduler.job_rate_limiter is limiter) == stays
     assert (scheduler.resources["_job_count"] == sys.maxsize) != stays
+
+
+def test_the_readme_lists_every_setting_and_its_default() -> None:
+    page = (Path(__file__).parents[2] / "workflow" / "plugins" / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `--submitit-([a-z-]+)` \| `?([^`|]+?)`? \|", page, re.MULTILINE))
+    defaults = {field.name: getattr(ExecutorSettings(), field.name) or "none" for field in fields(ExecutorSettings)}
+    expected = {name.replace("_", "-"): str(default) for name, default in defaults.items()}
+    assert rows == {**expected, "poll-seconds": "10 on Slurm, else 1"}

@@ -17,7 +17,7 @@ class Direction(Protocol):
     """Proposes at every step a direction d, along which the heuristics then choose how far to go: θ ← θ − α d.
 
     Its length does not matter: s · d gets the learning rate α / s. What keeps more than tensors of ``state`` may have
-    the methods of :class:`OptionalMethods` as well. A direction of one's own::
+    the methods of :class:`~adamqlr.optim.directions.OptionalMethods` as well. A direction of one's own::
 
         class Signs:
             defaults = {"beta": 0.9}  # options, read at every step from param_groups
@@ -38,7 +38,7 @@ class Direction(Protocol):
     defaults: Mapping[str, Any]
 
     def bind(self, flat: FlatParameters, state: State) -> None:
-        """Get ready for the parameters θ, of shape (*members, n).
+        """Get ready for the parameters θ, of shape (…, n).
 
         Called when the optimizer is made, and again whenever its state is loaded or the model has been given other
         storage. Every tensor that outlives a step comes from ``state``, which saves it, loads it and takes it back.
@@ -98,7 +98,7 @@ class OptionalMethods:
         return getattr(self._direction, "undo", lambda: None)()
 
     def replace(self, replaced: Mapping[nn.Parameter, nn.Parameter]) -> None:
-        """Let new parameters stand for old ones; nothing by default, as :meth:`Direction.bind` follows."""
+        """Let new parameters stand for old ones; nothing by default, as :meth:`adamqlr.Direction.bind` follows."""
         getattr(self._direction, "replace", lambda replaced: None)(replaced)
 
     def state_dict(self) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def _normalized(module: nn.Module, inputs: Tensor) -> Tensor:
         return functional.layer_norm(inputs, module.normalized_shape, eps=module.eps)
     if isinstance(module, nn.GroupNorm):
         return functional.group_norm(inputs, module.num_groups, eps=module.eps)
-    assert isinstance(module, nn.modules.batchnorm._BatchNorm)
+    assert isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))
     if module.training or module.running_mean is None:
         return functional.batch_norm(inputs, None, None, training=True, eps=module.eps)
     return functional.batch_norm(inputs, module.running_mean, module.running_var, eps=module.eps)

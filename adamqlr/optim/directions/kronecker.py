@@ -16,11 +16,13 @@ from adamqlr.optim.passes.network import LayerRecord, UnionBatch
 from adamqlr.optim.passes.output_fisher import MembersFisher, output_fisher
 from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.optim.state import State
+from adamqlr.optim.torch_private import copy_all, scale_all
 
 
 class KroneckerDirection:
-    """d = G⁻¹ V A⁻¹ for each layer, with V its gradient and A, G moving averages of second moments, in the form of
-    kfac-jax 0.0.3 without burn-in.
+    """d = G⁻¹ V A⁻¹ for each layer, with V its gradient and A, G moving averages of second moments.
+
+    In the form of kfac-jax 0.0.3, without burn-in.
 
     Args:
         model: The module whose layers are looked at.
@@ -92,7 +94,7 @@ class KroneckerDirection:
         """Move the averages on: raw ← decay · raw, weight ← decay · weight + 1."""
         self._cases = cases
         self._weight.mul_(self._group["ema_decay"]).add_(1.0)
-        torch._foreach_mul_(self._averages, self._group["ema_decay"])
+        scale_all(self._averages, self._group["ema_decay"])
         if self._diagonal is not None:
             self._diagonal.begin()
 
@@ -154,4 +156,4 @@ class KroneckerDirection:
         for every, indices in zip(self._every, self._indices, strict=True):
             gradients = [gradient.views[index] for index in indices]
             found += every.precondition(gradients, self._weight, damping)
-        torch._foreach_copy_(self._views, found)
+        copy_all(self._views, found)

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from adamqlr.optim.directions.kronecker_factors import KroneckerInverse, add_second_moment, damped_inverses
 from adamqlr.optim.passes.perceptron import PerceptronPack, members_of
 from adamqlr.optim.state import State
+from adamqlr.optim.torch_private import copy_all
 
 # Patches of this many elements at a time are cut out of a convolution's inputs: 64 MB in single precision.
 _PATCH_ELEMENTS = 2**24
@@ -127,7 +127,7 @@ class KroneckerBlock:
         It is good until the next call.
         """
         assert self._inverse is not None
-        torch._foreach_copy_(self._parts, list(gradients))
+        copy_all(self._parts, list(gradients))
         self._inverse.apply_(self._gradient)
         return self._parts
 

@@ -72,7 +72,8 @@ def is_known(module: nn.Module) -> bool:
     if isinstance(module, nn.Conv2d) and module.groups != 1:
         return False
     # A subclass with another forward may compute anything, and attention never calls its own projection.
-    kinds = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+    norms = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    kinds = (nn.Linear, nn.Conv2d, *norms)
     calls = (kind for kind in kinds if isinstance(module, kind))
     is_called = not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
     names = {name for name, _ in module.named_parameters(recurse=False)}

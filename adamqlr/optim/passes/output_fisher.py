@@ -16,7 +16,7 @@ from adamqlr.optim.passes.losses import CrossEntropy, Loss, NegativeLogLikelihoo
 
 @runtime_checkable
 class OutputFisher(Protocol):
-    """What K-FAC asks of a loss beyond its value and Hessian: a :class:`Loss` with these two methods will do."""
+    """What K-FAC asks of a loss beyond its value and Hessian: an :class:`adamqlr.Loss` that has these two methods."""
 
     def sample_cotangent(self, outputs: Tensor, targets: Any) -> Tensor:
         """Return random δ, of the shape of ``outputs``, independent between cases, with E[δ_b δ_bᵀ] = H_b.

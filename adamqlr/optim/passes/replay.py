@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adamqlr.optim.torch_private import unnoticed
+from adamqlr.optim.torch_private import copy_all
 
 # Where generators and buffers stand.
 Mark = tuple[list[Tensor], list[Tensor]]
@@ -86,10 +86,9 @@ class Replay:
             if len(generators) > 1:
                 torch.cuda.set_rng_state(generators[1], self._device)
         if buffers:
-            found = self._buffers()
             # Passes that are still to be differentiated may have kept a buffer, and need not mind: it comes back.
-            with unnoticed(found), torch.no_grad():
-                torch._foreach_copy_(found, buffers)
+            # Autograd does not notice what is written into its data.
+            copy_all([buffer.data for buffer in self._buffers()], buffers)
 
 
 @contextmanager

@@ -176,7 +176,7 @@ def _convolution_2d(
 ) -> Tensor:
     if isinstance(padding, str) or input.dim() != 4:
         return functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    pairs = [list(nn.modules.utils._pair(value)) for value in (stride, padding, dilation)]
+    pairs = [[value, value] if isinstance(value, int) else list(value) for value in (stride, padding, dilation)]
     return _Convolution.apply(input, weight, bias, (*pairs, False, [0, 0], groups))
 
 
@@ -221,7 +221,7 @@ def cheap_tangents(model: nn.Module) -> AbstractContextManager[Any]:
 
     Within it, only derivatives in the cotangent are right: gradients of gradients in the parameters are not.
     """
-    replaced = (nn.Conv2d, nn.modules.batchnorm._BatchNorm)
+    replaced = (nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
     # The mode costs microseconds a call, which networks of linear layers need not pay.
     return _CheapTangents() if any(isinstance(module, replaced) for module in model.modules()) else nullcontext()
 

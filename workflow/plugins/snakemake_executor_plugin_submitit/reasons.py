@@ -93,24 +93,24 @@ REFUSALS: tuple[Reason, ...] = (
     Reason(
         "invalid partition",
         Response.STOP,
-        "set slurm_partition in profiles/slurm/config.yaml to one that `sinfo --summarize` lists",
+        "set slurm_partition in the profile to one that `sinfo --summarize` lists",
     ),
     Reason(
         "No partition specified",
         Response.STOP,
-        "set slurm_partition in profiles/slurm/config.yaml: the cluster has no default",
+        "set slurm_partition in the profile: the cluster has no default",
     ),
     Reason(
         "group not permitted to use this partition",
         Response.STOP,
-        "set slurm_partition in profiles/slurm/config.yaml to one that is open to you: `scontrol show partition`",
+        "set slurm_partition in the profile to one that is open to you: `scontrol show partition`",
     ),
     Reason(
         "invalid account",
         Response.STOP,
-        "set slurm_account in profiles/slurm/config.yaml to one of yours: `sacctmgr show associations user=$USER`",
+        "set slurm_account in the profile to one of yours: `sacctmgr show associations user=$USER`",
     ),
-    Reason("invalid qos", Response.STOP, "set qos in profiles/slurm/config.yaml to one that your account may use"),
+    Reason("invalid qos", Response.STOP, "set qos in the profile to one that your account may use"),
     Reason("invalid wckey", Response.STOP, "change --wckey in slurm_extra: `sacctmgr show wckeys user=$USER`"),
     Reason("invalid feature", Response.STOP, "change constraint: `sinfo --format='%P %f'` lists what nodes have"),
     Reason(
