@@ -18,6 +18,9 @@ from adamqlr.training.metrics import METRICS
 _ALL_NUMBERS, _OF_DATASET = 4_000_000, 400_000
 _DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 _BAND_OPACITY = 0.15
+# Plotly's other buttons are of no use here, or send data to a service.
+_BUTTONS = ["toImage"], ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]
+_SETTINGS = {"displaylogo": False, "responsive": True, "modeBarButtons": _BUTTONS}
 
 
 class Explorer(NamedTuple):
@@ -51,7 +54,8 @@ def explore(study: Study) -> Explorer:
             "block": name,
             "metrics": {metric: _title(METRICS[metric].long_name) for metric in curves["heights"]},
         }
-    choices = {"suites": suites, "axes": AXES, "traces": _traces(study, groups.values()), "layout": _layout()}
+    traces = _traces(study, groups.values())
+    choices = {"suites": suites, "axes": AXES, "traces": traces, "layout": _layout(), "settings": _SETTINGS}
     return Explorer(choices, blocks)
 
 
@@ -108,6 +112,7 @@ def _layout() -> Any:
         hovermode="closest",
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#5b6570", "activecolor": "#0b5cad"},
         margin={"l": 64, "r": 16, "t": 16, "b": 56},
         xaxis=axis,
         yaxis=axis,

@@ -164,7 +164,7 @@
     const traces = shown.flatMap(([key, own]) => tracesOf(key, own));
     // Bands first, so that none covers a line.
     traces.sort((one, other) => (other.fill === "toself") - (one.fill === "toself"));
-    await Plotly.react(plot, traces, layoutOf(curves, traces), { displaylogo: false, responsive: true });
+    await Plotly.react(plot, traces, layoutOf(curves, traces), index.settings);
     // A screen reader has the summary and the table instead of numbers along axes.
     plot.querySelectorAll("svg.main-svg").forEach((drawing) => drawing.setAttribute("aria-hidden", "true"));
     fillTable(shown);
