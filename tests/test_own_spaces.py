@@ -54,6 +54,8 @@ def test_what_is_fixed_is_not_tuned() -> None:
     assert case.hyperparameters({})["length"] == 20
     nothing = case_of("adam", optimizers={"adam": {"options": {"batch_size": 5, "lr": 0.1}}})
     assert not nothing.is_tuned
+    study = parse_config({"name": "t", "datasets": ["rosenbrock"], "optimizers": ["adam"]}, "test")
+    assert set(Case(study, "epochs", "rosenbrock", "adam").space) == {"lr"}, "a function has no rows"
 
 
 def test_any_dataset_may_have_its_own() -> None:

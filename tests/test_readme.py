@@ -88,6 +88,13 @@ def test_what_a_page_links_to_exists(page: str) -> None:
         assert not anchor or anchor in anchors_of(linked), target
 
 
+def test_each_departure_is_shown_by_a_test_that_there_is() -> None:
+    named = re.findall(r"\[`(test_\w+)`\]\(\.\./(tests/[\w/]+\.py)\)", (ROOT / "docs/departures.md").read_text())
+    assert len(named) >= 10
+    for test, file in named:
+        assert f"def {test}(" in (ROOT / file).read_text(), test
+
+
 def test_the_readme_is_read_in_minutes() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 

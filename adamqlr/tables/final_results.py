@@ -67,7 +67,8 @@ def with_uncertainty(median: float, std: float) -> str:
         return "–"
     if np.isinf(median):
         return "diverged"
-    return _number(median, 4) if not std > 0 else f"{_number(median, 4)} ± {_number(std, 2)}"
+    # The mean of equal values rounds, which is no spread.
+    return _number(median, 4) if not std > 1e-12 * abs(median) else f"{_number(median, 4)} ± {_number(std, 2)}"
 
 
 def _number(value: float, digits: int) -> str:

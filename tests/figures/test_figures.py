@@ -228,6 +228,12 @@ def test_large_numbers_are_written_out(study_tree: xr.DataTree) -> None:
     assert "e+" not in row["Time (s)"]
 
 
+def test_how_equal_values_round_is_no_spread() -> None:
+    equal = np.full(50, 0.7)
+    assert equal.std() > 0
+    assert final_results.with_uncertainty(0.7, float(equal.std())) == "0.7"
+
+
 def test_hyperparameters_that_were_not_tuned_are_in_parentheses(study_tree: xr.DataTree) -> None:
     table = hyperparameters.best(Study(study_tree, STUDY), "epochs")
     shown = table.shown.set_index(["Dataset", "Optimizer"])
