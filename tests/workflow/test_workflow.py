@@ -268,7 +268,7 @@ def test_published_values_remake_what_shows_them_and_nothing_else(small_study: t
     try:
         assert publish("epochs,digits,adam,test_loss,0.1,\n") == {"figure": 1, "table": 1, "index": 1}
         done = snakemake(folder, "--configfile", config)
-        assert re.search(r"2 of 3 steps \(\d+%\) done", done.stdout + done.stderr), "and the rule all"
+        assert re.search(r"3 of 4 steps \(\d+%\) done", done.stdout + done.stderr), "and the rule all"
         assert (results / "figures/epochs/published.png").exists()
         assert "test loss 0.1" in (results / "tables/epochs/final_results.md").read_text()
         assert publish("epochs,digits,adam,test_loss,0.1,\n") == {}, "the same values"
