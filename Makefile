@@ -20,7 +20,7 @@ environment: $(VENV)/installed  ## the pinned packages in .venv
 quickstart: $(VENV)/installed  ## the whole study in small, on embedded data
 	$(BIN)/snakemake --configfile workflow/config/quickstart.yaml
 	$(BIN)/snakemake --configfile workflow/config/quickstart.yaml --report results/quickstart/report.html
-	@echo "Figures, tables and report.html are in results/quickstart"
+	@echo "Open results/quickstart/index.html; figures, tables and report.html are beside it"
 
 test: $(VENV)/installed-dev  ## every test that needs neither a GPU nor Slurm nor a network
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile \

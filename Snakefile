@@ -29,3 +29,4 @@ rule all:
         figure_files(),
         table_files(),
         claims_files(),
+        f"{RESULTS}/index.html",

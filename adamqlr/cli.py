@@ -265,6 +265,23 @@ def claims(study_path: Path, config_path: Path | None, stem: Path) -> None:
 
 
 @cli.command()
+@click.option(
+    "--study",
+    "folder",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The study's folder results/<study>, with its figures, tables and claims.",
+)
+@_CONFIG_IN_FORCE
+@click.option("--output", type=_FILE, required=True, help="The page, such as results/<study>/index.html.")
+def report(folder: Path, config_path: Path | None, output: Path) -> None:
+    """Write all that a study shows to one page, which works offline."""
+    from adamqlr.stages.report import write_report
+
+    write_report(folder, load_config(config_path) if config_path else None, output)
+
+
+@cli.command()
 @click.argument("path", type=_FILE)
 def info(path: Path) -> None:
     """Print what the result file PATH holds and where it comes from."""

@@ -13,12 +13,6 @@ from adamqlr.study.config import StudyConfig
 from adamqlr.study.settings import ClaimsConfig
 from adamqlr.tables.formats import to_html
 
-_SEEDS_RULE = (
-    "*More seeds* would decide what is undecided: an estimate, by which the value stays where it is and its interval "
-    "shrinks as one over the root of the number of seeds (of a ratio, on the logarithmic scale). It is *unknown* where "
-    "an interval has no end."
-)
-
 
 def write_claims(table: pd.DataFrame, summary: pd.DataFrame, settings: ClaimsConfig, stem: Path) -> None:
     """Write claims to ``stem``.md and .html, and to ``stem``_summary.csv, .md and .html a verdict for each.
@@ -61,6 +55,21 @@ def as_text(table: pd.DataFrame, summary: pd.DataFrame, config: StudyConfig) -> 
     return "\n".join(lines)
 
 
+def judging_rule(settings: ClaimsConfig) -> str:
+    """Return what claims are about, and which verdict they get where."""
+    return (
+        "Quantities are ratios (÷) or differences (−) of medians over seeds, with "
+        f"{settings.confidence:.0%} percentile intervals of {settings.resamples} bootstrap resamples of the seeds. "
+        "A claim is *supported* where the whole interval is within what it allows, *refuted* where all of it is "
+        "beyond, and *undecided* otherwise. *Comparable* means a "
+        f"ratio of at most {1 + settings.margin:g}; *matters little*, of at most {settings.flatness:g}. Performance is "
+        "the test error for classes and the test loss for real targets, the lower the better; a diverged run counts as "
+        "infinitely bad. *More seeds* would decide what is undecided: an estimate, by which the value stays where it "
+        "is and its interval shrinks as one over the root of the number of seeds (of a ratio, on the logarithmic "
+        "scale). It is *unknown* where an interval has no end."
+    )
+
+
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
     rows = table.to_dict("records")
     return pd.DataFrame(
@@ -88,13 +97,7 @@ def _shown_summary(summary: pd.DataFrame) -> pd.DataFrame:
 def _markdown(table: pd.DataFrame, summary: pd.DataFrame, settings: ClaimsConfig) -> str:
     parts = [
         "# The paper's claims, and what this study says\n",
-        "Quantities are ratios (÷) or differences (−) of medians over seeds, with "
-        f"{settings.confidence:.0%} percentile intervals of {settings.resamples} bootstrap resamples of the seeds. "
-        "A claim is *supported* where the whole interval is within what it allows, *refuted* where all of it is "
-        "beyond, and *undecided* otherwise. *Comparable* means a "
-        f"ratio of at most {1 + settings.margin:g}; *matters little*, of at most {settings.flatness:g}. Performance is "
-        "the test error for classes and the test loss for real targets, the lower the better; a diverged run counts as "
-        f"infinitely bad. {_SEEDS_RULE}\n",
+        f"{judging_rule(settings)}\n",
         f"{SUMMARY_RULE}\n\n{_as_markdown(_shown_summary(summary))}",
     ]
     for key, rows in table.groupby("claim", sort=False):

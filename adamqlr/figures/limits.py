@@ -5,8 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatter, SymmetricalLogLocator
 from numpy.typing import ArrayLike
 
-# Nothing is shown beyond so many times the height at which curves start, nor below such a part of the top.
-_ABOVE_START, _BELOW_TOP = 3.0, 1e-6
+from adamqlr.figures.heights import visible_heights
+
 # A signed axis is linear below this part of what is largest, and labels so many heights.
 _SIGNED_RANGE, _SIGNED_TICKS = 1e-6, 7
 # Smaller numbers have no power of ten below them that is a number.
@@ -20,23 +20,11 @@ def limit_height(
     start: float | None = None,
     bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> None:
-    """Limit a vertical axis to what is drawn.
-
-    Args:
-        axes: A panel.
-        heights: Of the curves; what is not finite, or not positive on a logarithmic axis, does not count.
-        scale: ``log`` or ``linear``.
-        start: Where curves that fall begin.
-        bounds: What the axis never goes beyond.
-    """
-    values = np.asarray(heights, dtype=float).ravel()
-    values = values[np.isfinite(values) & ((values > 0) | (scale != "log"))]
-    if not len(values):
+    """Limit a vertical axis to what is drawn; :func:`adamqlr.figures.heights.visible_heights` has the arguments."""
+    visible = visible_heights(heights, scale, start, bounds)
+    if visible is None:
         return
-    low, high = (float(np.clip(end, *bounds)) for end in (values.min(), values.max()))
-    if start is not None:
-        high = min(high, _ABOVE_START * start)
-        low = max(low, high * _BELOW_TOP)
+    low, high = visible
     if scale == "log":
         set_log_limits(axes, low, high)
     elif high > low:

@@ -71,6 +71,7 @@ def jobs_of(study: StudyConfig, published: Mapping[Key, Value]) -> list[Job]:
         Job("study", "", ("study.nc",)),
         *_exhibits(study, published),
         Job("claims", "", _CLAIMS),
+        Job("index", "", ("index.html",)),
     ]
 
 

@@ -38,5 +38,5 @@ def to_latex(table: Table) -> str:
 def to_html(table: pd.DataFrame) -> str:
     """Return a page of one table, whose cells may hold markup."""
     style = "table{border-collapse:collapse;font:13px sans-serif}td,th{padding:3px 9px;border-bottom:1px solid #ddd}"
-    body = table.to_html(index=False, escape=False, border=0, justify="left")
+    body = table.to_html(index=False, escape=False, border=0, justify="left").replace("<th>", '<th scope="col">')
     return f"<!doctype html><meta charset='utf-8'><style>{style}</style>\n{body}\n"

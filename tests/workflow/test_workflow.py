@@ -165,6 +165,7 @@ def test_a_study_runs_from_end_to_end_and_then_has_nothing_to_do(small_study: tu
         "tables/epochs/final_results.tex",
         "claims.csv",
         "claims.md",
+        "index.html",
         "claims.pdf",
         "claims.png",
         "claims_summary.csv",
@@ -205,23 +206,24 @@ def test_only_what_a_change_concerns_runs_again(small_study: tuple[Path, Path]) 
     def jobs(*arguments: object) -> dict[str, int]:
         return pending(folder, "--configfile", config, *arguments)
 
-    drawn = {"figure": 12, "table": 7, "claims": 1}
+    drawn = {"figure": 12, "table": 7, "claims": 1, "index": 1}
     # What shows a suite's cubes: neither its search, nor sensitivity studies.
-    drawn_of_suite = {"figure": 10, "table": 7, "claims": 1}
-    assert jobs("--config", "statistics={resamples: 40}") == {"figure": 12, "table": 7}
-    assert jobs("--config", "claims={margin: 0.2}") == {"claims": 1}
+    drawn_of_suite = {"figure": 10, "table": 7, "claims": 1, "index": 1}
+    assert jobs("--config", "statistics={resamples: 40}") == {"figure": 12, "table": 7, "index": 1}
+    assert jobs("--config", "claims={margin: 0.2}") == {"claims": 1, "index": 1}
     changed = jobs("--config", "datasets={digits: {epochs: 3}}")
     again = {"tune_shard": 2, "tune": 1, "train": 4, "aggregate": 2, "sweep": 2, "aggregate_sweep": 2, "study": 1}
     assert changed == {**again, **drawn}
     without = {
         "cubes/epochs/digits/adam.nc": {"aggregate": 1, "study": 1, **drawn_of_suite},
-        "cubes/sensitivity/lr/0.01.nc": {"aggregate_sweep": 1, "study": 1, "figure": 1, "claims": 1},
-        "figures/epochs/loss.png": {"figure": 1},
-        "figures/sensitivity/lr.csv": {"figure": 1},
-        "tables/epochs/divergence.md": {"table": 1},
-        "claims.csv": {"claims": 1},
-        "claims.png": {"claims": 1},
-        "claims_summary.md": {"claims": 1},
+        "cubes/sensitivity/lr/0.01.nc": {"aggregate_sweep": 1, "study": 1, "figure": 1, "claims": 1, "index": 1},
+        "figures/epochs/loss.png": {"figure": 1, "index": 1},
+        "figures/sensitivity/lr.csv": {"figure": 1, "index": 1},
+        "tables/epochs/divergence.md": {"table": 1, "index": 1},
+        "claims.csv": {"claims": 1, "index": 1},
+        "index.html": {"index": 1},
+        "claims.png": {"claims": 1, "index": 1},
+        "claims_summary.md": {"claims": 1, "index": 1},
     }
     kept = folder / "kept"
     for name, expected in without.items():
@@ -264,16 +266,16 @@ def test_published_values_remake_what_shows_them_and_nothing_else(small_study: t
 
     assert publish("epochs,digits,kfac,test_loss,0.1,\n") == {}, "of an optimizer that the study has not"
     try:
-        assert publish("epochs,digits,adam,test_loss,0.1,\n") == {"figure": 1, "table": 1}
+        assert publish("epochs,digits,adam,test_loss,0.1,\n") == {"figure": 1, "table": 1, "index": 1}
         done = snakemake(folder, "--configfile", config)
-        assert re.search(r"2 of 3 steps \(\d+%\) done", done.stdout + done.stderr), "and the rule all"
+        assert re.search(r"3 of 4 steps \(\d+%\) done", done.stdout + done.stderr), "and the rule all"
         assert (results / "figures/epochs/published.png").exists()
         assert "test loss 0.1" in (results / "tables/epochs/final_results.md").read_text()
         assert publish("epochs,digits,adam,test_loss,0.1,\n") == {}, "the same values"
-        assert publish("epochs,digits,adam,test_loss,0.2,\n") == {"figure": 1, "table": 1}
+        assert publish("epochs,digits,adam,test_loss,0.2,\n") == {"figure": 1, "table": 1, "index": 1}
     finally:
         file.unlink()
-    assert jobs() == {"table": 1}, "whose column goes"
+    assert jobs() == {"table": 1, "index": 1}, "whose column goes"
     snakemake(folder, "--configfile", config)
     assert "Published" not in (results / "tables/epochs/final_results.md").read_text()
 

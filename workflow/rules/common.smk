@@ -205,3 +205,14 @@ def claims_files():
     summary = (f"claims_summary.{suffix}" for suffix in ("csv", "md", "html"))
     rows = (f"claims.{suffix}" for suffix in ("csv", "md", "html", "pdf", "png"))
     return in_results((*rows, *summary))
+
+
+def report_fingerprint():
+    """What decides what the report shows, besides the files that it shows: the configuration, titles and captions."""
+    exhibits = [
+        (suite, name, exhibit.title, exhibit.caption)
+        for contents in (figures_of, tables_of)
+        for suite in (*STUDY.suites, SENSITIVITY)
+        for name, exhibit in contents(STUDY, suite, PUBLISHED).items()
+    ]
+    return fingerprint([STUDY.model_dump(mode="json"), exhibits])

@@ -1,4 +1,4 @@
-# Figures and tables, each from the cubes that it shows; claims, from the study's file.
+# Figures and tables, each from the cubes that it shows; claims, from the study's file; the report, from all of them.
 
 
 rule figure:
@@ -116,3 +116,29 @@ rule claims:
         settings=STUDY.claims.model_dump(),
     shell:
         "adamqlr claims --study {input} --config {params.config} --output {params.stem} 2> {log}"
+
+
+rule index:
+    """The report: one page of all that the study shows, which works offline."""
+    input:
+        cube_files(),
+        figure_files(),
+        table_files(),
+        claims_files(),
+    output:
+        f"{RESULTS}/index.html",
+    log:
+        f"{RESULTS}/logs/index.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/index.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=30,
+    params:
+        study=lambda wildcards: RESULTS,
+        config=CONFIG,
+        decides=report_fingerprint(),
+    shell:
+        "adamqlr report --study {params.study} --config {params.config} --output {output} 2> {log}"
