@@ -107,4 +107,10 @@ def _read_costs(case: Case, path: Path | None) -> StepCosts | None:
     if (case.study.tuning.unit == "steps") != (path is not None):
         cure = "needs" if path is None else "takes no"
         raise UserError(f"tuning.unit: {case.study.tuning.unit} {cure} --step-costs, a file of `adamqlr step-costs`")
-    return None if path is None else read_step_costs(path, list(case.settings.data_hyperparameters))
+    if path is None:
+        return None
+    costs = read_step_costs(path, list(case.settings.data_hyperparameters))
+    for configuration in case.configurations():
+        # What is missing is told before hours of training.
+        costs.of(case.hyperparameters(configuration))
+    return costs

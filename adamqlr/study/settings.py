@@ -138,8 +138,9 @@ class TuningConfig(Section):
         unit: What rungs count: training ``seconds`` as in the paper; ``epochs``, whose results can be reproduced; or
             ``steps``, as many as take a rung's seconds by costs that are measured once and kept in
             ``results/<study>/step_costs``, so that seconds decide, and results can be reproduced: with the same costs
-            anywhere, and however busy a machine is. Shards that run at once judge by what others have found so far:
-            only a search of one shard is reproduced to the digit.
+            anywhere, and however busy a machine is. Shards that run at once, and processes that share a GPU
+            (``runs_per_gpu``), judge by what others have found so far: only a search of one shard in one process is
+            reproduced to the digit. Final runs of a ``runtime`` budget end by the clock whatever the unit.
         first_rung: Resource of the first rung.
         reduction_factor: Between rungs; one in this many configurations passes each.
         limit: Most resource one configuration gets in the ``epochs`` suite, unless its dataset has a ``tuning_limit``.

@@ -124,3 +124,14 @@ def test_what_cannot_be_told_is_refused(settings: dict[str, Any], tmp_path: Path
             tune(case(settings), (0, 1), tmp_path / "0.nc", costs_path=path)
     with pytest.raises(UserError, match="no such file"):
         tune(case(settings), (0, 1), tmp_path / "0.nc", costs_path=tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("missing", SIZES)
+def test_a_batch_size_without_costs_is_told_before_anything_is_trained(
+    settings: dict[str, Any], tmp_path: Path, missing: int
+) -> None:
+    path = tmp_path / "costs.csv"
+    write_step_costs(StepCosts(("batch_size",), {(size,): 0.1 for size in SIZES if size != missing}, path), {})
+    with pytest.raises(UserError, match=f"{path}: no step of batch_size {missing}: remove the file"):
+        tune(case(settings), (0, 1), tmp_path / "search" / "0.nc", costs_path=path)
+    assert not (tmp_path / "search").exists()

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import xarray as xr
 import yaml
 
 from adamqlr.figures.contents import figures_of
@@ -17,6 +18,7 @@ from adamqlr.study.config import load_config
 from adamqlr.study.optimizers import OPTIMIZERS
 from adamqlr.study.paths import step_costs_file
 from adamqlr.tables.contents import tables_of
+from adamqlr.tuning.trials import read_trials
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -197,6 +199,52 @@ def test_steps_are_measured_once_and_not_where_another_studys_costs_lie(tmp_path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("batch_size,seconds_per_step\n200,0.001\n")
     assert pending(tmp_path, *in_steps) == before
+
+
+def test_another_studys_costs_are_kept_where_data_is_still_to_be_fetched(tmp_path: Path) -> None:
+    config = ROOT / "workflow/config/energy.yaml"
+    tuned = [case for case in cases_of(load_config(config), "epochs") if case.is_tuned]
+    in_steps = ("--configfile", config, "--config", "tuning={unit: steps, trials: 2, shards: 1}")
+    before = pending(tmp_path, *in_steps)
+    assert before["fetch_data"] == 1
+    assert before.pop("step_costs") == len(tuned)
+    results = tmp_path / "results/energy"
+    for case in tuned:
+        path = results / step_costs_file(case)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("batch_size,seconds_per_step\n50,0.001\n")
+        os.utime(path, (1e9, 1e9))
+    assert pending(tmp_path, *in_steps) == before
+    # Nor when it has been fetched, which is later than they were measured.
+    receipt = results / "data/uci_energy.txt"
+    receipt.parent.mkdir()
+    receipt.touch()
+    del before["fetch_data"]
+    assert pending(tmp_path, *in_steps) == before
+
+
+@pytest.mark.slow
+def test_a_search_in_steps_is_repeated_by_who_copies_its_costs(tmp_path: Path) -> None:
+    settings = {
+        "name": "steps",
+        "datasets": {"digits": {"epochs": 20}},
+        "optimizers": ["adam"],
+        "ablations": {},
+        "tuning": {"trials": 4, "unit": "steps", "first_rung": 0.05, "limit": 0.2, "reduction_factor": 2, "shards": 1},
+    }
+    config = tmp_path / "steps.yaml"
+    config.write_text(yaml.safe_dump(settings, sort_keys=False))
+    costs, trials = Path("results/steps/step_costs"), Path("results/steps/tuning/epochs/digits/adam/trials.nc")
+    here, there = tmp_path / "here", tmp_path / "there"
+    snakemake(here, trials, "--configfile", config)
+    shutil.copytree(here / costs, there / costs)
+    snakemake(there, trials, "--configfile", config)
+    copied = there / costs / "digits/adam.csv"
+    assert copied.read_text() == (here / costs / "digits/adam.csv").read_text()
+    assert not (there / "results/steps/logs/step_costs").exists()
+    found, again = (read_trials(folder / trials) for folder in (here, there))
+    xr.testing.assert_identical(found.drop_attrs(), again.drop_attrs())
+    assert found.attrs["identity"] == again.attrs["identity"]
 
 
 @pytest.mark.slow

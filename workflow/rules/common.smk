@@ -1,4 +1,5 @@
 # The validated configuration, and which files it implies.
+import os
 import re
 import shutil
 import sys
@@ -80,6 +81,13 @@ def search_input(wildcards):
     if STUDY.tuning.unit == "steps":
         files["costs"] = f"{RESULTS}/{paths.step_costs_file(case)}"
     return files
+
+
+def step_costs_input(wildcards):
+    """The data, but for costs that lie here before it does: another study's, which would be measured again for it."""
+    files, costs = job_input(wildcards), f"{RESULTS}/{paths.step_costs_file(case_of(wildcards))}"
+    is_copied = Path(costs).exists() and not all(map(os.path.exists, files.values()))
+    return {} if is_copied else files
 
 
 def step_costs_option(wildcards, input):

@@ -4,7 +4,7 @@
 
 rule step_costs:
     input:
-        unpack(job_input),
+        unpack(step_costs_input),
     output:
         f"{RESULTS}/step_costs/{{dataset}}/{{optimizer}}.csv",
     log:
