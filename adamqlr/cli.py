@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 import click
 
 from adamqlr import __version__
-from adamqlr.cli_types import SeedRange, ShardNumber
+from adamqlr.cli_results import RESULT_COMMANDS
+from adamqlr.cli_types import FILE, SeedRange, ShardNumber
 from adamqlr.errors import UserError
 from adamqlr.jobs.interrupts import Interrupted
 from adamqlr.logs import configure_logging
@@ -19,9 +20,6 @@ from adamqlr.study.config import load_config
 from adamqlr.study.overrides import parse_value
 
 # PyTorch and the plotting libraries are imported by the commands that need them, so that --help answers at once.
-
-_FILE = click.Path(dir_okay=False, path_type=Path)
-
 
 _PROCESSES_OPTION = click.option(
     "--processes",
@@ -32,7 +30,7 @@ _PROCESSES_OPTION = click.option(
 
 def _pair_options(command: Callable[..., None]) -> Callable[..., None]:
     options = [
-        click.option("--config", "config_path", type=_FILE, required=True, help="The study's configuration (YAML)."),
+        click.option("--config", "config_path", type=FILE, required=True, help="The study's configuration (YAML)."),
         click.option("--dataset", required=True, help="One of the study's datasets."),
         click.option("--optimizer", required=True, help="One of the study's optimizers."),
         click.option("--suite", help="One of the study's suites; its first, if not given."),
@@ -44,7 +42,7 @@ def _pair_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Change a setting: optimizer.NAME (a hyperparameter), dataset.NAME, or a path in the configuration.",
         ),
         _PROCESSES_OPTION,
-        click.option("--output", type=_FILE, required=True, help="The file to write."),
+        click.option("--output", type=FILE, required=True, help="The file to write."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -78,7 +76,7 @@ def cli() -> None:
 @cli.command()
 @_pair_options
 @click.option("--seeds", type=SeedRange(), default="0", show_default=True, help="Seeds: 0-9, or 0,2,5-7.")
-@click.option("--best", type=_FILE, help="best.yaml of a finished search: the tuned hyperparameters.")
+@click.option("--best", type=FILE, help="best.yaml of a finished search: the tuned hyperparameters.")
 def train(
     config_path: Path,
     dataset: str,
@@ -105,12 +103,12 @@ def train(
 
 @cli.command()
 @click.argument("name")
-@click.option("--config", "config_path", type=_FILE, required=True, help="The study's configuration (YAML).")
+@click.option("--config", "config_path", type=FILE, required=True, help="The study's configuration (YAML).")
 @click.option("--value", required=True, help="One of the sensitivity study's values.")
 @click.option("--seeds", type=SeedRange(), default="0", show_default=True, help="Seeds: 0-9, or 0,2,5-7.")
-@click.option("--best", type=_FILE, help="best.yaml of a finished search: the tuned hyperparameters.")
+@click.option("--best", type=FILE, help="best.yaml of a finished search: the tuned hyperparameters.")
 @_PROCESSES_OPTION
-@click.option("--output", type=_FILE, required=True, help="The file to write.")
+@click.option("--output", type=FILE, required=True, help="The file to write.")
 def sweep(
     name: str,
     config_path: Path,
@@ -130,7 +128,7 @@ def sweep(
 @cli.command()
 @_pair_options
 @click.option("--shard", type=ShardNumber(), default="0/1", show_default=True, help="Train shard k of K only.")
-@click.option("--step-costs", "costs", type=_FILE, help="What steps cost, where tuning.unit is steps.")
+@click.option("--step-costs", "costs", type=FILE, help="What steps cost, where tuning.unit is steps.")
 def tune(
     config_path: Path,
     dataset: str,
@@ -156,10 +154,10 @@ def tune(
 
 
 @cli.command("step-costs")
-@click.option("--config", "config_path", type=_FILE, required=True, help="The study's configuration (YAML).")
+@click.option("--config", "config_path", type=FILE, required=True, help="The study's configuration (YAML).")
 @click.option("--dataset", required=True, help="One of the study's datasets.")
 @click.option("--optimizer", required=True, help="One of the study's optimizers.")
-@click.option("--output", type=_FILE, required=True, help="The file to write (CSV).")
+@click.option("--output", type=FILE, required=True, help="The file to write (CSV).")
 def step_costs(config_path: Path, dataset: str, optimizer: str, output: Path) -> None:
     """Measure what a step takes at each batch size of a search, for searches whose rungs count steps."""
     case = _case(config_path, dataset, optimizer, None, ())
@@ -169,9 +167,9 @@ def step_costs(config_path: Path, dataset: str, optimizer: str, output: Path) ->
 
 
 @cli.command()
-@click.argument("shards", type=_FILE, nargs=-1, required=True)
-@click.option("--output", type=_FILE, required=True, help="The file of all trials.")
-@click.option("--best", type=_FILE, required=True, help="The best hyperparameters (YAML), for `adamqlr train --best`.")
+@click.argument("shards", type=FILE, nargs=-1, required=True)
+@click.option("--output", type=FILE, required=True, help="The file of all trials.")
+@click.option("--best", type=FILE, required=True, help="The best hyperparameters (YAML), for `adamqlr train --best`.")
 def select(shards: tuple[Path, ...], output: Path, best: Path) -> None:
     """Join the SHARDS of a search and choose the best hyperparameters."""
     from adamqlr.stages.select import select as select_stage
@@ -180,9 +178,9 @@ def select(shards: tuple[Path, ...], output: Path, best: Path) -> None:
 
 
 @cli.command()
-@click.option("--config", "config_path", type=_FILE, required=True, help="The study's configuration (YAML).")
+@click.option("--config", "config_path", type=FILE, required=True, help="The study's configuration (YAML).")
 @click.option("--dataset", required=True, help="One of the study's datasets.")
-@click.option("--output", type=_FILE, help="Write a receipt here once the data is in place.")
+@click.option("--output", type=FILE, help="Write a receipt here once the data is in place.")
 def fetch(config_path: Path, dataset: str, output: Path | None) -> None:
     """Bring a dataset to the data folder, if it is not there, and check that it can be read."""
     from adamqlr.stages.fetch import fetch as fetch_stage
@@ -191,103 +189,14 @@ def fetch(config_path: Path, dataset: str, output: Path | None) -> None:
 
 
 @cli.command()
-@click.argument("inputs", type=_FILE, nargs=-1, required=True)
-@click.option("--output", type=_FILE, required=True, help="The cube, or the study's file.")
+@click.argument("inputs", type=FILE, nargs=-1, required=True)
+@click.option("--output", type=FILE, required=True, help="The cube, or the study's file.")
 @click.option("--grid-points", type=click.IntRange(2), default=200, show_default=True, help="Points of the time grid.")
 def aggregate(inputs: tuple[Path, ...], output: Path, grid_points: int) -> None:
     """Join the run files of one pair into a cube, or cubes and files of trials into the study's file."""
     from adamqlr.stages.aggregate import aggregate as aggregate_stage
 
     aggregate_stage(inputs, output, grid_points)
-
-
-_STUDY_OPTION = click.option(
-    "--study",
-    "study_path",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="The study's file, study.nc, or its folder results/<study>.",
-)
-_CONFIG_IN_FORCE = click.option(
-    "--config", "config_path", type=_FILE, help="The study's configuration (YAML); as in the study's file if not given."
-)
-_STEM_OPTION = click.option("--output", "stem", type=_FILE, required=True, help="Path of the files, less the suffix.")
-
-
-@cli.command()
-@click.argument("name")
-@_STUDY_OPTION
-@click.option("--suite", required=True, help="One of the study's suites, or sensitivity.")
-@_CONFIG_IN_FORCE
-@_STEM_OPTION
-def figures(name: str, study_path: Path, suite: str, config_path: Path | None, stem: Path) -> None:
-    """Draw the figure NAME of one suite: PDF, PNG, and the numbers as CSV.
-
-    Figures are trajectories, trajectories_together, performance, loss, loss_by_step, loss_with_evaluation,
-    learning_rate, damping, profiles, tuning_budget, published, ablation_NAME for each ablation of the configuration,
-    factorial_NAME and factorial_NAME_curves for each factorial; of the suite sensitivity, its sensitivity studies.
-    """
-    from adamqlr.stages.figures import draw_figure
-
-    draw_figure(name, study_path, suite, load_config(config_path) if config_path else None, stem)
-
-
-@cli.command()
-@click.argument("name")
-@_STUDY_OPTION
-@click.option("--suite", required=True, help="One of the study's suites.")
-@_CONFIG_IN_FORCE
-@_STEM_OPTION
-def tables(name: str, study_path: Path, suite: str, config_path: Path | None, stem: Path) -> None:
-    """Write the table NAME of one suite: CSV, Markdown, LaTeX and HTML.
-
-    Tables are provenance, final_results, best_so_far, divergence, time_to_target, best_hyperparameters, search_space,
-    and factorial_NAME for each factorial.
-    """
-    from adamqlr.stages.tables import write_table
-
-    write_table(name, study_path, suite, load_config(config_path) if config_path else None, stem)
-
-
-@cli.command()
-@_STUDY_OPTION
-@_CONFIG_IN_FORCE
-@_STEM_OPTION
-def claims(study_path: Path, config_path: Path | None, stem: Path) -> None:
-    """Weigh the paper's claims on a study, draw and print the verdicts.
-
-    CSV, Markdown and HTML have an interval and a verdict for each dataset and suite, PDF and PNG draw them, and files
-    with _summary in their names have one verdict for each claim.
-    """
-    from adamqlr.stages.claims import judge_claims
-
-    click.echo(judge_claims(study_path, load_config(config_path) if config_path else None, stem))
-
-
-@cli.command()
-@click.option(
-    "--study",
-    "folder",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="The study's folder results/<study>, with its figures, tables and claims.",
-)
-@_CONFIG_IN_FORCE
-@click.option("--output", type=_FILE, required=True, help="The page, such as results/<study>/index.html.")
-def report(folder: Path, config_path: Path | None, output: Path) -> None:
-    """Write all that a study shows to one page, which works offline."""
-    from adamqlr.stages.report import write_report
-
-    write_report(folder, load_config(config_path) if config_path else None, output)
-
-
-@cli.command()
-@click.argument("path", type=_FILE)
-def info(path: Path) -> None:
-    """Print what the result file PATH holds and where it comes from."""
-    from adamqlr.stages.info import describe
-
-    click.echo(describe(path))
 
 
 @cli.command()
@@ -298,31 +207,8 @@ def schema() -> None:
     click.echo(schema_text(), nl=False)
 
 
-@cli.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--watch", is_flag=True, help="Show it anew until Ctrl-C, in place on a terminal.")
-@click.option("--every", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Seconds of --watch.")
-@click.option("--json", "is_json", is_flag=True, help="One line of JSON; results/README.md documents its keys.")
-def status(folder: Path, watch: bool, every: float, is_json: bool) -> None:
-    """Tell how far the study in FOLDER, results/<study>, is, from files alone: nothing is written, locked or asked.
-
-    A job is
-
-    \b
-    done      where its outputs are all there, without Snakemake's marker on them;
-    running   where a marker says that it was started, a run holds Snakemake's lock, and
-              its log, checkpoint or marker was written in the last three minutes;
-    unknown   where only one of the latter two holds: silent, on its own, or killed;
-    failed    where its log, or Snakemake's of the last run, ends with an error of it;
-    waiting   otherwise: for inputs or its turn, in a cluster's queue, or, once stopped,
-              for a run that goes on from its checkpoint.
-
-    A job run by hand waits until its outputs are there. The time left is an estimate, from the medians of finished
-    jobs of the same stage and dataset. Time spent is what finished jobs, and failed ones on Slurm, took.
-    """
-    from adamqlr.stages.status import show_status
-
-    show_status(folder, is_json, every if watch else None)
+for command in RESULT_COMMANDS:
+    cli.add_command(command)
 
 
 def main() -> NoReturn:

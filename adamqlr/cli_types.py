@@ -1,8 +1,11 @@
-"""What users type for seeds and shards."""
+"""What users type for files, seeds and shards."""
 
+from pathlib import Path
 from typing import Any
 
 import click
+
+FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 class SeedRange(click.ParamType):

@@ -1,6 +1,6 @@
-"""Write the tables and figures of docs/results.md from a study: `python docs/write_results.py results/cpu`.
+"""Write what README.md and docs/results.md show of a study: `python docs/write_results.py results/cpu`.
 
-The page's text is written by hand; between `<!-- NAME -->` and `<!-- end -->` stands what is computed.
+The text is written by hand; between `<!-- NAME -->` and `<!-- end -->` stands what is computed.
 """
 
 import argparse
@@ -11,13 +11,19 @@ from pathlib import Path
 import pandas as pd
 
 from adamqlr.claims.more_seeds import more_seeds_text
+from adamqlr.claims.statements import CLAIMS as CLAIMS_OF_THE_PAPER
+from adamqlr.claims.weigh import summary_verdict
 from adamqlr.results.pairs import Study
 from adamqlr.results.study import open_study, study_config
 from adamqlr.tables.final_results import tabulate
 from adamqlr.tables.formats import to_markdown
 
 DOCS = Path(__file__).resolve().parent
-PAGE, CLAIMS, FIGURES = DOCS / "results.md", DOCS / "data" / "cpu_claims.csv", DOCS / "results"
+PAGES, CLAIMS, FIGURES = (
+    (DOCS / "results.md", DOCS.parent / "README.md"),
+    DOCS / "data" / "cpu_claims.csv",
+    DOCS / "results",
+)
 RESULT_COLUMNS = ("Optimizer", "Training loss", "Test loss", "Test accuracy", "Steps", "Time (s)")
 _BLOCK = re.compile(r"(<!-- (?P<name>[\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -46,6 +52,14 @@ def claims_table(claims: pd.DataFrame) -> str:
     return pd.DataFrame(shown).to_markdown(index=False, disable_numparse=True) + "\n"
 
 
+def summary_table(claims: pd.DataFrame) -> str:
+    """Return one verdict for each claim, as Markdown; those of the study's own factorials are left out."""
+    papers = claims[claims["claim"].isin([claim.key for claim in CLAIMS_OF_THE_PAPER])]
+    verdicts = papers.groupby("statement", sort=False)["verdict"].agg(list)
+    shown = {"Claim of the paper": verdicts.index, "Verdict": verdicts.map(summary_verdict)}
+    return pd.DataFrame(shown).to_markdown(index=False) + "\n"
+
+
 def blocks_of(page: str) -> dict[str, str]:
     """Return what is computed in the page, by name."""
     return {match["name"]: match[0].partition("\n")[2].removesuffix("<!-- end -->") for match in _BLOCK.finditer(page)}
@@ -53,7 +67,9 @@ def blocks_of(page: str) -> dict[str, str]:
 
 def computed(study: Study, claims: pd.DataFrame, name: str) -> str:
     """Return one of the page's tables."""
-    return claims_table(claims) if name == "claims" else results_table(study, name.removeprefix("results "))
+    if name.startswith("results "):
+        return results_table(study, name.removeprefix("results "))
+    return {"claims": claims_table, "summary": summary_table}[name](claims)
 
 
 def main() -> None:
@@ -62,17 +78,20 @@ def main() -> None:
     parser.add_argument("study", type=Path, help="the study's folder, results/<study>")
     folder = parser.parse_args().study
     shutil.copy(folder / "claims.csv", CLAIMS)
-    page = PAGE.read_text(encoding="utf-8")
-    for name in re.findall(r"\(results/([\w.]+)\.png\)", page):
-        FIGURES.mkdir(exist_ok=True)
+    pages = {path: path.read_text(encoding="utf-8") for path in PAGES}
+    FIGURES.mkdir(exist_ok=True)
+    for name in set(re.findall(r"results/([\w.]+)\.png\)", "".join(pages.values()))):
         source = folder / (f"{name}.png" if name == "claims" else f"figures/{name.replace('.', '/')}.png")
         shutil.copy(source, FIGURES / f"{name}.png")
     claims = pd.read_csv(CLAIMS)
     path = folder / "study.nc"
     with open_study(path) as tree:
         study = Study(tree, study_config(path))
-        page = _BLOCK.sub(lambda match: match[1] + computed(study, claims, match["name"]) + match[3], page)
-    PAGE.write_text(page, encoding="utf-8")
+        for page, text in pages.items():
+            page.write_text(
+                _BLOCK.sub(lambda match: match[1] + computed(study, claims, match["name"]) + match[3], text),
+                encoding="utf-8",
+            )
 
 
 if __name__ == "__main__":
