@@ -1,7 +1,7 @@
 """Thin a study's file to what fits a repository: `python docs/excerpt.py results/cpu/study.nc docs/data/cpu_study.nc`.
 
-Every cube keeps its seeds and their ends, in single precision, the metrics of results, and fewer times and steps; the
-configuration stands once, in the file. Searches stay as they are.
+Every cube keeps its seeds and their ends, the metrics of results, and fewer times and steps (these in single precision);
+the configuration stands once, in the file. Searches stay as they are.
 """
 
 import argparse
@@ -16,19 +16,28 @@ from adamqlr.results.attributes import group_of
 from adamqlr.results.study import load_study, write_study
 from adamqlr.study.config import SENSITIVITY
 
-METRICS = ("train_loss", "validation_loss", "test_loss", "test_accuracy", "lr", "damping", "sharpness")
-# Times and steps of a curve, and of a sensitivity study's value, which is judged by its end.
-POINTS, SENSITIVITY_POINTS = 40, 8
+METRICS = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "test_accuracy", "lr", "damping")
+# Times and steps of a curve.
+POINTS = 20
+# What is said of the first cube, and not again.
+ONCE = ("config", "versions", "created", "search_space_hash", "slurm_job", "slurm_gpus", "runs_sharing_device")
+LEFT_OUT = ("metric_units", "metric_long_name", "diverged_step", "diverged_time")
+# A sensitivity study's value is judged by its end.
+OF_ENDS = ("value", "diverged", "final_step", "final_time")
 
 
-def thinned(cube: xr.Dataset, points: int) -> xr.Dataset:
-    """Return a cube with so many of its times and steps, the first and last among them."""
-    cube = cube.sel(metric=[metric for metric in METRICS if metric in cube["metric"]])
+def thinned(cube: xr.Dataset) -> xr.Dataset:
+    """Return a cube with some of its times and steps, the first and last among them."""
+    cube = cube.sel(metric=[metric for metric in METRICS if metric in cube["metric"]]).drop_vars(LEFT_OUT)
     for axis in ("time", "step"):
-        kept = np.unique(np.linspace(0, cube.sizes[axis] - 1, points).round().astype(int))
+        kept = np.unique(np.linspace(0, cube.sizes[axis] - 1, POINTS).round().astype(int))
         cube = cube.isel({axis: kept})
-    doubles = {name: cube[name].astype(np.float32) for name in ("value", "value_by_step")}
-    return cube.assign(doubles)
+    return cube.assign(value_by_step=cube["value_by_step"].astype(np.float32))
+
+
+def ends(cube: xr.Dataset) -> xr.Dataset:
+    """Return what a cube says of the ends of its runs."""
+    return cube[list(OF_ENDS)].isel(time=[-1]).drop_vars(LEFT_OUT, errors="ignore")
 
 
 def main() -> None:
@@ -44,9 +53,9 @@ def main() -> None:
             part = leaf.to_dataset()
             kind = Kind(part.attrs[KIND])
             if kind == Kind.CUBE:
-                part = thinned(part, SENSITIVITY_POINTS if group_of(part.attrs).startswith(SENSITIVITY) else POINTS)
+                part = ends(part) if group_of(part.attrs).startswith(SENSITIVITY) else thinned(part)
             if parts:
-                part.attrs["config"] = "that of the whole study"
+                part = part.drop_attrs(deep=False).assign_attrs({k: v for k, v in part.attrs.items() if k not in ONCE})
             parts.append(Path(folder) / f"{number}.nc")
             write_netcdf(part, parts[-1], kind)
         write_study(parts, arguments.output)

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image
 
 from adamqlr.claims.more_seeds import more_seeds_text
 from adamqlr.claims.statements import CLAIMS as CLAIMS_OF_THE_PAPER
@@ -82,7 +83,9 @@ def main() -> None:
     FIGURES.mkdir(exist_ok=True)
     for name in set(re.findall(r"results/([\w.]+)\.png\)", "".join(pages.values()))):
         source = folder / (f"{name}.png" if name == "claims" else f"figures/{name.replace('.', '/')}.png")
-        shutil.copy(source, FIGURES / f"{name}.png")
+        with Image.open(source) as image:
+            # Of lines and their antialiasing, these many colors are told apart by nobody.
+            image.convert("RGB").quantize(256).save(FIGURES / f"{name}.png", optimize=True)
     claims = pd.read_csv(CLAIMS)
     path = folder / "study.nc"
     with open_study(path) as tree:
