@@ -1,6 +1,8 @@
 """Files that appear whole or not at all, and NetCDF files that know what they are."""
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 KIND = "adamqlr_kind"
+# Bytes; with more than these free, a disk is not what stopped a file from being written.
+_ROOM = 1 << 20
 
 
 class Kind(StrEnum):
@@ -29,17 +33,43 @@ class Kind(StrEnum):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its place once the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    """Yield a temporary path beside ``path`` that takes its place once the block succeeds.
+
+    Raises:
+        UserError: The place cannot be made or written to, or is full.
+    """
+    temporary = _temporary_beside(path)
     try:
         yield temporary
         _match_umask(temporary)
         os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        # The libraries of NetCDF and PyTorch have errors of their own for a disk that is full.
+        is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if not is_full and shutil.disk_usage(path.parent).free > _ROOM:
+            raise
+        raise UserError(f"{path}: no space is left there: free some, and run the same command again") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Make a file's folder, before hours are spent on what is to be in the file.
+
+    Raises:
+        UserError: It cannot be made or written to.
+    """
+    _temporary_beside(path).unlink()
+
+
+def _temporary_beside(path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}: name another place, or mend this one") from error
+    os.close(handle)
+    return Path(name)
 
 
 def _match_umask(path: Path) -> None:

@@ -1,7 +1,7 @@
 """Thin a study's file to what fits a repository: `python docs/excerpt.py results/cpu/study.nc docs/data/cpu_study.nc`.
 
-Every cube keeps its seeds and their ends, the metrics of results, and fewer times and steps (these in single precision);
-the configuration stands once, in the file. Searches stay as they are.
+Every cube keeps its seeds and their ends, the metrics of results, and fewer times and steps (these in single
+precision); the configuration stands once, in the file. Searches stay as they are.
 """
 
 import argparse

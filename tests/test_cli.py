@@ -56,6 +56,16 @@ def test_from_training_to_a_figure(
     assert adamqlr("info", runs)[0] == 0
 
 
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_an_output_without_a_place_is_refused_before_anything_is_trained(
+    command: str, adamqlr: Callable[..., tuple[int, str]], config_file: ConfigFile
+) -> None:
+    pair = ("--config", config_file(), "--dataset", "digits", "--optimizer", "adam")
+    code, error = adamqlr(command, *pair, "--output", "/proc/nope/a.nc")
+    assert code == 2
+    assert error.strip().startswith("adamqlr: error: /proc/nope/a.nc: cannot be written: ")
+
+
 def test_tuned_hyperparameters_are_read_and_settings_come_first(
     adamqlr: Callable[..., tuple[int, str]], config_file: ConfigFile, tmp_path: Path
 ) -> None:

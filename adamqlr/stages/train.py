@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adamqlr.files import check_place
 from adamqlr.jobs.checkpoint import Checkpoint
 from adamqlr.jobs.device import device_name, keep_freed_memory, resolve_device
 from adamqlr.jobs.interrupts import stop_on_signals
@@ -40,9 +41,10 @@ def train(
         labels: Further attributes of the file.
 
     Raises:
-        UserError: A setting, the data or the checkpoint cannot be used.
+        UserError: A setting, the data or the checkpoint cannot be used, or the output has no place.
         Interrupted: A signal asked to stop; the checkpoint is written.
     """
+    check_place(output)
     hyperparameters = case.hyperparameters(chosen)
     check_hyperparameters(case, hyperparameters)
     job = SeedsJob(case, hyperparameters, seeds)

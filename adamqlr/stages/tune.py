@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from adamqlr.errors import UserError
+from adamqlr.files import check_place
 from adamqlr.jobs.checkpoint import Checkpoint
 from adamqlr.jobs.device import device_name, keep_freed_memory, resolve_device
 from adamqlr.jobs.interrupts import StopRequest, stop_on_signals
@@ -46,6 +47,7 @@ def tune(
     """
     if not case.is_tuned:
         raise UserError(f"optimizer '{case.optimizer}': nothing to tune on '{case.dataset}'")
+    check_place(output)
     index, count = shard
     tuning, costs = case.study.tuning, _read_costs(case, costs_path)
     device = resolve_device(case.study.device)
