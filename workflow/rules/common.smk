@@ -85,7 +85,10 @@ def search_input(wildcards):
 
 def step_costs_input(wildcards):
     """The data, but for costs that lie here before it does: another study's, which would be measured again for it."""
-    files, costs = job_input(wildcards), f"{RESULTS}/{paths.step_costs_file(case_of(wildcards))}"
+    files, costs = (
+        job_input(wildcards),
+        f"{RESULTS}/{paths.step_costs_file(case_of(wildcards))}",
+    )
     is_copied = Path(costs).exists() and not all(map(os.path.exists, files.values()))
     return {} if is_copied else files
 
