@@ -47,9 +47,9 @@ def tune(
     """
     if not case.is_tuned:
         raise UserError(f"optimizer '{case.optimizer}': nothing to tune on '{case.dataset}'")
-    check_place(output)
     index, count = shard
     tuning, costs = case.study.tuning, _read_costs(case, costs_path)
+    check_place(output)
     device = resolve_device(case.study.device)
     logger.info(device_line(case, device.type, device_name(device)))
     keep_freed_memory()
