@@ -121,7 +121,7 @@ def _draw_ratios(axes: Axes, numbers: pd.DataFrame, layout: FactorialConfig, col
         height = rows[row["direction"]] + offsets[row["heuristics"], row["measure"]]
         _draw_ratio(axes, row, height, colors[row["heuristics"]])
     labels = [layout.direction_label(direction) for direction in layout.directions]
-    axes.set(yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.5, -0.5))
+    axes.set(yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.4, -0.6))
     axes.grid(visible=False, axis="y")
 
 
