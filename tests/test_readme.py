@@ -23,7 +23,7 @@ PAGES = [
     "profiles/README.md",
     "workflow/plugins/README.md",
     "results/README.md",
-    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+    *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))),
 ]
 
 
