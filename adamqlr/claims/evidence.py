@@ -1,6 +1,6 @@
 """What a study's cubes say about a statement."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -136,7 +136,8 @@ def matters_little(study: Study, parameter: str) -> Iterator[Evidence]:
 def matters_more(study: Study, family: str, parameter: str) -> Iterator[Evidence]:
     """Weigh whether a hyperparameter matters more to another family than to AdamQLR, on the same dataset.
 
-    The quantity is the ratio of the spreads, worst ÷ best of the values, of which each is of its own study's values.
+    The quantity is the ratio of the spreads, worst ÷ best, over the values that both studies have; but for those at
+    which the medians of both diverge, where neither is the better.
     """
     settings = study.config.claims
     for name, ours in sweeps_of(study, parameter, "AdamQLR"):
@@ -144,10 +145,13 @@ def matters_more(study: Study, family: str, parameter: str) -> Iterator[Evidence
             attrs = [next(iter(cubes.values())).attrs for cubes in (theirs, ours)]
             if attrs[0]["dataset"] != attrs[1]["dataset"]:
                 continue
-            above, below = ([performance(cube) for cube in cubes.values()] for cubes in (theirs, ours))
-            quantity = f"spread over {parameter}, {other} ÷ {name}"
+            shared = _comparable(theirs, ours)
+            if len(shared) < 2:
+                continue
+            above, below = zip(*shared, strict=True)
+            quantity = f"spread over {len(shared)} values of {parameter}, {other} ÷ {name}"
             judgment = judge_spreads(above, below, 1.0, settings)._replace(at_least=True)
-            seeds = min(cube.sizes["seed"] for cubes in (theirs, ours) for cube in cubes.values())
+            seeds = min(values.size for values in above + below)
             yield Evidence(SENSITIVITY, str(attrs[0]["dataset"]), quantity, judgment, seeds, (other, name))
 
 
@@ -161,6 +165,20 @@ def value_is_best(study: Study, parameter: str, choose: Callable[[list[float]], 
         judgment = judge_ratio(performance(cubes[chosen]), others, 1 + settings.margin, settings)
         best = cubes[chosen]
         yield Evidence(SENSITIVITY, str(best.attrs["dataset"]), quantity, judgment, best.sizes["seed"], (name,))
+
+
+def _comparable(
+    theirs: Mapping[float, xr.Dataset], ours: Mapping[float, xr.Dataset]
+) -> list[tuple[xr.DataArray, xr.DataArray]]:
+    """Return what runs are judged by, theirs and ours, at each value of both at which not both medians diverge."""
+    pairs = [
+        (performance(theirs[value]), performance(cube))
+        for value in theirs
+        for same, cube in ours.items()
+        # Values are written with four digits.
+        if np.isclose(value, same, rtol=1e-3, atol=0)
+    ]
+    return [pair for pair in pairs if np.isfinite([float(values.median()) for values in pair]).any()]
 
 
 def _minority(one: list[bool], other: list[bool]) -> float:

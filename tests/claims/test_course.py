@@ -1,5 +1,6 @@
 """Claims about the course of training and about sensitivity, from made-up runs whose answers are known."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import xarray as xr
 
 from adamqlr.claims.course import generalizes_worse, learning_rate_grows, overfits, ranks_high
-from adamqlr.claims.evidence import matters_more
+from adamqlr.claims.evidence import Evidence, matters_more
 from adamqlr.claims.judge import Verdict, judge_difference, judge_spreads
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube
@@ -95,25 +96,38 @@ def test_ranks_count_how_many_are_better() -> None:
     assert not list(ranks_high(study(cubes), "adamqlr_untuned")), "a single run has no place"
 
 
-def test_a_hyperparameter_matters_more_where_its_values_spread_further() -> None:
-    ends = {("ours", "50"): 0.1, ("ours", "100"): 0.12, ("theirs", "50"): 0.1, ("theirs", "100"): 0.4}
-    optimizers = {"ours": "adamqlr", "theirs": "adam"}
+def spreads(ours: Mapping[str, float], theirs: Mapping[str, float]) -> list[Evidence]:
+    """Weigh two studies of the batch size, AdamQLR's and Adam's, by what the runs at each value end with."""
     cubes = {
         f"sensitivity/{sweep}/{point}": cube(
-            optimizers[sweep],
-            FALLING,
-            [*FALLING[:-1], end],
-            FALLING,
-            sweep=sweep,
-            sweep_parameter="batch_size",
-            sweep_point=point,
+            optimizer, FALLING, [*FALLING[:-1], end], FALLING, sweep=sweep, sweep_parameter="batch_size"
         )
-        for (sweep, point), end in ends.items()
+        for sweep, optimizer, ends in (("ours", "adamqlr", ours), ("theirs", "adam", theirs))
+        for point, end in ends.items()
     }
-    (evidence,) = matters_more(study(cubes), "Adam", "batch_size")
+    assert not list(matters_more(study(cubes), "K-FAC", "batch_size"))
+    return list(matters_more(study(cubes), "Adam", "batch_size"))
+
+
+def test_a_hyperparameter_matters_more_where_its_values_spread_further() -> None:
+    (evidence,) = spreads({"50": 0.1, "100": 0.12}, {"50": 0.1, "100": 0.4})
     assert evidence.judgment.estimate == pytest.approx(4 / 1.2)
     assert evidence.judgment.verdict is Verdict.SUPPORTED
-    assert not list(matters_more(study(cubes), "K-FAC", "batch_size"))
+
+
+def test_spreads_are_compared_over_values_of_both_studies() -> None:
+    (evidence,) = spreads({"50": 0.1, "100": 0.12, "200": 9.0}, {"100": 0.4, "50": 0.1, "400": 1e-3})
+    assert evidence.judgment.estimate == pytest.approx(4 / 1.2)
+    assert not spreads({"50": 0.1, "100": 0.12}, {"50": 0.1, "200": 0.4}), "one value has no spread"
+
+
+def test_where_both_diverge_neither_hyperparameter_matters_more() -> None:
+    both, one = {"50": 0.1, "100": 0.12, "200": np.inf}, {"50": 0.1, "100": 0.4, "200": np.inf}
+    (evidence,) = spreads(both, one)
+    assert evidence.judgment.estimate == pytest.approx(4 / 1.2)
+    (evidence,) = spreads(both, {**one, "200": 0.2})
+    assert evidence.judgment.estimate == 0
+    assert evidence.judgment.verdict is Verdict.REFUTED
 
 
 def test_the_ratio_of_spreads_by_hand() -> None:
