@@ -67,6 +67,11 @@ def _hyperparameters(settings: tuple[str, ...]) -> dict[str, Any]:
     return {name: parse_value(text) for name, _, text in pairs}
 
 
+def _refuse_hyperparameters(settings: tuple[str, ...]) -> None:
+    if _hyperparameters(settings):
+        raise UserError("--set optimizer.NAME: fix it under 'optimizers' in the configuration instead")
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def cli() -> None:
@@ -146,8 +151,7 @@ def tune(
     select` joins them.
     """
     case = _case(config_path, dataset, optimizer, suite, settings)
-    if _hyperparameters(settings):
-        raise UserError("--set optimizer.NAME: fix it under 'optimizers' in the configuration instead")
+    _refuse_hyperparameters(settings)
     from adamqlr.stages.tune import tune as tune_stage
 
     tune_stage(case, shard, output, processes, costs)

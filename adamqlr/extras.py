@@ -22,6 +22,7 @@ def extras_named() -> Iterator[None]:
 
     Raises:
         MissingExtra: Such a package is not installed.
+        ModuleNotFoundError: Another module is not there.
     """
     try:
         yield

@@ -37,6 +37,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises:
         UserError: The place cannot be made or written to, or is full.
+        OSError: The block failed, and not for want of room.
+        RuntimeError: Likewise.
     """
     temporary = _temporary_beside(path)
     try:
@@ -105,7 +107,7 @@ def _encoding_of(dataset: "xr.Dataset") -> dict[Hashable, dict[str, Any]]:
 
 
 def read_netcdf(path: Path, *kinds: Kind) -> "xr.Dataset":
-    """Load a file written by :func:`write_netcdf` into memory.
+    """Return what a file written by :func:`write_netcdf` holds, loaded into memory.
 
     Raises:
         UserError: The file is missing, is no NetCDF file, or is of none of ``kinds``.

@@ -66,6 +66,16 @@ def test_an_output_without_a_place_is_refused_before_anything_is_trained(
     assert error.strip().startswith("adamqlr: error: /proc/nope/a.nc: cannot be written: ")
 
 
+def test_a_search_refuses_hyperparameters(
+    adamqlr: Callable[..., tuple[int, str]], config_file: ConfigFile, tmp_path: Path
+) -> None:
+    pair = ("--config", config_file(), "--dataset", "digits", "--optimizer", "adam")
+    code, error = adamqlr("tune", *pair, "--set", "optimizer.lr=1e-4", "--output", tmp_path / "shards" / "0.nc")
+    assert code == 2
+    cure = "fix it under 'optimizers' in the configuration instead"
+    assert error.strip() == f"adamqlr: error: --set optimizer.NAME: {cure}"
+
+
 def test_tuned_hyperparameters_are_read_and_settings_come_first(
     adamqlr: Callable[..., tuple[int, str]], config_file: ConfigFile, tmp_path: Path
 ) -> None:

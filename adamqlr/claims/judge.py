@@ -50,7 +50,7 @@ class Judgment(NamedTuple):
         return Verdict.SUPPORTED if within else Verdict.REFUTED if beyond else Verdict.UNDECIDED
 
     def seeds_to_decide(self, seeds: int) -> float:
-        """Estimate how many seeds would decide it; those that there are, where it is decided.
+        """Return how many seeds are estimated to decide it; those that there are, where it is decided.
 
         Infinite and NaN are as in :func:`adamqlr.results.bootstrap.seeds_to_exclude`.
 
@@ -72,6 +72,9 @@ def judge_ratio(
         references: Values of other sets of runs.
         limit: Largest ratio that the statement allows.
         settings: Level and size of the bootstrap, in which every set is resampled on its own.
+
+    Returns:
+        The ratio, with its bootstrap interval.
     """
     generator = np.random.default_rng(0)
     above, *below = (_resampled(values, settings, generator) for values in (subject, *references))
@@ -83,7 +86,8 @@ def judge_ratio(
 def judge_difference(subject: xr.DataArray, reference: xr.DataArray, limit: float, settings: ClaimsConfig) -> Judgment:
     """Judge that a median exceeds another by at most ``limit``: for what may be negative, as ratios then say nothing.
 
-    Nothing is known of the difference of two infinite medians.
+    Returns:
+        The difference, with its bootstrap interval; nothing is known of that of two infinite medians.
     """
     generator = np.random.default_rng(0)
     above, below = (_resampled(values, settings, generator) for values in (subject, reference))

@@ -8,7 +8,7 @@ from adamqlr.results.pairs import Study
 
 
 def lacks_optimizers(study: Study, optimizers: Sequence[str], datasets: int = 1, otherwise: str = "") -> str:
-    """Say what to add, so that some optimizers are trained on the same datasets of a suite.
+    """Return what to add, so that some optimizers are trained on the same datasets of a suite.
 
     Args:
         study: A study in which they say nothing.
@@ -31,7 +31,7 @@ def lacks_optimizers(study: Study, optimizers: Sequence[str], datasets: int = 1,
 
 
 def lacks_sweeps(study: Study, parameter: str, families: Sequence[str]) -> str:
-    """Say what to add, so that a hyperparameter of some families of optimizers is varied, on one dataset if several.
+    """Return what to add, so that a hyperparameter of some families of optimizers is varied, on one dataset if several.
 
     Args:
         study: A study in which they say nothing.

@@ -32,6 +32,9 @@ def loss_by_step(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
 def loss_with_evaluation(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw training and test loss against the time of training with an evaluation after every step.
 
+    Returns:
+        The figure, and its curves: a row for each dataset, optimizer, metric and time.
+
     Raises:
         UserError: No cube says what evaluation takes, as those of version 0.1 do not.
     """
@@ -54,6 +57,9 @@ def damping(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
 
 def sharpness(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw the directional sharpness of the updates against steps.
+
+    Returns:
+        The figure, and its curves: a row for each dataset, optimizer and step.
 
     Raises:
         UserError: No cube has it, as those of version 0.1 do not.

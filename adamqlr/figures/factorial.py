@@ -30,6 +30,9 @@ def draw(study: Study, suite: str, factorial: str) -> tuple[Figure, pd.DataFrame
     """Draw the test loss of every combination of heuristics relative to that of the same direction with the first.
 
     A panel for each dataset, a row for each direction.
+
+    Returns:
+        The figure, and the ratios: a row for each dataset, direction, heuristics and measure.
     """
     layout, colors = study.config.factorials[factorial], heuristics_colors(study.config)
     groups = cells_of(study, suite, factorial)

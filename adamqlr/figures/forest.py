@@ -56,9 +56,12 @@ def draw(table: pd.DataFrame, summary: pd.DataFrame, config: StudyConfig) -> Fig
             ``linear``), ``estimate``, ``lower``, ``upper``, ``relation`` (≤ or ≥), ``limit`` and ``verdict``.
         summary: A row for each claim: ``claim``, ``statement`` and ``verdict``.
         config: Labels datasets.
+
+    Returns:
+        A figure as wide as the text and as high as its rows need.
     """
     columns = _columns(_panels(table, summary, config))
-    height = max([sum(panel.height for panel in column) for column in columns]) + _LEGEND
+    height = max(sum(panel.height for panel in column) for column in columns) + _LEGEND
     # Every panel has its place: rows are equally high in all of them.
     figure = plt.figure(figsize=(TEXT_WIDTH, height))
     figure.set_layout_engine("none")

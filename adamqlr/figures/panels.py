@@ -72,6 +72,9 @@ def draw_grid(
     """Draw every dataset's curves against ``time`` or ``step``, one row of panels for each of ``rows``.
 
     The panels of a single dataset stand side by side.
+
+    Returns:
+        The figure, and its curves: a row for each dataset, optimizer, metric and time or step.
     """
     groups = by_dataset([pair for pair in pairs if not pair.is_trajectory])
     is_single = len(groups) == 1

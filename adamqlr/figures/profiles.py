@@ -23,6 +23,9 @@ def draw(study: Study, suite: str, target_gap: float) -> tuple[Figure, pd.DataFr
 
     A case is solved when the test loss reaches the dataset's target (:func:`adamqlr.results.targets.target_loss`).
     Every case counts, so nothing is resampled.
+
+    Returns:
+        The figure, and its lines: a row for each measure of cost, optimizer and corner.
     """
     pairs = [pair for pair in study.test_pairs(suite) if pair.optimizer not in study.config.factorial_optimizers]
     specs = {pair.optimizer: pair.spec for pair in pairs}

@@ -25,6 +25,9 @@ _OFFSET = 0.17
 def draw(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw published values and this study's medians, a panel for each dataset and metric, a row an optimizer.
 
+    Returns:
+        The figure, and its numbers: a row for each dataset, optimizer and metric of which something was published.
+
     Raises:
         UserError: Nothing of what was published is in this study.
     """

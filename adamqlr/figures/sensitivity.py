@@ -28,6 +28,9 @@ def draw(study: Study, suite: str, sweep: str, parameter: str) -> tuple[Figure, 
         suite: ``sensitivity``.
         sweep: The sensitivity study's name.
         parameter: The name of what it varies, for labels.
+
+    Returns:
+        The figure, and the losses at the end: a row for each metric and value.
     """
     cubes = dict(sorted(((float(name), leaf.to_dataset()) for name, leaf in study.tree[suite][sweep].children.items())))
     first = next(iter(cubes.values()))

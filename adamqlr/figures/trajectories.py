@@ -40,6 +40,9 @@ def draw_together(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw the first run of the optimizers that the paper shows over the contours of the objective, in one panel.
 
     Where a study has none of them, all that it has are drawn.
+
+    Returns:
+        The figure, and the paths: a row for each optimizer and step, with the objective there.
     """
     pairs = [pair for pair in study.pairs(suite) if pair.is_trajectory]
     pairs = [pair for pair in pairs if pair.optimizer in _TOGETHER] or pairs

@@ -24,8 +24,11 @@ _LABELS = {"train_loss": "Best training loss", "validation_loss": "Best validati
 def draw(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     """Draw, for each dataset and optimizer, the objective of the trial that a search of n trials would choose.
 
-    Trials are independent draws, so that any order of them might have happened: lines are medians over random orders;
-    the numbers have the 2.5 and 97.5 percentiles as well, which would hide each other as bands.
+    Trials are independent draws, so that any order of them might have happened: lines are medians over random orders.
+
+    Returns:
+        The figure, and its numbers: a row for each dataset, optimizer and count of trials. They have the 2.5 and 97.5
+        percentiles as well, which would hide each other as bands.
     """
     hidden = study.config.factorial_optimizers
     nodes = study.tree[TUNING][suite].children.items()

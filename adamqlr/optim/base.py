@@ -260,6 +260,9 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         """Return a state in today's form: one tensor a parameter for vectors, and numbers in the parameter group.
 
         Version 0.1 saved some vectors whole, and PyTorch's optimizers save a count of steps for each parameter.
+
+        Raises:
+            ValueError: These counts differ.
         """
         flat, (group, *others) = self._flat, state_dict["param_groups"]
         states = dict(state_dict["state"])

@@ -245,13 +245,16 @@ class DampingRule:
         self._dtype = like.dtype
 
     def __call__(self, damping: Tensor, rho: Number, loss: Number, true_change: Number) -> Number:
-        """Move λ, in place, and return what it is then.
+        """Move λ, in place.
 
         Args:
             damping: λ.
             rho: ρ.
             loss: L(θ), which says what can be resolved.
             true_change: ΔL.
+
+        Returns:
+            What λ is then: a tensor of its own where ``rho`` is a tensor, else a number.
         """
         if self._host is not None:
             old = damping.item()

@@ -19,6 +19,9 @@ FOLDERS = ("train", "val", "test")
 def load(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:
     """Load ``<folder>/<key>/{train,val,test}/<class>/*``.
 
+    Returns:
+        The problem; its images are read from their files when their turn comes.
+
     Raises:
         UserError: A folder is missing or empty, or they differ in their classes.
     """
@@ -77,6 +80,9 @@ def _open(root: Path, size: int) -> ImageStream:
 
 def fetch(key: str, folder: Path) -> list[Path]:
     """Check that the images are in the data folder, where they are put by hand.
+
+    Returns:
+        The folder that holds them.
 
     Raises:
         UserError: They are not.

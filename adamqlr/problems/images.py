@@ -41,6 +41,9 @@ IMAGE_SETS = {
 def load(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:
     """Load ``<folder>/<key>`` in torchvision's layout.
 
+    Returns:
+        The problem, on the CPU; the last rows of torchvision's training part are for validation.
+
     Raises:
         UserError: Files are missing or damaged.
     """
@@ -72,6 +75,9 @@ def read_part(key: str, root: Path, train: bool, download: bool = False) -> Pair
 
 def fetch(key: str, folder: Path) -> list[Path]:
     """Bring images to the data folder, if they are not there, and read them.
+
+    Returns:
+        The folder that holds them.
 
     Raises:
         UserError: They cannot be downloaded, or what is there is damaged.

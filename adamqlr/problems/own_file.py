@@ -16,7 +16,7 @@ _COLORS = (1, 3, 4)
 
 
 def load(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:
-    """Load ``settings.path``: a ``.npz`` with x_train, y_train, x_test, y_test, or a text table.
+    """Return the problem of ``settings.path``: a ``.npz`` with x_train, y_train, x_test, y_test, or a text table.
 
     In a ``.npz`` the last training rows are for validation. Images may have their channels first or last. A text
     table's last column is the target, and its rows are split in a random order.

@@ -33,6 +33,9 @@ FILES = {
 def load(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:
     """Load ``<folder>/<key>/ptb.{train,valid,test}.txt``: a part's words in a row, each line's end an ``<eos>``.
 
+    Returns:
+        The problem of predicting each word from those before it in its row, on the CPU.
+
     Raises:
         UserError: A file is missing, too short, or has words that the training text has not.
     """
@@ -57,6 +60,9 @@ def read_words(path: Path) -> list[str]:
 
 def fetch(key: str, folder: Path) -> list[Path]:
     """Bring the text to the data folder, if it is not there, and read it.
+
+    Returns:
+        The files of its parts: training, validation, test.
 
     Raises:
         UserError: It cannot be downloaded, or what is there is damaged.

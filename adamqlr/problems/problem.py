@@ -70,7 +70,7 @@ class Problem:
 
 
 def load_problem(key: str, config: StudyConfig, device: torch.device) -> Problem:
-    """Read a dataset of the study and put all of it on a device.
+    """Return the problem that a dataset of the study poses, on a device.
 
     Raises:
         UserError: The dataset is unknown, or its file is missing or cannot be used.

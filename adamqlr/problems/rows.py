@@ -137,6 +137,9 @@ def crop_and_flip(images: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
         images: Shape (rows, channels, height, width).
         offsets: Top and left edge of each cut, from 0 to 8, shape (2, rows).
         flips: Shape (rows,), boolean.
+
+    Returns:
+        Shape (rows, channels, height, width).
     """
     count, channels, height, width = images.shape
     padded = functional.pad(images, [_PADDING] * 4)

@@ -43,7 +43,7 @@ class Splits:
 def split_rows(
     source: Path | str, inputs: Array, targets: Array, train: int, validation: int, order: Array | None = None
 ) -> Splits:
-    """Cut a table into training, validation and test rows, in this order, after reordering its rows.
+    """Return a table's training, validation and test rows, cut in this order after its rows are put into ``order``.
 
     Raises:
         UserError: A part would be empty.
@@ -58,7 +58,7 @@ def split_rows(
 
 
 def split_fractions(source: Path | str, inputs: Array, targets: Array, settings: DatasetConfig, seed: int) -> Splits:
-    """Cut a table by the configured fractions, its rows in a random order drawn from ``seed``.
+    """Return a table cut by the configured fractions, its rows in a random order drawn from ``seed``.
 
     Raises:
         UserError: A part would be empty.
@@ -70,7 +70,7 @@ def split_fractions(source: Path | str, inputs: Array, targets: Array, settings:
 
 
 def build_problem(key: str, settings: DatasetConfig, splits: Splits) -> Problem:
-    """Check, standardize and hand over to PyTorch, on the CPU.
+    """Return the problem of predicting targets from inputs, checked and standardized, on the CPU.
 
     Raises:
         UserError: Targets do not suit the loss, or inputs do not suit the network.

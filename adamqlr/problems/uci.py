@@ -55,7 +55,7 @@ TABLES = {
 
 
 def load(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:
-    """Load ``<folder>/<key>/data.txt``, whose last column is the target.
+    """Return the problem of ``<folder>/<key>/data.txt``, whose last column is the target.
 
     Its rows are reordered by ``permutation_indices.txt`` where that stands beside it, as for the paper's split, else by
     a permutation drawn from ``seed``.
@@ -89,6 +89,9 @@ def _row_order(path: Path, rows: int, seed: int) -> NDArray[np.int64]:
 
 def fetch(key: str, folder: Path) -> list[Path]:
     """Bring a table to the data folder, if it is not there, and read it.
+
+    Returns:
+        The file that holds it.
 
     Raises:
         UserError: It cannot be downloaded, or what is there is damaged.

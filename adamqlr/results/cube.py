@@ -43,6 +43,9 @@ def build_cube(runs: Sequence[xr.Dataset], grid_points: int) -> xr.Dataset:
         runs: Run files of the same configuration and different seeds.
         grid_points: Points of the time grid.
 
+    Returns:
+        The cube, its seeds in ascending order; ``step_at_time`` and how each run ended are in it too.
+
     Raises:
         UserError: The files are of different configurations, or a seed appears twice.
     """
@@ -169,7 +172,7 @@ def write_cube(path: Path, cube: xr.Dataset) -> None:
 
 
 def read_cube(path: Path) -> xr.Dataset:
-    """Load a cube.
+    """Return the cube in a file, loaded into memory.
 
     Raises:
         UserError: It is not one.

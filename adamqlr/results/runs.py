@@ -25,7 +25,7 @@ def metric_coordinates() -> dict[str, Any]:
 
 
 def runs_dataset(histories: Sequence[History], attrs: Mapping[str, Any]) -> xr.Dataset:
-    """Lay histories out as value(seed, record, metric), step and time(seed, record); shorter runs end in NaN and −1.
+    """Return histories as value(seed, record, metric), step and time(seed, record); shorter runs end in NaN and −1.
 
     Args:
         histories: One a seed.
@@ -77,7 +77,7 @@ def write_runs(path: Path, histories: Sequence[History], attrs: Mapping[str, Any
 
 
 def read_runs(path: Path) -> xr.Dataset:
-    """Load a run file.
+    """Return what a run file holds, NaN for what version 0.1 did not record.
 
     Raises:
         UserError: It is not one.

@@ -114,7 +114,7 @@ def _leaves(group: netCDF4.Group) -> Iterator[netCDF4.Group]:
 
 
 def load_study(path: Path) -> xr.DataTree:
-    """Load a study's file into memory.
+    """Return the tree in a study's file, loaded into memory.
 
     Raises:
         UserError: It is not one.
@@ -137,7 +137,7 @@ def study_config(path: Path) -> StudyConfig:
 
 
 def load_results(path: str | Path) -> xr.DataTree:
-    """Load the results of a study as a tree of cubes: ``tree["epochs/digits/adamqlr"]``.
+    """Return the results of a study, in memory, as a tree of cubes: ``tree["epochs/digits/adamqlr"]``.
 
     Beside the suites, ``tree["sensitivity/<study>/<value>"]`` are cubes too, and
     ``tree["tuning/<suite>/<dataset>/<optimizer>"]`` holds the trials of a search.

@@ -26,7 +26,7 @@ _WIDTH = 120
 
 
 def read_status(path: Path) -> Status:
-    """Tell how far a study is.
+    """Return how far a study is.
 
     Args:
         path: Its folder, ``results/<study>``.

@@ -107,7 +107,7 @@ def _split(file: str) -> tuple[str, str]:
 
 
 def look(jobs: Sequence[Job], folder: Folder, traces: Traces, now: float) -> list[Seen]:
-    """Tell what has become of each job.
+    """Return what has become of each job, in their order.
 
     Args:
         jobs: The study's jobs.

@@ -245,7 +245,7 @@ class StudyConfig(Section):
 
 
 def load_config(path: Path, overrides: Iterable[str] = (), may_lack_code: bool = False) -> StudyConfig:
-    """Read and validate a study's configuration.
+    """Return a study's configuration, read from a file and validated.
 
     Args:
         path: A YAML file.
@@ -271,7 +271,7 @@ def load_config(path: Path, overrides: Iterable[str] = (), may_lack_code: bool =
 def parse_config(
     data: Mapping[str, Any], source: str, *, may_lack_code: bool = False, is_complete: bool = False
 ) -> StudyConfig:
-    """Validate a configuration that is already read.
+    """Return a configuration that is already read, validated.
 
     Args:
         data: The configuration.

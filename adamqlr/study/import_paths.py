@@ -79,6 +79,7 @@ def _find_keywords(file: Path, name: str, depth: int = 0) -> frozenset[str] | No
 
     Raises:
         LookupError: The file has no such class.
+        ValueError: It is no Python, or cannot be read.
     """
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))

@@ -41,7 +41,7 @@ class StepCosts:
 
 
 def read_step_costs(path: Path, names: Sequence[str]) -> StepCosts:
-    """Read a file of step costs.
+    """Return the step costs in a file.
 
     Args:
         path: The file.

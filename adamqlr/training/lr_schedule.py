@@ -47,7 +47,7 @@ class LrSchedule:
 
 
 def make_lr_schedule(spec: OptimizerSpec, optimizer: Any, steps_per_epoch: int) -> LrSchedule | None:
-    """Make the schedule of an optimizer that has not stepped yet, if it has one.
+    """Return the schedule of an optimizer that has not stepped yet; None if it has none.
 
     Args:
         spec: What the optimizer is.

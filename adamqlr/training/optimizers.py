@@ -33,7 +33,7 @@ class StudyOptimizer(Protocol):
 def make_optimizer(
     spec: OptimizerSpec, model: nn.Module, loss: str | Loss, options: Mapping[str, Any]
 ) -> StudyOptimizer:
-    """Make an optimizer with ``options`` on top of its fixed ones.
+    """Return a new optimizer with ``options`` on top of its fixed ones.
 
     Raises:
         UserError: An option is out of its range, or the optimizer cannot train the model.

@@ -74,6 +74,9 @@ def train_seeds(
 ) -> Finished:
     """Train every seed, so many side by side, taking up what the checkpoint holds.
 
+    Returns:
+        The histories of all seeds, those in the checkpoint included.
+
     Raises:
         UserError: The checkpoint is of another configuration.
         Interrupted: The job was asked to stop; its state is in the checkpoint.
@@ -114,6 +117,9 @@ def train_seeds_together(
     job: SeedsJob, device: torch.device, checkpoint: Checkpoint, stop: StopRequest, processes: int
 ) -> Finished:
     """Train the seeds in several processes at once; every process has a checkpoint of its own.
+
+    Returns:
+        The histories of all seeds, in their order.
 
     Raises:
         UserError: The data cannot be used, or a checkpoint is of another configuration.

@@ -9,7 +9,7 @@ _WARM_UP_STEPS = 20
 
 
 def measure_step_seconds(problem: Problem, spec: RunSpec, seconds: float = 1.0) -> float:
-    """Train one run for about ``seconds``, after some steps of warm-up, and return the mean seconds of its steps.
+    """Return the mean seconds of the steps of one run, trained for about ``seconds`` after some steps of warm-up.
 
     A step takes its time whatever its numbers: a run that diverges is measured like any other.
     """

@@ -37,7 +37,7 @@ class Trial:
 def trials_dataset(
     trials: Sequence[Trial], resources: Sequence[float], unit: str, attrs: Mapping[str, Any]
 ) -> xr.Dataset:
-    """Lay trials out as value(trial, rung), state(trial), seconds(trial) and one variable a hyperparameter.
+    """Return trials as value(trial, rung), state(trial), seconds(trial) and one variable a hyperparameter.
 
     Args:
         trials: In any order.
@@ -93,7 +93,7 @@ def write_trials(dataset: xr.Dataset, path: Path) -> None:
 
 
 def read_trials(path: Path) -> xr.Dataset:
-    """Load a file of trials.
+    """Return the trials in a file, loaded into memory.
 
     Raises:
         UserError: It is not one.
@@ -102,7 +102,7 @@ def read_trials(path: Path) -> xr.Dataset:
 
 
 def merge_shards(paths: Sequence[Path]) -> xr.Dataset:
-    """Join the files of a pair's shards into one.
+    """Return the trials in the files of a pair's shards, in the order of their numbers.
 
     Raises:
         UserError: A file is of another search, or trials are missing or doubled.

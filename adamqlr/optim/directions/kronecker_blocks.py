@@ -83,6 +83,9 @@ class KroneckerBlock:
 
         Those of networks side by side are of shape (members, rows, features), or the first two dimensions are one if
         all have the same.
+
+        Returns:
+            ``inputs`` as they are.
         """
         for columns in self._columns(inputs.to(self._input_factor.dtype)):
             if self._has_weight:

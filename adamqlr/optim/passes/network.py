@@ -114,7 +114,7 @@ class Network(Protocol):
 
 
 def call_model(model: nn.Module, inputs: Any) -> Tensor:
-    """Call a model as its inputs suggest: ``model(x)``, ``model(*tuple)`` or ``model(**dict)``.
+    """Return a model's outputs, called as its inputs suggest: ``model(x)``, ``model(*tuple)`` or ``model(**dict)``.
 
     Raises:
         TypeError: It does not return one tensor.
@@ -148,6 +148,7 @@ def count_rows(inputs: Any) -> int:
     """Return the number of rows, the first dimension of the first tensor.
 
     Raises:
+        TypeError: The inputs hold no tensor.
         ValueError: There are none.
     """
     if isinstance(inputs, Tensor) and inputs.dim() and len(inputs):

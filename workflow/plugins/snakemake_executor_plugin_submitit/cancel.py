@@ -14,7 +14,7 @@ _PATIENCE_SECONDS = 1800.0
 def cancel_until_done(
     cluster: Cluster, jobs: Mapping[str, Path], settle: Callable[[], bool], logger: Logger, pause_seconds: float
 ) -> set[str]:
-    """Cancel jobs, trying again until the cluster answers; return those that may still run.
+    """Cancel jobs, trying again until the cluster answers.
 
     Args:
         cluster: Where they are.
@@ -22,6 +22,9 @@ def cancel_until_done(
         settle: Undoes submissions whose answer was lost; returns whether that could be done.
         logger: Where messages go.
         pause_seconds: Time between two tries.
+
+    Returns:
+        The ids of those that may still run.
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
     left, settled = cluster.cancel(jobs), settle()

@@ -28,7 +28,7 @@ class Ending(Enum):
 
 
 def ending_of(files: JobFiles, state: JobState | None) -> Ending:
-    """Tell how a job has ended.
+    """Return how a job has ended.
 
     Args:
         files: The job's files.

@@ -65,10 +65,11 @@ class JobCommand:
             self._kill()
 
     def checkpoint(self) -> DelayedSubmission | None:
-        """Let the command write its checkpoint, and return what is to run when the job is started again.
+        """Let the command write its checkpoint.
 
-        Nothing is returned where the time limit is near and the command has not heeded the signal: without a
-        checkpoint, it would only reach the same limit again.
+        Returns:
+            What is to run when the job is started again; None where the time limit is near and the command has not
+            heeded the signal: without a checkpoint, it would only reach the same limit again.
         """
         left = 60 * self.minutes - (time.monotonic() - self._started)
         near_limit = left < signal_seconds(self.minutes) + _EARLY_SECONDS

@@ -21,11 +21,14 @@ class Nodes:
         self._failures.pop(node, None)
 
     def note_failure(self, node: str, key: str) -> bool:
-        """Note that a job has failed on a node; return whether the node is to be kept away from since.
+        """Note that a job has failed on a node.
 
         Args:
             node: Where the job ran; nothing if that is not known.
             key: The job's key: what has failed on another node before is to blame itself.
+
+        Returns:
+            Whether the node is kept away from since, and was not before.
         """
         if not node or self._failed_on.setdefault(key, node) != node:
             return False

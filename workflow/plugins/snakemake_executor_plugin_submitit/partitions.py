@@ -33,7 +33,7 @@ class Partition:
 
 
 def parse_partitions(rows: Sequence[str]) -> list[Partition]:
-    """Read rows such as ``gpu: runtime=2880, mem_mb=256000, gpu=4, gpu_model=a100|h100``.
+    """Return the partitions of rows such as ``gpu: runtime=2880, mem_mb=256000, gpu=4, gpu_model=a100|h100``.
 
     Raises:
         WorkflowError: A row cannot be read; the message names it.

@@ -16,6 +16,9 @@ _TAIL_LINES = 20
 def make_log_folder(template: str, config: dict[str, Any]) -> Path:
     """Make a folder of its own for this run: job ids of other kinds of clusters repeat.
 
+    Returns:
+        Its absolute path.
+
     Raises:
         WorkflowError: It cannot be made, or names a setting that is not there.
     """

@@ -47,7 +47,10 @@ class Submission:
         self.sbatch = Sbatch()
 
     def submit(self, tasks: Sequence[Task]) -> list[Entry]:
-        """Submit tasks, and return their jobs.
+        """Submit tasks.
+
+        Returns:
+            The job of each task, in their order.
 
         Raises:
             WorkflowError: A file could not be written; the message says which.
