@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 KIND = "adamqlr_kind"
 # Bytes; with more than these free, a disk is not what stopped a file from being written.
 _ROOM = 1 << 20
+# Bytes; what the index of a compressed array's chunks takes.
+_INDEX_BYTES = 2048
 
 
 class Kind(StrEnum):
@@ -88,19 +90,24 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_netcdf(dataset: "xr.Dataset", path: Path, kind: Kind) -> None:
-    """Write a zlib-compressed NetCDF-4 file of the given ``kind``, whole or not at all."""
+    """Write a NetCDF-4 file, its larger arrays zlib-compressed, of the given ``kind``, whole or not at all."""
     with replacing(path) as temporary:
         dataset.assign_attrs({KIND: str(kind)}).to_netcdf(temporary, engine="netcdf4", encoding=_encoding_of(dataset))
 
 
 def _encoding_of(dataset: "xr.Dataset") -> dict[Hashable, dict[str, Any]]:
-    """Return the NetCDF encoding that compresses every array of numbers, each metric in chunks of its own."""
+    """Return the NetCDF encoding that compresses arrays of numbers, each metric in chunks of its own.
+
+    Small ones are written as they are.
+    """
     return {
         name: {
             "zlib": True,
             "complevel": 4,
             "chunksizes": tuple(1 if dim == "metric" else size for dim, size in variable.sizes.items()),
         }
+        if variable.nbytes > _INDEX_BYTES
+        else {}
         for name, variable in dataset.variables.items()
         if variable.dtype.kind in "fiub" and variable.ndim > 0
     }
