@@ -6,6 +6,7 @@ The text is written by hand; between `<!-- NAME -->` and `<!-- end -->` stands w
 import argparse
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ from adamqlr.claims.statements import CLAIMS as CLAIMS_OF_THE_PAPER
 from adamqlr.claims.weigh import summary_verdict
 from adamqlr.results.pairs import Study
 from adamqlr.results.study import open_study, study_config
+from adamqlr.tables import factorial
 from adamqlr.tables.final_results import tabulate
 from adamqlr.tables.formats import to_markdown
 
@@ -38,8 +40,19 @@ def results_table(study: Study, dataset: str) -> str:
     return to_markdown(table._replace(shown=shown[filled], best=table.best[rows][filled]))
 
 
-def claims_table(claims: pd.DataFrame) -> str:
-    """Return every verdict with its interval, as Markdown."""
+def factorial_table(study: Study, name: str) -> str:
+    """Return final test losses relative to those with the first heuristics, a column for each other, as Markdown."""
+    shown, layout = factorial.tabulate(study, "epochs", name).shown, study.config.factorials[name]
+    cells = shown.pivot(index=["Dataset", "Direction"], columns="Heuristics", values="Final test loss, relative")
+    directions = [layout.direction_label(direction) for direction in layout.directions]
+    rows = [(dataset, direction) for dataset in shown["Dataset"].unique() for direction in directions]
+    others = [layout.heuristics_label(heuristics) for heuristics in layout.heuristics if heuristics != layout.first]
+    return cells.loc[rows, others].reset_index().to_markdown(index=False, disable_numparse=True) + "\n"
+
+
+def claims_table(claims: pd.DataFrame, suites: Sequence[str]) -> str:
+    """Return what some suites say of each claim of the paper, with its interval, as Markdown."""
+    claims = _of_the_paper(claims[claims["suite"].isin(suites)])
     rows = claims.to_dict("records")
     shown = {
         "Claim": claims["statement"].where(~claims["statement"].duplicated(), ""),
@@ -55,10 +68,13 @@ def claims_table(claims: pd.DataFrame) -> str:
 
 def summary_table(claims: pd.DataFrame) -> str:
     """Return one verdict for each claim, as Markdown; those of the study's own factorials are left out."""
-    papers = claims[claims["claim"].isin([claim.key for claim in CLAIMS_OF_THE_PAPER])]
-    verdicts = papers.groupby("statement", sort=False)["verdict"].agg(list)
+    verdicts = _of_the_paper(claims).groupby("statement", sort=False)["verdict"].agg(list)
     shown = {"Claim of the paper": verdicts.index, "Verdict": verdicts.map(summary_verdict)}
     return pd.DataFrame(shown).to_markdown(index=False) + "\n"
+
+
+def _of_the_paper(claims: pd.DataFrame) -> pd.DataFrame:
+    return claims[claims["claim"].isin([claim.key for claim in CLAIMS_OF_THE_PAPER])]
 
 
 def blocks_of(page: str) -> dict[str, str]:
@@ -68,9 +84,12 @@ def blocks_of(page: str) -> dict[str, str]:
 
 def computed(study: Study, claims: pd.DataFrame, name: str) -> str:
     """Return one of the page's tables."""
-    if name.startswith("results "):
-        return results_table(study, name.removeprefix("results "))
-    return {"claims": claims_table, "summary": summary_table}[name](claims)
+    kind, *words = name.split()
+    if kind == "results":
+        return results_table(study, *words)
+    if kind == "factorial":
+        return factorial_table(study, *words)
+    return claims_table(claims, words) if kind == "claims" else summary_table(claims)
 
 
 def main() -> None:
