@@ -8,7 +8,8 @@ import click
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-class SeedRange(click.ParamType):
+# Earlier versions of click have no generic types.
+class SeedRange(click.ParamType):  # type: ignore[type-arg]
     """Seeds written as ``0-9``, ``3`` or ``0,2,5-7``."""
 
     name = "seeds"
@@ -26,7 +27,7 @@ class SeedRange(click.ParamType):
         return seeds
 
 
-class ShardNumber(click.ParamType):
+class ShardNumber(click.ParamType):  # type: ignore[type-arg]
     """A shard written as ``k/K``."""
 
     name = "k/K"

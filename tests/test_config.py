@@ -168,7 +168,7 @@ def test_fingerprints_tell_settings_apart() -> None:
 )
 def test_impossible_distributions_are_refused(kind: str, values: list[Any]) -> None:
     with pytest.raises(ValueError, match=r"needs|at least one"):
-        Distribution(kind=kind, values=values)
+        Distribution(kind=kind, values=tuple(values))
 
 
 def test_distributions_are_written_in_yaml(settings: dict[str, Any]) -> None:

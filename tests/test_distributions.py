@@ -87,7 +87,7 @@ def environment(folder: Path, wheel: Path, wanted: Iterable[str]) -> Run:
     for distribution in needed(wanted).values():
         for name in {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
             if not (packages / name).exists():
-                (packages / name).symlink_to(distribution.locate_file(name))
+                (packages / name).symlink_to(str(distribution.locate_file(name)))
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
     def run(*command: str, cwd: Path = folder) -> "subprocess.CompletedProcess[str]":

@@ -61,8 +61,8 @@ def test_a_stored_checkpoint_of_training_goes_on(mode: str, tmp_path: Path, capl
     runs, stored = xr.load_dataset(output), xr.load_dataset(STORED / f"{mode}.nc")
     np.testing.assert_array_equal(runs["step"], stored["step"])
     # Another processor rounds otherwise.
-    losses = [data["value"].sel(metric=["train_loss", "test_loss"]) for data in (runs, stored)]
-    np.testing.assert_allclose(*losses, rtol=1e-3)
+    ours, theirs = (data["value"].sel(metric=["train_loss", "test_loss"]) for data in (runs, stored))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3)
     assert not list(tmp_path.glob(".*"))
 
 

@@ -81,15 +81,15 @@ def _umask() -> int:
 def test_files_know_their_kind(tmp_path: Path) -> None:
     path = tmp_path / "a.nc"
     dataset = xr.Dataset({"x": ("t", [1.0, 2.0])})
-    write_netcdf(dataset, path, "runs")
-    assert read_netcdf(path, "cube", "runs")["x"].values.tolist() == [1, 2]
+    write_netcdf(dataset, path, Kind.RUNS)
+    assert read_netcdf(path, Kind.CUBE, Kind.RUNS)["x"].values.tolist() == [1, 2]
     with pytest.raises(UserError, match=r"a\.nc: expected cube, found runs"):
-        read_netcdf(path, "cube")
+        read_netcdf(path, Kind.CUBE)
     dataset.to_netcdf(path)
     with pytest.raises(UserError, match="no result of this project"):
-        read_netcdf(path, "runs")
+        read_netcdf(path, Kind.RUNS)
     path.write_bytes(b"CDF nothing of the kind")
     with pytest.raises(UserError, match="not a readable NetCDF file"):
-        read_netcdf(path, "runs")
+        read_netcdf(path, Kind.RUNS)
     with pytest.raises(UserError, match="no such file"):
-        read_netcdf(tmp_path / "none.nc", "runs")
+        read_netcdf(tmp_path / "none.nc", Kind.RUNS)

@@ -103,8 +103,8 @@ def test_the_readme_is_read_in_minutes() -> None:
 
 def test_every_public_name_has_a_page() -> None:
     listed = set()
-    for page in (ROOT / "docs" / "api").glob("*.rst"):
-        listed |= set(re.findall(r"^\.\. auto\w+:: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE))
+    for listing in (ROOT / "docs" / "api").glob("*.rst"):
+        listed |= set(re.findall(r"^\.\. auto\w+:: (\S+)$", listing.read_text(encoding="utf-8"), re.MULTILINE))
     imported = set()
     for page in PAGES:
         for module, names in re.findall(r"^from (adamqlr\S*) import (.+)$", "".join(python_blocks(page)), re.MULTILINE):

@@ -89,4 +89,5 @@ def ranks_high(study: Study, subject: str) -> Iterator[Evidence]:
 def _place(medians: np.ndarray) -> np.ndarray:
     """Return the place of the first row among all, ties shared: 0 for the best and 1 for the worst."""
     better = (medians[1:] < medians[0]).sum(axis=0) + 0.5 * (medians[1:] == medians[0]).sum(axis=0)
-    return better / (len(medians) - 1)
+    place: np.ndarray = better / (len(medians) - 1)
+    return place

@@ -124,4 +124,5 @@ def _resampled(values: xr.DataArray, settings: ClaimsConfig, generator: np.rando
 
 
 def _median(values: xr.DataArray) -> Array:
-    return np.median(values.values.astype(float), keepdims=True)
+    median: Array = np.median(values.values.astype(float), keepdims=True)
+    return median

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -86,7 +87,7 @@ def _curve(trials: xr.Dataset, resampling: Resampling) -> pd.DataFrame:
     return pd.DataFrame({"trials": spent, "median": median, "lower": lower, "upper": upper})
 
 
-def _limit_to_progress(axes: plt.Axes, table: pd.DataFrame) -> None:
+def _limit_to_progress(axes: Axes, table: pd.DataFrame) -> None:
     """Leave the heights out from which the first trials come down."""
     finite = table["median"].where(np.isfinite(table["median"]) & (table["median"] > 0))
     limit_height(axes, finite, bounds=(0.0, float(finite.quantile(0.98))))

@@ -30,6 +30,7 @@ class Checkpoint:
         """
         if not self.path.exists():
             return None
+        state: dict[str, Any]
         try:
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
             identity, state = saved["identity"], saved["state"]

@@ -11,9 +11,9 @@ from torch.autograd.graph import increment_version
 
 from adamqlr.optim.flat import FlatParameters
 from adamqlr.optim.options import require
-from adamqlr.optim.passes import Network, PassOptions, network_of
+from adamqlr.optim.passes import PassOptions, network_of
 from adamqlr.optim.passes.losses import Loss, resolve_loss
-from adamqlr.optim.passes.network import Forward, call_model, count_rows
+from adamqlr.optim.passes.network import Forward, Network, call_model, count_rows
 from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.optim.passes.union import Processes
 from adamqlr.optim.state import State

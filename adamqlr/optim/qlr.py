@@ -231,7 +231,8 @@ class QLR(MinibatchOptimizer):
     def _scale_groups(self) -> MemberOption:
         """Scale each group's part of v₁ by its learning rate, relative to the largest; return that."""
         if len(self.param_groups) == 1:
-            return self.param_groups[0]["lr"]
+            lr: MemberOption = self.param_groups[0]["lr"]
+            return lr
         largest, shares = common_rate([group["lr"] for group in self.param_groups])
         views = self._views[0]
         for share, indices in zip(shares, self._indices_by_group, strict=False):

@@ -121,7 +121,7 @@ def step_is_watched(optimizer: torch.optim.Optimizer) -> bool:
             or optimizer._optimizer_step_post_hooks
             or _optimizer._global_optimizer_pre_hooks
             or _optimizer._global_optimizer_post_hooks
-            or torch.autograd._profiler_enabled()
+            or torch._C._autograd._profiler_enabled()
         )
     except AttributeError:
         return True

@@ -42,4 +42,5 @@ class Gpt2(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits of the next tokens, (rows, vocabulary, length), for tokens (rows, length)."""
-        return self.network(tokens).logits.transpose(1, 2)
+        logits: Tensor = self.network(tokens).logits
+        return logits.transpose(1, 2)

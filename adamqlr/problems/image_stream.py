@@ -72,11 +72,13 @@ class ImageStream:
 
     def whole(self) -> Transform:
         """Return the transform for evaluation: the center of the image, resized."""
-        return v2.Compose([v2.Resize(round(self.size * _MARGIN)), v2.CenterCrop(self.size), v2.PILToTensor()])
+        cut: Transform = v2.Compose([v2.Resize(round(self.size * _MARGIN)), v2.CenterCrop(self.size), v2.PILToTensor()])
+        return cut
 
     def random_part(self) -> Transform:
         """Return the transform for training: a random part of the image, resized, flipped half of the time."""
-        return v2.Compose([v2.RandomResizedCrop(self.size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
+        cut: Transform = v2.Compose([v2.RandomResizedCrop(self.size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
+        return cut
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all images once, in order, cut as for evaluation, and their classes."""

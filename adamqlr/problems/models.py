@@ -43,7 +43,7 @@ def new_model(settings: DatasetConfig, input_shape: torch.Size, outputs: int) ->
     # Its import takes as long as PyTorch's, which most jobs need not wait for.
     import torchvision
 
-    model = torchvision.models.get_model(settings.model, num_classes=outputs)
+    model: nn.Module = torchvision.models.get_model(settings.model, num_classes=outputs)
     channels = input_shape[0]
     if channels != 3:
         model.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)

@@ -79,7 +79,7 @@ def load_problem(key: str, config: StudyConfig, device: torch.device) -> Problem
     path = USER_FILE_LOADER if settings.path is not None else DATASETS[key].loader
     module, _, name = path.partition(":")
     loader = getattr(import_module(module), name)
-    problem = loader(key, settings, config.data_folder, config.seed).to(device)
+    problem: Problem = loader(key, settings, config.data_folder, config.seed).to(device)
     return replace(problem, channels_last=config.precision.channels_last)
 
 

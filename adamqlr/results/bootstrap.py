@@ -62,7 +62,7 @@ def seeds_to_exclude(
     """
     with np.errstate(divide="ignore"):
         numbers = np.array([bound, estimate, *ends])
-        at, center, lower, upper = (np.log(numbers) if is_ratio else numbers).tolist()
+        at, center, lower, upper = (float(number) for number in (np.log(numbers) if is_ratio else numbers))
     distance, reach = (at - center, upper - center) if center < at else (center - at, center - lower)
     if not math.isfinite(center) or not math.isfinite(reach):
         return math.nan

@@ -33,4 +33,5 @@ def _files_of(key: str, config: StudyConfig) -> list[Path]:
     if (fetcher := DATASETS[key].fetcher) is None:
         return []
     module, _, name = fetcher.partition(":")
-    return getattr(import_module(module), name)(key, folder)
+    files: list[Path] = getattr(import_module(module), name)(key, folder)
+    return files

@@ -51,4 +51,5 @@ def _rows(problem: Problem, hyperparameters: dict[str, Any]) -> int:
     """Return the rows of a step: batches of more rows than there are are all the same."""
     if "length" in hyperparameters:
         problem = problem.with_length(hyperparameters["length"])
-    return min(hyperparameters["batch_size"], len(problem.train))
+    batch_size: int = hyperparameters["batch_size"]
+    return min(batch_size, len(problem.train))

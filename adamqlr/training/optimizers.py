@@ -85,7 +85,8 @@ def stack_options(spec: OptimizerSpec, options: Sequence[Mapping[str, Any]]) -> 
 
 def _factory(spec: OptimizerSpec) -> Callable[..., StudyOptimizer]:
     module, _, name = spec.factory.partition(":")
-    return getattr(import_module(module), name)
+    factory: Callable[..., StudyOptimizer] = getattr(import_module(module), name)
+    return factory
 
 
 def _keywords(spec: OptimizerSpec) -> tuple[list[str], list[str]]:

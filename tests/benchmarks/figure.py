@@ -1,6 +1,7 @@
 """The picture: ratios to Adam, growth with batch and parameters, packs."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -36,7 +37,7 @@ def draw(frame: pd.DataFrame, path: Path) -> None:
     upper_height = LEGEND_HEIGHT + ROW_HEIGHT * len(section[STEPS].groupby(["network", "batch"]))
     with paper_style():
         figure = plt.figure(figsize=(WIDTH, upper_height + LOWER_HEIGHT))
-        upper, lower = figure.subfigures(2, 1, height_ratios=[upper_height, LOWER_HEIGHT])
+        (upper,), (lower,) = figure.subfigures(2, 1, squeeze=False, height_ratios=[upper_height, LOWER_HEIGHT])
         _draw_ratios(upper.subplots(), section[STEPS])
         by_batch, by_parameters, packs = lower.subplots(1, 3)
         _draw_growth(by_batch, section[BATCH], "batch", "Batch size (784-50-10)")
@@ -122,7 +123,7 @@ def _draw_packs(axes: Axes, frame: pd.DataFrame) -> None:
     )
 
 
-def _line(optimizer: str) -> dict[str, object]:
+def _line(optimizer: str) -> dict[str, Any]:
     return line_style(OPTIMIZERS[optimizer]) | {"marker": _MARKERS[optimizer], "markersize": 3.5}
 
 

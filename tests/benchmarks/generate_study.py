@@ -7,6 +7,7 @@ It fills `cubes/` and `tuning/` and joins `study.nc`. Nothing in it is measured:
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -49,7 +50,7 @@ def recorded_steps(config: StudyConfig) -> list[int]:
     return steps
 
 
-def attributes(case: Case, **extra: str) -> dict[str, object]:
+def attributes(case: Case, **extra: str) -> dict[str, Any]:
     """Return a file's attributes."""
     return file_attributes(
         case,

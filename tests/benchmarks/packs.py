@@ -29,10 +29,10 @@ def _compare(case: Case, optimizer: str, sizes: tuple[int, ...], device: torch.d
         contenders[size] = _pack_step(case, optimizer, size, mode, device)
     blocks = interleave(contenders, effort)
     rows = []
-    for size in contenders:
-        row = row_of(PACKS, case, optimizer, mode).timed(blocks[size], blocks[None])
-        row.members = size
-        row.seed_steps_per_second = (size or 1) / blocks[size].seconds.median
+    for members in contenders:
+        row = row_of(PACKS, case, optimizer, mode).timed(blocks[members], blocks[None])
+        row.members = members
+        row.seed_steps_per_second = (members or 1) / blocks[members].seconds.median
         rows.append(row)
     return rows
 

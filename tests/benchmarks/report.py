@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -29,7 +30,7 @@ def tables(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def number(value: float) -> str:
+def number(value: Any) -> str:
     """Return three significant digits."""
     return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
 
@@ -93,7 +94,7 @@ def _packs(frame: pd.DataFrame) -> list[str]:
     chosen = frame[frame["section"] == PACKS]
     for (network, batch, optimizer), of in chosen.groupby(["network", "batch", "optimizer"], sort=False):
         solo = of["seed_steps_per_second"].iloc[0]
-        row = {NETWORK: f"{network}, {batch}", "optimizer": label(optimizer), "solo": number(solo)}
+        row = {NETWORK: f"{network}, {batch}", "optimizer": label(str(optimizer)), "solo": number(solo)}
         for members, rate in zip(of["members"].iloc[1:], of["seed_steps_per_second"].iloc[1:], strict=True):
             row[f"pack of {members}"] = f"{number(rate)} ({rate / solo:.2f} ×)"
         rows.append(row)
@@ -124,7 +125,7 @@ def _growth(frame: pd.DataFrame) -> list[str]:
     for section, column in ((BATCH, "batch"), (PARAMETERS, "parameters")):
         rows = []
         for _, of in _cases(frame, section):
-            cells = {label(key): _time_and_memory(row) for key, row in of.iterrows()}
+            cells = {label(str(key)): _time_and_memory(row) for key, row in of.iterrows()}
             rows.append({section: f"{of[column].iloc[0]:,}", "network": of["network"].iloc[0]} | cells)
         texts += _markdown(f"Step time in ms by {section} (in brackets peak memory in MiB)", rows)
     return texts
@@ -139,7 +140,7 @@ def _kfac_parts(frame: pd.DataFrame) -> list[str]:
     (case, of), *_ = _cases(frame, KFAC_PARTS)
     rows = [
         {
-            "part": part,
+            "part": str(part),
             "ms": spread(row["milliseconds"], row["milliseconds_iqr"]),
             "of the step": f"{row['ratio']:.0%}",
         }
@@ -150,12 +151,12 @@ def _kfac_parts(frame: pd.DataFrame) -> list[str]:
 
 def peers_table(frame: pd.DataFrame) -> list[str]:
     """Return title and table of the comparison with JAX, or nothing where it was not made."""
-    theirs = dict(_cases(frame, PEERS, JAX))
+    theirs = {case: dict(by.iterrows()) for case, by in _cases(frame, PEERS, JAX)}
     rows = [
         {
             NETWORK: case,
-            "optimizer": label(key),
-            "by JAX (ms)": _time(theirs[case].loc[key]),
+            "optimizer": label(str(key)),
+            "by JAX (ms)": _time(theirs[case][key]),
             "here (ms)": _time(row),
             "here / JAX": spread(row["ratio"], row["ratio_iqr"]),
         }

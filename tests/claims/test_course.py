@@ -131,8 +131,10 @@ def test_where_both_diverge_neither_hyperparameter_matters_more() -> None:
 
 
 def test_the_ratio_of_spreads_by_hand() -> None:
-    sets = [[xr.DataArray([value] * 3, dims="seed") for value in values] for values in ((1.0, 6.0, 2.0), (3.0, 1.5))]
-    assert judge_spreads(*sets, 1.0, ClaimsConfig(resamples=50))[:3] == (3.0, 3.0, 3.0)
+    above, below = (
+        [xr.DataArray([value] * 3, dims="seed") for value in values] for values in ((1.0, 6.0, 2.0), (3.0, 1.5))
+    )
+    assert judge_spreads(above, below, 1.0, ClaimsConfig(resamples=50))[:3] == (3.0, 3.0, 3.0)
 
 
 def test_a_generalization_gap_is_compared_by_its_difference() -> None:

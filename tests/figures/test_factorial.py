@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
 
 from adamqlr.errors import UserError
 from adamqlr.figures import evolution, factorial, profiles, tuning_budget
@@ -32,7 +33,7 @@ from adamqlr.tuning.trials import Trial, trials_dataset
 
 INF = float("inf")
 SEEDS = 4
-FACTORIAL = {
+FACTORIAL: dict[str, Any] = {
     "directions": {
         "gradient": {"label": "Gradient", "direction": "gradient"},
         "nadam": {"label": "NAdam", "direction": "torch.optim:NAdam", "options": {"lr": 1.0}},
@@ -97,7 +98,7 @@ def study(config: StudyConfig, study_file: Path) -> Study:
     return Study(load_study(study_file), config)
 
 
-def drawn(maker: Callable[..., Any], study: Study) -> tuple[plt.Figure, pd.DataFrame]:
+def drawn(maker: Callable[..., Any], study: Study) -> tuple[Figure, pd.DataFrame]:
     with paper_style():
         figure, numbers = maker(study, "epochs", "small")
         figure.draw_without_rendering()
@@ -143,10 +144,10 @@ def test_the_table_says_how_many_times_as_large_losses_are(study: Study) -> None
     table = tabulate(study, "epochs", "small")
     numbers = table.numbers.set_index(["dataset", "direction", "heuristics"]).loc["digits"]
     assert numbers.loc[("gradient", "lr"), "final"] == pytest.approx(0.5)
-    assert numbers.loc[("gradient", "all"), ["final", "best"]].tolist() == pytest.approx([4, 4])
+    assert [numbers.loc[("gradient", "all"), name] for name in ("final", "best")] == pytest.approx([4, 4])
     assert numbers.loc[("nadam", "all"), "final"] == INF
     assert numbers.loc[("kfac", "lr"), "final"] == 0
-    assert np.isnan(numbers.loc[("kfac", "all"), "final"])
+    assert numbers["final"].isna().loc[("kfac", "all")]
     assert numbers.loc[("kfac", "all"), "survived"] == 0.25
     shown = table.shown.set_index(["Dataset", "Direction", "Heuristics"]).loc["Digits"]["Final test loss, relative"]
     assert shown["Gradient", "Tuned"] == "1"
@@ -160,14 +161,15 @@ def test_what_is_infinite_stands_at_the_edge(study: Study) -> None:
     assert len(numbers) == 2 * 3 * 3 * 2
     for axes in figure.axes[:2]:
         low, high = axes.get_xlim()
-        places = {line.get_marker(): float(line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) == 1}
+        found = [(line.get_marker(), np.ravel(line.get_xdata())) for line in axes.lines]
+        points = [(marker, float(at[0])) for marker, at in found if len(at) == 1]
+        places = dict(points)
         assert places[">"] == high
         assert places["<"] == low
         assert places["X"] == 1
-        markers = [line for line in axes.lines if len(line.get_xdata()) == 1]
         # Two for each cell that is no reference.
-        assert len(markers) == 3 * 2 * 2
-        assert all(low <= line.get_xdata()[0] <= high for line in markers)
+        assert len(points) == 3 * 2 * 2
+        assert all(low <= at <= high for _, at in points)
         assert low < 0.5 < 4 < high
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
     assert {"Tuned", "lr", "All", "At the end", "Beyond the axis", "Both medians diverge"} <= labels

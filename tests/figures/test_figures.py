@@ -1,7 +1,6 @@
 """Figures and tables from made-up cubes: what they show, and that equal input gives equal files."""
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -32,16 +31,13 @@ from adamqlr.tables import divergence, final_results, hyperparameters
 from adamqlr.tables.contents import tables_of
 from adamqlr.training.history import History
 from adamqlr.tuning.trials import Trial, trials_dataset, write_trials
-
-_spec = spec_from_file_location("histories", Path(__file__).parents[1] / "results" / "histories.py")
-_module = module_from_spec(_spec)
-_spec.loader.exec_module(_module)
+from tests.results.histories import random_history
 
 SEEDS = 4
 
 
 def made_up(dataset: str, optimizer: str, number: int) -> list[History]:
-    histories = [_module.random_history(100 * number + seed, 30, dataset == "digits") for seed in range(SEEDS)]
+    histories = [random_history(100 * number + seed, 30, dataset == "digits") for seed in range(SEEDS)]
     for seed, history in enumerate(histories):
         history.seed = seed
     if dataset == "rosenbrock":
@@ -160,13 +156,13 @@ def test_performance_is_accuracy_for_classes_and_loss_for_real_targets(study_tre
 def test_crosses_of_infinite_medians_are_seen_and_explained(study_tree: xr.DataTree) -> None:
     tree = study_tree.copy(deep=True)
     for dataset in ("digits", "diabetes"):
-        tree[f"epochs/{dataset}/baydin_sgd"]["value"].values[:] *= 1e6
+        tree[f"epochs/{dataset}/baydin_sgd"].to_dataset()["value"].values[:] *= 1e6
     figure, _ = loss(Study(tree, STUDY), "epochs")
     crosses = [(axes, line) for axes in figure.axes for line in axes.lines if line.get_marker() == "X"]
     assert len(crosses) == 4, "one for Baydin SGD in each panel"
     for axes, line in crosses:
         low, high = axes.get_ylim()
-        assert low <= line.get_ydata()[0] <= high
+        assert low <= np.asarray(line.get_ydata())[0] <= high
     assert "median diverges" in [text.get_text() for text in figure.legends[0].get_texts()]
     # A learning rate ends where its run does, and is never infinite.
     figure, _ = learning_rate(Study(tree, STUDY), "epochs")
@@ -175,7 +171,7 @@ def test_crosses_of_infinite_medians_are_seen_and_explained(study_tree: xr.DataT
 
 def test_damping_that_runs_away_leaves_the_others_visible(study_tree: xr.DataTree) -> None:
     tree = study_tree.copy(deep=True)
-    values = tree["epochs/digits/kfac"]["value_by_step"]
+    values = tree["epochs/digits/kfac"].to_dataset()["value_by_step"]
     values.loc[{"metric": "damping", "step": values["step"][-3:]}] = 1e30
     figure, numbers = damping(Study(tree, STUDY), "epochs")
     assert figure.axes[0].get_ylim()[1] < 1e5
@@ -209,21 +205,22 @@ def test_final_results_mark_the_best_and_show_divergence(study_tree: xr.DataTree
         float(last.sel(metric="test_accuracy").median())
     )
     assert numbers.loc[("digits", "baydin_sgd"), "survived"] == 0.25
-    assert np.isinf(numbers.loc[("digits", "baydin_sgd"), "test_loss"])
+    assert numbers.loc[("digits", "baydin_sgd"), "test_loss"] == np.inf
     shown = table.shown.set_index(["Dataset", "Optimizer"])
     assert shown.loc[("Digits", "Baydin SGD"), "Test loss"] == "diverged"
     assert shown.loc[("Diabetes", "Adam"), "Test accuracy"] == "–"
     digits = numbers.loc["digits"]
-    best = table.best[(table.numbers["dataset"] == "digits").values]["Test loss"].values
+    best = table.best["Test loss"].to_numpy(dtype=bool)[table.numbers["dataset"] == "digits"]
     assert digits.index[best].tolist() == [digits["test_loss"].idxmin()]
 
 
 def test_large_numbers_are_written_out(study_tree: xr.DataTree) -> None:
     tree = study_tree.copy(deep=True)
-    tree["epochs/digits/adam"]["final_step"].values[:] = 24_000
-    tree["epochs/digits/adam"]["final_time"].values[:] = [9_000, 10_000, 14_321, 20_000]
+    cube = tree["epochs/digits/adam"].to_dataset()
+    cube["final_step"].values[:] = 24_000
+    cube["final_time"].values[:] = [9_000, 10_000, 14_321, 20_000]
     table = final_results.tabulate(Study(tree, STUDY), "epochs")
-    row = table.shown.set_index(["Dataset", "Optimizer"]).loc[("Digits", "Adam")]
+    row = table.shown.set_index(["Dataset", "Optimizer"]).loc[("Digits", "Adam"), :]
     assert row["Steps"] == "24000"
     assert "e+" not in row["Time (s)"]
 
@@ -250,7 +247,7 @@ def test_a_sensitivity_study_shows_where_every_value_ends(study_tree: xr.DataTre
     for value, point in ((1e-4, "0.0001"), (1.0, "1")):
         cube = study_tree[f"sensitivity/damping/{point}"].to_dataset()
         expected = cube["value"].sel(metric="test_loss").isel(time=-1).median()
-        assert test.loc[value, "median"] == pytest.approx(float(expected))
+        assert test["median"].loc[value] == pytest.approx(float(expected))
 
 
 def test_an_ablation_of_one_dataset_draws_only_that(study_tree: xr.DataTree) -> None:
@@ -291,7 +288,8 @@ def test_profiles_count_every_case_and_start_with_the_fastest(study_tree: xr.Dat
 def test_the_divergence_table_counts_runs(study_tree: xr.DataTree) -> None:
     table = divergence.tabulate(Study(study_tree, STUDY), "epochs")
     numbers = table.numbers.set_index(["dataset", "optimizer"])
-    assert numbers.loc[("digits", "baydin_sgd"), ["runs", "diverged"]].tolist() == [4, 3]
+    assert numbers.loc[("digits", "baydin_sgd"), "runs"] == 4
+    assert numbers.loc[("digits", "baydin_sgd"), "diverged"] == 3
     assert numbers.loc[("digits", "baydin_sgd"), "median_step"] == 29
     assert numbers.loc[("digits", "adam"), "diverged"] == 0
     shown = table.shown.set_index(["Dataset", "Optimizer"])

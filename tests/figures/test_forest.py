@@ -51,7 +51,7 @@ def test_the_wanted_side_is_shaded(relation: str) -> None:
     (axes,) = drawn([row("a", relation=relation)]).axes
     low, high = axes.get_xlim()
     (shade,) = axes.collections
-    at = shade.get_paths()[0].vertices[:, 0]
+    at = np.asarray(shade.get_paths()[0].vertices)[:, 0]
     wanted = (low, 1.1) if relation == "≤" else (1.1, high)
     assert (at.min(), at.max()) == pytest.approx(wanted)
 

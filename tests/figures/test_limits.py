@@ -6,6 +6,8 @@ import pytest
 import xarray as xr
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.scale import SymmetricalLogTransform
 
 from adamqlr.figures.limits import limit_signed_height
 from adamqlr.figures.panels import Panel, resolve_sign
@@ -54,10 +56,16 @@ def test_a_signed_axis_of_nothing_is_an_axis(medians: list[float]) -> None:
     plt.close(figure)
 
 
+def linear_below(axes: Axes) -> float:
+    transform = axes.yaxis.get_transform()
+    assert isinstance(transform, SymmetricalLogTransform)
+    return transform.linthresh
+
+
 def test_a_signed_axis_is_linear_below_the_smaller_medians_and_spans_few_decades() -> None:
     figure, axes = plt.subplots()
     limit_signed_height(axes, [1e-3] * 5 + [0.5] * 5, [-0.1] * 10)
-    assert axes.yaxis.get_transform().linthresh == pytest.approx(1e-3)
+    assert linear_below(axes) == pytest.approx(1e-3)
     limit_signed_height(axes, [1e-12] * 5 + [10.0] * 5, [-0.1] * 10)
-    assert axes.yaxis.get_transform().linthresh == pytest.approx(1e-5)
+    assert linear_below(axes) == pytest.approx(1e-5)
     plt.close(figure)

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ STEPS = 20
 TOLERANCE = 1e-9
 
 
-def mlp(outputs: int) -> nn.Module:
+def mlp(outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, outputs))
 
 
@@ -130,7 +131,7 @@ def task(shape: tuple[int, ...], loss: str, outputs: int, rows: int = 96) -> tup
     return inputs, features.argmax(dim=1) if loss == "cross_entropy" else features
 
 
-def assert_follows(network: str, loss: str, outputs: int, curvature: str, **options: float) -> None:
+def assert_follows(network: str, loss: str, outputs: int, curvature: str, **options: Any) -> None:
     torch.manual_seed(3)
     build, shape = NETWORKS[network]
     model = build(outputs).double()

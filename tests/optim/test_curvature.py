@@ -1,6 +1,7 @@
 """Jacobian–vector products and quadratic forms, against PyTorch's forward mode and dense matrices."""
 
 import copy
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_products_equal_forward_mode(case: str, training: bool) -> None:
     parameters = dict(model.named_parameters())
     directions = [[torch.randn_like(p) for p in parameters.values()] for _ in range(2)]
 
-    def outputs(values: dict[str, torch.Tensor]) -> torch.Tensor:
+    def outputs(values: Mapping[str, torch.Tensor]) -> torch.Tensor:
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         return functional_call(model, {**values, **buffers}, (inputs,))
 

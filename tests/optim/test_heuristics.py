@@ -108,8 +108,10 @@ def test_the_rule_is_the_same_on_the_host_as_on_a_device(
     found = []
     for shape in ((), (1,)):
         given = [torch.full(shape, number, dtype=dtype) for number in (damping, rho, loss, change)]
-        found.append(DampingRule(0.9, 1 / 0.9, 1e-8, 1e5, given[0], nan_is_poor, 4.0)(*given))
-        assert torch.equal(given[0], found[-1])
+        updated = DampingRule(0.9, 1 / 0.9, 1e-8, 1e5, given[0], nan_is_poor, 4.0)(*given)
+        assert isinstance(updated, Tensor)
+        assert torch.equal(given[0], updated)
+        found.append(updated)
     torch.testing.assert_close(found[0], found[1][0], rtol=0, atol=0, equal_nan=True)
 
 

@@ -65,7 +65,7 @@ def factors(optimizer: KFAC, model: nn.Module) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("case", NETWORKS)
 def test_every_step_is_that_of_kfac_jax(case: str, variant: str) -> None:
     with xr.open_datatree(TRACES, engine="netcdf4") as traces:
-        problem, trace = traces[case].load(), traces[f"{case}/{variant}"].load()
+        problem, trace = (traces[name].to_dataset().load() for name in (case, f"{case}/{variant}"))
     model = nn.Sequential(*NETWORKS[case]).double()
     initial = torch.from_numpy(problem["initial_parameters"].values.copy())
     nn.utils.vector_to_parameters(initial, model.parameters())

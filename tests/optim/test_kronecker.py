@@ -30,8 +30,8 @@ def test_damped_inverse_is_that_of_the_damped_kronecker_product(
     generator = torch.Generator().manual_seed(seed)
     a, g = second_moment(input_size, generator), second_moment(output_size, generator)
     gradient = torch.randn(output_size, input_size, generator=generator, dtype=torch.float64)
-    lower = [torch.tril(weight * matrix) + torch.triu(torch.full_like(matrix, 7.0), 1) for matrix in (a, g)]
-    product = damped_inverse(*lower, scalar(weight), scalar(damping)) @ gradient
+    lower_a, lower_g = (torch.tril(weight * one) + torch.triu(torch.full_like(one, 7.0), 1) for one in (a, g))
+    product = damped_inverse(lower_a, lower_g, scalar(weight), scalar(damping)) @ gradient
     trace_a, trace_g = float(a.trace()), float(g.trace())
     if 1 in (input_size, output_size):
         matrix = torch.kron(g, a) + damping * torch.eye(input_size * output_size, dtype=torch.float64)

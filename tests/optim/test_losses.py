@@ -49,7 +49,7 @@ def test_losses_without_a_number_or_a_curvature_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown loss 'hinge'"):
         resolve_loss("hinge")
     with pytest.raises(TypeError, match="a function of outputs and targets, got 3"):
-        resolve_loss(3)
+        resolve_loss(3)  # type: ignore[arg-type]
 
 
 def test_modules_with_the_protocol_are_accepted() -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from adamqlr.study.case import Case
+from adamqlr.study.config import StudyConfig
 from adamqlr.study.optimizers import OPTIMIZERS
 from adamqlr.training.optimizers import check_hyperparameters, make_optimizer
 
@@ -38,7 +39,7 @@ def test_the_search_space_is_the_papers() -> None:
     assert OPTIMIZERS["adamqlr_untuned"].batch_size == 3200
 
 
-def test_tuned_optimizers_name_what_they_lack(study: object) -> None:
+def test_tuned_optimizers_name_what_they_lack(study: StudyConfig) -> None:
     from adamqlr.errors import UserError
 
     case = Case(study, "epochs", "digits", "sgd_full")

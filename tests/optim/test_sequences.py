@@ -80,8 +80,8 @@ class Attention(nn.Module):
         self.projections = nn.Linear(4, 12)
         self.output = nn.Linear(4, CLASSES)
 
-    def attend(self, *heads: Tensor) -> Tensor:
-        return functional.scaled_dot_product_attention(*heads, is_causal=True)
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
 
     def forward(self, tokens: Tensor) -> Tensor:
         heads = self.projections(self.embedding(tokens)).unflatten(-1, (3, 2, 2)).permute(2, 0, 3, 1, 4)
@@ -91,9 +91,9 @@ class Attention(nn.Module):
 class FlashAttention(Attention):
     """The same, with the choice of the fused kernel made inside."""
 
-    def attend(self, *heads: Tensor) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION):
-            return super().attend(*heads)
+            return super().attend(query, key, value)
 
 
 class EncoderLayer(nn.Module):

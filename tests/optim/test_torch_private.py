@@ -138,7 +138,7 @@ def test_sgds_step_by_plain_operations(how: str, momentum: float, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    "place", [(torch.autograd, "_profiler_enabled"), (torch_optimizer, "_global_optimizer_pre_hooks")]
+    "place", [(torch._C._autograd, "_profiler_enabled"), (torch_optimizer, "_global_optimizer_pre_hooks")]
 )
 def test_steps_go_through_pytorchs_wrapper_where_watchers_are_unknown(
     place: tuple[object, str], monkeypatch: pytest.MonkeyPatch

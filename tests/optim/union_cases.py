@@ -131,7 +131,7 @@ def main(rank: int, processes: int, folder: Path) -> None:
             optimizer = case.make(DistributedDataParallel(model), case.loss, **case.options)
         else:
             # Replicas that start apart are brought together.
-            model[0].bias.data += rank
+            model.get_parameter("0.bias").data += rank
             optimizer = case.make(model, case.loss, process_group=dist.group.WORLD, **case.options)
         torch.manual_seed(10 + rank)
         drawn = batches(case, processes)

@@ -10,6 +10,7 @@ import torch
 from adamqlr.errors import UserError
 from adamqlr.problems.problem import initial_model, load_problem
 from adamqlr.study.config import StudyConfig, parse_config
+from tests.problems.in_memory import parts_of, rows_in
 
 CPU = torch.device("cpu")
 
@@ -30,7 +31,7 @@ def study(path: Path, **settings: Any) -> StudyConfig:
     return parse_config({"name": "t", "datasets": {"mine": dataset}, "optimizers": ["adam_untuned"]}, "test")
 
 
-def save(tmp_path: Path, **content: np.ndarray) -> Path:
+def save(tmp_path: Path, **content: Any) -> Path:
     path = tmp_path / "mine.npz"
     np.savez(path, **content)
     return path
@@ -40,28 +41,30 @@ def test_images_with_channels_first_or_last(tmp_path: Path) -> None:
     last = arrays()
     first = {name: a.transpose(0, 3, 1, 2) if a.ndim == 4 else a for name, a in last.items()}
     problems = [load_problem("mine", study(save(tmp_path, **a), model="resnet18"), CPU) for a in (last, first)]
-    assert torch.equal(problems[0].train.inputs, problems[1].train.inputs)
-    assert problems[0].train.inputs.shape == (34, 3, 8, 8)
-    assert len(problems[0].validation) == 6
-    outputs = initial_model(problems[0], 0).eval()(problems[0].test.inputs)
+    train, validation, test = parts_of(problems[0])
+    assert torch.equal(train.inputs, rows_in(problems[1].train).inputs)
+    assert train.inputs.shape == (34, 3, 8, 8)
+    assert len(validation) == 6
+    outputs = initial_model(problems[0], 0).eval()(test.inputs)
     assert outputs.shape == (12, 4)
-    per_channel = torch.cat([problems[0].train.inputs, problems[0].validation.inputs]).mean((0, 2, 3))
+    per_channel = torch.cat([train.inputs, validation.inputs]).mean((0, 2, 3))
     torch.testing.assert_close(per_channel, torch.zeros(3), atol=1e-5, rtol=0)
 
 
 def test_a_perceptron_flattens_images_and_standardizes_pixels(tmp_path: Path) -> None:
-    problem = load_problem("mine", study(save(tmp_path, **arrays())), CPU)
-    assert problem.train.inputs.shape == (34, 192)
-    together = torch.cat([problem.train.inputs, problem.validation.inputs])
+    train, validation, _ = parts_of(load_problem("mine", study(save(tmp_path, **arrays())), CPU))
+    assert train.inputs.shape == (34, 192)
+    together = torch.cat([train.inputs, validation.inputs])
     torch.testing.assert_close(together.mean(0), torch.zeros(192), atol=1e-5, rtol=0)
 
 
 def test_real_targets_of_several_columns(tmp_path: Path) -> None:
     content = {**arrays(), "y_train": np.eye(40, 2), "y_test": np.eye(12, 2)}
     problem = load_problem("mine", study(save(tmp_path, **content), loss="half_mse"), CPU)
-    assert problem.train.targets.shape == (34, 2)
+    train = rows_in(problem.train)
+    assert train.targets.shape == (34, 2)
     assert not problem.has_accuracy
-    assert initial_model(problem, 0)(problem.train.inputs).shape == (34, 2)
+    assert initial_model(problem, 0)(train.inputs).shape == (34, 2)
 
 
 CASES = {
@@ -126,7 +129,8 @@ def test_channels_last_is_a_matter_of_memory_alone(tmp_path: Path) -> None:
         config = parse_config({**settings, "precision": {"channels_last": channels_last}}, "test")
         problem = load_problem("mine", config, CPU)
         model = initial_model(problem, 0).eval()
-        model.conv1.register_forward_pre_hook(lambda _, inputs: strides.append(inputs[0].stride(1)))
-        outputs.append(model(problem.test.inputs))
+        convolution = model.get_submodule("conv1")
+        convolution.register_forward_pre_hook(lambda _, inputs: strides.append(inputs[0].stride(1)))
+        outputs.append(model(rows_in(problem.test).inputs))
     assert strides == [1, 64]
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-4, atol=1e-5)

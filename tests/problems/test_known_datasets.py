@@ -21,6 +21,7 @@ from adamqlr.problems.rosenbrock_function import objective
 from adamqlr.stages.fetch import fetch
 from adamqlr.study.config import parse_config
 from adamqlr.study.datasets import DATASETS
+from tests.problems.in_memory import parts_of, rows_in
 
 CPU = torch.device("cpu")
 
@@ -33,12 +34,14 @@ def study(*datasets: str, **settings: Any) -> Any:
     ("key", "sizes", "shape"), [("digits", [1258, 269, 270], (64,)), ("diabetes", [310, 66, 66], (10,))]
 )
 def test_embedded_datasets(key: str, sizes: list[int], shape: tuple[int, ...]) -> None:
-    problem = load_problem(key, study(key), CPU)
-    assert [len(rows) for rows in (problem.train, problem.validation, problem.test)] == sizes
-    assert problem.train.inputs.shape[1:] == shape
+    problem, again, other = (load_problem(key, config, CPU) for config in (study(key), study(key), study(key, seed=1)))
+    parts = parts_of(problem)
+    inputs = parts[0].inputs
+    assert [len(rows) for rows in parts] == sizes
+    assert inputs.shape[1:] == shape
     assert problem.has_accuracy == (key == "digits")
-    assert torch.equal(problem.train.inputs, load_problem(key, study(key), CPU).train.inputs)
-    assert not torch.equal(problem.train.inputs, load_problem(key, study(key, seed=1), CPU).train.inputs)
+    assert torch.equal(inputs, rows_in(again.train).inputs)
+    assert not torch.equal(inputs, rows_in(other.train).inputs)
 
 
 @pytest.mark.parametrize(
@@ -53,12 +56,13 @@ def test_embedded_tables_are_scikit_learns_to_the_last_bit(read: Any, load: Any)
 def test_rosenbrock_is_its_formula_and_starts_where_the_paper_does() -> None:
     problem = load_problem("rosenbrock", study("rosenbrock"), CPU)
     model = initial_model(problem, 0)
-    x, y = model.position.tolist()
+    x, y = model.get_parameter("position").tolist()
     assert (x, y) == (1.0, -1.0)
-    loss = 0.5 * nn.functional.mse_loss(model(problem.train.inputs), problem.train.targets)
+    train = rows_in(problem.train)
+    loss = 0.5 * nn.functional.mse_loss(model(train.inputs), train.targets)
     assert loss.item() == pytest.approx(((1 - x) ** 2 + 100 * (y - x**2) ** 2) / 4)
     assert loss.item() == pytest.approx(objective(np.array(x), np.array(y)))
-    starts = [initial_model(problem, seed, tuning=True).position.detach() for seed in (0, 0, 1)]
+    starts = [initial_model(problem, seed, tuning=True).get_parameter("position") for seed in (0, 0, 1)]
     assert torch.equal(starts[0], starts[1])
     assert not torch.equal(starts[0], starts[2])
     assert problem.validation is None
@@ -70,11 +74,11 @@ def test_perceptrons_start_as_in_the_papers_code() -> None:
     network = mlp([400, 300, 10])
     assert [type(layer) for layer in network] == [nn.Linear, nn.ReLU, nn.Linear]
     sigma = 1 / math.sqrt(400)
-    weight = network[0].weight
+    weight = network.get_parameter("0.weight")
     assert float(weight.abs().max()) <= 2 * sigma
     # The deviation of a normal distribution truncated at 2σ is 0.8796 σ.
     assert float(weight.std()) == pytest.approx(0.8796 * sigma, rel=0.01)
-    assert torch.count_nonzero(network[0].bias) == 0
+    assert torch.count_nonzero(network.get_parameter("0.bias")) == 0
 
 
 def test_a_seed_decides_the_start_and_leaves_the_global_generator_alone() -> None:
@@ -82,10 +86,10 @@ def test_a_seed_decides_the_start_and_leaves_the_global_generator_alone() -> Non
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    first, second, other = (initial_model(problem, seed) for seed in (0, 0, 1))
+    first, second, other = (initial_model(problem, seed).get_parameter("0.weight") for seed in (0, 0, 1))
     assert torch.equal(torch.rand(1), expected)
-    assert torch.equal(first[0].weight, second[0].weight)
-    assert not torch.equal(first[0].weight, other[0].weight)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -109,10 +113,11 @@ def fashion_mnist_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fashion_mnist_is_read_as_torchvision_stores_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fashion_mnist_files(tmp_path, monkeypatch)
     problem = load_problem("fashion_mnist", study("fashion_mnist"), CPU)
-    assert problem.train.inputs.shape == (50, 784)
-    assert [len(problem.validation), len(problem.test)] == [10, 20]
-    assert torch.equal(problem.validation.targets, torch.arange(10))
-    assert initial_model(problem, 0)(problem.test.inputs).shape == (20, 10)
+    train, validation, test = parts_of(problem)
+    assert train.inputs.shape == (50, 784)
+    assert [len(validation), len(test)] == [10, 20]
+    assert torch.equal(validation.targets, torch.arange(10))
+    assert initial_model(problem, 0)(test.inputs).shape == (20, 10)
     assert images.fetch("fashion_mnist", tmp_path) == [tmp_path / "fashion_mnist"]
 
 
@@ -130,8 +135,8 @@ def test_color_images_come_channels_first(monkeypatch: pytest.MonkeyPatch, tmp_p
     for key, part in parts.items():
         monkeypatch.setitem(images.IMAGE_SETS, key, images.ImageSet(lambda *_, part=part: part, 20))
         problem = load_problem(key, study(key), CPU)
-        assert problem.train.inputs.shape == (20, 3, 32, 32)
-        assert len(problem.validation) == 10
+        assert rows_in(problem.train).inputs.shape == (20, 3, 32, 32)
+        assert len(rows_in(problem.validation)) == 10
         assert problem.augmentation == ("crop_flip" if key == "cifar10" else "none")
 
 
@@ -181,9 +186,11 @@ def test_a_download_that_fails_is_one_clear_error(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("key", [key for key, spec in DATASETS.items() if spec.fetcher and key != "imagenet"])
-def test_downloads(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("key", "fetcher"), [(key, spec.fetcher) for key, spec in DATASETS.items() if spec.fetcher and key != "imagenet"]
+)
+def test_downloads(key: str, fetcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAMQLR_DATA_DIR", str(tmp_path))
-    module, _, name = DATASETS[key].fetcher.partition(":")
+    module, _, name = fetcher.partition(":")
     assert all(path.exists() for path in getattr(import_module(module), name)(key, tmp_path))
     assert len(load_problem(key, study(key), CPU).train) > 500

@@ -13,6 +13,7 @@ from adamqlr.problems.problem import load_problem
 from adamqlr.problems.standardize import standardization_of
 from adamqlr.problems.text_table import read_table
 from adamqlr.study.config import StudyConfig, parse_config
+from tests.problems.in_memory import parts_of, rows_in
 
 CPU = torch.device("cpu")
 
@@ -68,13 +69,14 @@ def test_ones_own_table_is_split_and_standardized(table: Callable[[str], Path]) 
     generator = np.random.default_rng(0)
     values = np.column_stack([generator.normal(5, 3, (100, 2)), np.full(100, 7.1), generator.normal(size=100)])
     path = table("\n".join(" ".join(map(repr, row)) for row in values.tolist()))
-    problem = load_problem("mine", study_of(path, test_fraction=0.2, validation_fraction=0.25), CPU)
-    assert [len(rows) for rows in (problem.train, problem.validation, problem.test)] == [60, 20, 20]
-    together = torch.cat([problem.train.inputs, problem.validation.inputs]).double()
+    parts = parts_of(load_problem("mine", study_of(path, test_fraction=0.2, validation_fraction=0.25), CPU))
+    assert [len(rows) for rows in parts] == [60, 20, 20]
+    train, validation, _ = parts
+    together = torch.cat([train.inputs, validation.inputs]).double()
     torch.testing.assert_close(together.mean(0), torch.zeros(3).double(), atol=1e-6, rtol=0)
     torch.testing.assert_close(together.std(0, correction=0)[:2], torch.ones(2).double(), atol=1e-6, rtol=0)
     torch.testing.assert_close(together[:, 2], torch.zeros(80).double(), atol=1e-12, rtol=0)
-    assert problem.train.inputs.dtype == torch.float32
+    assert train.inputs.dtype == torch.float32
 
 
 def test_standardization_equals_scikit_learns() -> None:
@@ -97,7 +99,7 @@ def test_relative_paths_are_looked_up_in_the_data_folder(
 ) -> None:
     path = table("\n".join(f"{i} {i * i}" for i in range(40)))
     monkeypatch.setenv("ADAMQLR_DATA_DIR", str(path.parent))
-    assert len(load_problem("mine", study_of("table.txt"), CPU).test) == 6
+    assert len(rows_in(load_problem("mine", study_of("table.txt"), CPU).test)) == 6
     with pytest.raises(UserError, match=r"other\.txt: no such file, neither in the data folder"):
         load_problem("mine", study_of("other.txt"), CPU)
 
@@ -115,16 +117,16 @@ def test_uci_rows_follow_the_permutation(tmp_path: Path, monkeypatch: pytest.Mon
     config, folder = uci(tmp_path, monkeypatch)
     order = np.random.default_rng(5).permutation(768)
     np.savetxt(folder / "permutation_indices.txt", order, fmt="%d")
-    problem = load_problem("uci_energy", config, CPU)
-    assert [len(rows) for rows in (problem.train, problem.validation, problem.test)] == [588, 104, 76]
+    parts = parts_of(load_problem("uci_energy", config, CPU))
+    assert [len(rows) for rows in parts] == [588, 104, 76]
     scale = StandardScaler().fit(order[:692, None].astype(float))
-    for rows, part in ((problem.train, order[:588]), (problem.validation, order[588:692]), (problem.test, order[692:])):
+    for rows, part in zip(parts, np.split(order, [588, 692]), strict=True):
         expected = scale.transform(part[:, None].astype(float)).ravel()
         np.testing.assert_allclose(rows.inputs[:, 0], expected, atol=1e-5)
     (folder / "permutation_indices.txt").unlink()
-    again = [load_problem("uci_energy", config, CPU).train.inputs for _ in range(2)]
+    again = [rows_in(load_problem("uci_energy", config, CPU).train).inputs for _ in range(2)]
     assert torch.equal(*again)
-    assert not torch.equal(again[0], problem.train.inputs)
+    assert not torch.equal(again[0], parts[0].inputs)
 
 
 def test_truncated_uci_tables_and_bad_permutations_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,12 +145,6 @@ def test_truncated_uci_tables_and_bad_permutations_are_named(tmp_path: Path, mon
 
 def test_the_papers_split_of_the_real_tables(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = parse_config({"name": "t", "datasets": ["uci_energy", "uci_protein"], "optimizers": ["adam_untuned"]}, "t")
-    sizes = {key: load_problem(key, config, CPU) for key in config.datasets}
-    assert [
-        len(r) for r in (sizes["uci_protein"].train, sizes["uci_protein"].validation, sizes["uci_protein"].test)
-    ] == [
-        34_983,
-        6_174,
-        4_573,
-    ]
-    assert sizes["uci_energy"].train.inputs.shape == (588, 8)
+    energy, protein = (parts_of(load_problem(key, config, CPU)) for key in ("uci_energy", "uci_protein"))
+    assert [len(rows) for rows in protein] == [34_983, 6_174, 4_573]
+    assert energy[0].inputs.shape == (588, 8)

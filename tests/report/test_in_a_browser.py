@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -23,6 +24,8 @@ FLAGS = [
 # Machines are shared.
 TIMEOUT = 120_000
 
+Scheme = Literal["light", "dark"]
+
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)")
 
 
@@ -34,7 +37,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-def opened(browser: Browser, folder: Path, width: int = 1400, scheme: str = "light") -> Page:
+def opened(browser: Browser, folder: Path, width: int = 1400, scheme: Scheme = "light") -> Page:
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
     page = context.new_page()
     page.set_default_timeout(TIMEOUT)
@@ -117,7 +120,7 @@ def test_the_table_says_in_words_where_curves_end(browser: Browser, study_folder
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
-def test_everybody_can_use_it(browser: Browser, study_folder: Path, width: int, scheme: str) -> None:
+def test_everybody_can_use_it(browser: Browser, study_folder: Path, width: int, scheme: Scheme) -> None:
     page = opened(browser, study_folder, width, scheme)
     draw_explorer(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "only what scrolls by itself is wider"

@@ -4,7 +4,6 @@ import json
 import resource
 import time
 from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,7 @@ from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig
 from adamqlr.training.history import History
 from adamqlr.training.metrics import METRICS
-
-_spec = spec_from_file_location("histories", Path(__file__).with_name("histories.py"))
-_module = module_from_spec(_spec)
-_spec.loader.exec_module(_module)
-history, random_history = _module.history, _module.random_history
+from tests.results.histories import history, random_history
 
 INF = float("inf")
 
@@ -199,7 +194,7 @@ def test_parts_of_a_study_are_read_when_they_are_used(study: StudyConfig, tmp_pa
     with open_study(tmp_path / "study.nc", "other") as opened:
         assert list(opened.children) == ["other"]
         assert not opened["other/digits/adam"]["value"].variable._in_memory
-    assert load_study(tmp_path / "study.nc")["sensitivity/lr/0.5"]["seed"].values.tolist() == [0]
+    assert load_study(tmp_path / "study.nc")["sensitivity/lr/0.5"].to_dataset()["seed"].values.tolist() == [0]
     with (
         pytest.raises(UserError, match="no 'epoch' in this study, which has epochs, other, sensitivity"),
         open_study(tmp_path / "study.nc", "epoch"),

@@ -112,8 +112,8 @@ class Training:
 
     def start_undisturbed(self, output: Path) -> subprocess.Popen[bytes]:
         """Start the same training in a process of its own."""
-        program = [sys.executable, "-m", "adamqlr", "train", "--config", self.config, "--dataset", "digits"]
-        options = ["--optimizer", "adamqlr_untuned", "--seeds", "0", "--output", output]
+        program = [sys.executable, "-m", "adamqlr", "train", "--config", str(self.config), "--dataset", "digits"]
+        options = ["--optimizer", "adamqlr_untuned", "--seeds", "0", "--output", str(output)]
         return subprocess.Popen(
             [*program, *options], stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )

@@ -74,7 +74,7 @@ def test_what_may_not_be_read_is_named_instead_of_left_out(folder: Path, monkeyp
     marker = markers / base64.urlsafe_b64encode(b"results/small/study.nc").decode()
     marker.write_text('{"external_jobid": null}')
 
-    def refuse(path: Path, *args: object, **options: object) -> str:
+    def refuse(path: Path, *args: Any, **options: Any) -> str:
         if path == marker:
             raise PermissionError(13, "Permission denied", str(path))
         return read_text(path, *args, **options)
@@ -87,7 +87,7 @@ def test_what_may_not_be_read_is_named_instead_of_left_out(folder: Path, monkeyp
 
 
 def test_watching_prints_again_and_ends_with_ctrl_c_in_silence(folder: Path) -> None:
-    command = [*COMMAND, folder, "--json", "--watch", "--every", "0.2"]
+    command = [*COMMAND, str(folder), "--json", "--watch", "--every", "0.2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         first, second = (json.loads(process.stdout.readline()) for _ in range(2))
@@ -99,7 +99,7 @@ def test_watching_prints_again_and_ends_with_ctrl_c_in_silence(folder: Path) -> 
 
 def test_watching_on_a_terminal_renews_it_in_place(folder: Path) -> None:
     terminal, theirs = pty.openpty()
-    command = [*COMMAND, folder, "--watch", "--every", "0.2"]
+    command = [*COMMAND, str(folder), "--watch", "--every", "0.2"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "60"}
     with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)

@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -23,7 +24,7 @@ train\t5\tn1\tinterrupted\t240\t\t8000\t\t1\t1
 """
 
 
-def train(number: int, state: State, dataset: str = "digits", **known: float) -> Seen:
+def train(number: int, state: State, dataset: str = "digits", **known: Any) -> Seen:
     return Seen(Job("train", str(number), (f"{number}.nc",), dataset), state, **known)
 
 
@@ -34,9 +35,9 @@ def status_of(jobs: list[Seen], study: StudyConfig, path: Path) -> Status:
 
 
 def text_of(status: Status) -> str:
-    console = Console(file=io.StringIO(), width=120)
-    console.print(as_text(status), soft_wrap=True)
-    return console.file.getvalue()
+    written = io.StringIO()
+    Console(file=written, width=120).print(as_text(status), soft_wrap=True)
+    return written.getvalue()
 
 
 def test_the_time_left_is_the_medians_of_what_is_left_at_the_present_pace(study: StudyConfig, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adamqlr import KFAC
 from adamqlr.problems.problem import load_problem
 from adamqlr.study.config import StudyConfig
 from adamqlr.study.limit import Limit
@@ -50,7 +51,8 @@ class Repeater:
 
 
 def test_tensors_of_each_shape_are_recorded_once_and_copied_in() -> None:
-    recorder, seen = Repeater(), []
+    recorder = Repeater()
+    seen: list[Tensor] = []
     paused: list[str] = []
 
     @contextmanager
@@ -58,7 +60,11 @@ def test_tensors_of_each_shape_are_recorded_once_and_copied_in() -> None:
         paused.append("capture")
         yield
 
-    step = CapturedStep(lambda x: seen.append(x) or x.sum(), off_clock, recorder)
+    def total(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x.sum()
+
+    step = CapturedStep(total, off_clock, recorder)
     for value in range(6):
         for size in (4, 2):
             assert float(step(torch.full((size,), float(value)))) == value * size
@@ -105,9 +111,10 @@ def test_what_cannot_be_captured_goes_on_eagerly_with_one_line(caplog: pytest.Lo
 
 
 def test_k_fac_with_rare_inversions_is_not_captured() -> None:
-    model = nn.Linear(3, 2)
-    assert make_optimizer(OPTIMIZERS["kfac"], model, "half_mse", {}).capturable
-    assert not make_optimizer(OPTIMIZERS["kfac"], nn.Linear(3, 2), "half_mse", {"inverse_period": 5}).capturable
+    for period in (1, 5):
+        optimizer = make_optimizer(OPTIMIZERS["kfac"], nn.Linear(3, 2), "half_mse", {"inverse_period": period})
+        assert isinstance(optimizer, KFAC)
+        assert optimizer.capturable == (period == 1)
 
 
 def run_on_cuda(study: StudyConfig, spec: RunSpec, dataset: str, captured: bool, monkeypatch: Any) -> Run:

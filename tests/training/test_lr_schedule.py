@@ -212,7 +212,8 @@ def test_on_a_gpu_the_rate_of_each_step_is_the_schedules() -> None:
     for run in runs:
         assert not isinstance(run._take_step, CapturedStep)
         run.advance(Limit(steps=STEPS))
-    np.testing.assert_allclose(*(run.history.metric("test_loss") for run in runs), rtol=1e-3)
+    on_gpu, on_cpu = (run.history.metric("test_loss") for run in runs)
+    np.testing.assert_allclose(on_gpu, on_cpu, rtol=1e-3)
 
 
 def test_only_scheduled_runs_have_another_fingerprint() -> None:

@@ -156,24 +156,30 @@ def test_a_class_of_a_file_is_an_optimizer(study_of: Callable[..., StudyConfig],
             gradients = torch.autograd.grad(loss, list(model.parameters()))
             with torch.no_grad():
                 for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-                    parameter -= 0.003 * gradient.sign()
+                    parameter.sub_(0.003 * gradient.sign())
 
         return step
 
     assert_equal(trained(study, "own"), by_hand(study, step_of))
 
 
+def beta_of(run: Run) -> float:
+    optimizer = run._optimizer
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    return optimizer.param_groups[0]["beta"]
+
+
 def test_a_class_of_a_file_is_a_direction(study_of: Callable[..., StudyConfig], own_file: Path) -> None:
     direction = {"direction": f"{own_file}:Signs", "options": {"beta": 0.5}}
     run = make(study_of(own=direction), "own")
     run.advance(Limit(steps=STEPS))
-    assert run._optimizer.param_groups[0]["beta"] == 0.5
+    assert beta_of(run) == 0.5
     losses = run.history.metric("train_loss")[1:]
     assert losses[-1] < 0.8 * losses[0]
     # An option of the direction, chosen by tuning, reaches it and changes what is trained.
     other = make(study_of(own=direction), "own", **{"direction.beta": 0.0})
     other.advance(Limit(steps=STEPS))
-    assert other._optimizer.param_groups[0]["beta"] == 0.0
+    assert beta_of(other) == 0.0
     assert other.history.metric("train_loss")[-1] != losses[-1]
 
 

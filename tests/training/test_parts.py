@@ -57,6 +57,7 @@ def test_checkpoints_belong_to_one_configuration(tmp_path: Path) -> None:
     assert checkpoint.load() is None
     checkpoint.save({"tensor": torch.ones(2), "step": 3, "list": [1.5, float("nan")]})
     loaded = checkpoint.load()
+    assert loaded is not None
     assert loaded["step"] == 3
     assert torch.equal(loaded["tensor"], torch.ones(2))
     with pytest.raises(UserError, match=r"\.runs\.nc\.checkpoint: checkpoint of another configuration"):

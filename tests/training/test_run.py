@@ -18,6 +18,7 @@ from adamqlr.training.evaluation import evaluate
 from adamqlr.training.metrics import METRICS
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
+from tests.problems.in_memory import parts_of
 
 CPU = torch.device("cpu")
 SCHEDULE = RecordSchedule(4, 1.5)
@@ -46,16 +47,17 @@ def test_records_are_the_quantities_they_are_named_for(study: StudyConfig) -> No
     model = initial_model(problem, spec.derived_seed(0))
     run.advance(Limit(steps=1))
     value = {name: run.history.metric(name) for name in METRICS}
-    outputs = model(problem.train.inputs)
-    loss = nn.functional.cross_entropy(outputs, problem.train.targets)
+    train, _, test = parts_of(problem)
+    outputs = model(train.inputs)
+    loss = nn.functional.cross_entropy(outputs, train.targets)
     gradients = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
-    accuracy = (outputs.argmax(1) == problem.train.targets).double().mean()
+    accuracy = (outputs.argmax(1) == train.targets).double().mean()
     assert value["train_loss"][1] == pytest.approx(float(loss.detach()), rel=1e-5)
     assert value["train_accuracy"][1] == pytest.approx(float(accuracy))
     assert value["grad_norm"][1] == pytest.approx(float(gradients.norm()), rel=1e-4)
     # Adam's first direction has elements ±1, less where ε matters.
     assert value["update_norm"][1] == pytest.approx(value["lr"][1] * np.sqrt(len(gradients)), rel=0.1)
-    initial = nn.functional.cross_entropy(model(problem.test.inputs), problem.test.targets)
+    initial = nn.functional.cross_entropy(model(test.inputs), test.targets)
     assert value["test_loss"][0] == pytest.approx(float(initial.detach()), rel=1e-5)
     assert np.isnan(value["train_loss"][0])
 

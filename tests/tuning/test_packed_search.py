@@ -146,8 +146,8 @@ def test_configurations_that_diverge_leave_the_others_alone(make: Make, tmp_path
     assert set(packed["state"].values[wild]) == {"diverged"}
     assert "diverged" not in packed["state"].values[~wild]
     np.testing.assert_array_equal(packed["value"].isel(rung=0).values[wild], np.inf)
-    first = [trials["value"].isel(rung=0).values[~wild] for trials in (packed, alone)]
-    np.testing.assert_allclose(*first, rtol=1e-4)
+    ours, theirs = (trials["value"].isel(rung=0).values[~wild] for trials in (packed, alone))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
     assert packed["value"].isel(rung=-1).notnull().any()
 
 

@@ -138,10 +138,10 @@ def test_one_group_that_must_wait_keeps_no_other(dispatch: Callable[[Cluster], D
     cluster = Cluster()
     submit = cluster.submit
 
-    def choosy(members: Sequence[Task]) -> None:
-        if "gpus_per_node" in members[0].parameters:
+    def choosy(tasks: Sequence[Task]) -> None:
+        if "gpus_per_node" in tasks[0].parameters:
             raise FailedSubmissionError("sbatch: error: QOSMaxSubmitJobPerUserLimit")
-        submit(members)
+        submit(tasks)
 
     cluster.submit = choosy  # type: ignore[method-assign]
     dispatch(cluster).put([*tasks(3, {**SHAPE, "gpus_per_node": 1}), *tasks(4)])
@@ -169,10 +169,10 @@ def test_after_a_stop_nothing_is_submitted(dispatch: Callable[[Cluster], Dispatc
     cluster, entered, leave = Cluster(), threading.Event(), threading.Event()
     submit = cluster.submit
 
-    def slow(members: Sequence[Task]) -> None:
+    def slow(tasks: Sequence[Task]) -> None:
         entered.set()
         leave.wait(10)
-        submit(members)
+        submit(tasks)
 
     cluster.submit, cluster.array_size = slow, 1  # type: ignore[method-assign]
     dispatcher = dispatch(cluster)

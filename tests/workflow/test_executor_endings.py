@@ -101,7 +101,7 @@ def test_only_what_ran_out_is_asked_for_again_and_more_of_it() -> None:
     attempts, job = Attempts(), Job()
     found = []
     for ending in (Ending.FAILED, Ending.OUT_OF_MEMORY, Ending.FAILED, Ending.OUT_OF_TIME, Ending.OUT_OF_MEMORY, None):
-        resources = attempts.resources(job, "key")  # type: ignore[arg-type]
+        resources = attempts.resources(job, "key")
         found.append((resources["mem_mb"], resources["runtime"]))
         if ending:
             attempts.note("key", ending)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from adamqlr.stages import status as stage
 from adamqlr.stages.status import read_status
 from adamqlr.status.states import SILENCE_SECONDS, State
 from adamqlr.status.summary import Status
@@ -59,8 +58,9 @@ def start(folder: Path, *optimizers: str, options: tuple[str, ...] = ()) -> subp
     cubes = [f"results/small/cubes/epochs/digits/{optimizer}.nc" for optimizer in optimizers]
     command = [sys.executable, "-m", "snakemake", *cubes, "--snakefile", str(ROOT / "Snakefile"), "--cores", "1"]
     command += ["--configfile", "small.yaml", *options]
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=folder, start_new_session=True, **pipe)
+    return subprocess.Popen(
+        command, cwd=folder, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -147,7 +147,7 @@ def test_what_was_killed_is_not_running(folder: Path, monkeypatch: pytest.Monkey
     os.killpg(process.pid, signal.SIGKILL)
     finish(process)
     later = time.time() + SILENCE_SECONDS + 1
-    monkeypatch.setattr(stage.time, "time", lambda: later)
+    monkeypatch.setattr(time, "time", lambda: later)
     status = read_status(results)
     assert states(status)["train Slow"] is State.UNKNOWN
     assert status.counts[State.RUNNING] == 0

@@ -60,7 +60,7 @@ class KroneckerDirection:
     def bind(self, flat: FlatParameters, state: State) -> None:
         """Make the blocks."""
         self._group = state.group
-        self._period = self._group["inverse_period"]
+        self._period: int = self._group["inverse_period"]
         self._blocks, self._diagonal = curvature_blocks(self._model, flat, state, keep_inverses=self._period > 1)
         # Networks side by side show their layers without hooks.
         self.layers: Sequence[nn.Module] = [] if flat.members else [block.module for block in self._blocks]

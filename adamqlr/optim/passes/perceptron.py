@@ -20,7 +20,7 @@ from adamqlr.optim.passes.differentiated import DifferentiatedNetwork
 from adamqlr.optim.passes.network import Curvature, LocalModel, Observer
 from adamqlr.optim.passes.row_losses import RowLoss, inner_product
 
-_threshold_backward = torch.ops.aten.threshold_backward.default
+_threshold_backward: Callable[..., Tensor] = torch.ops.aten.threshold_backward.default
 _threshold_backward_into = torch.ops.aten.threshold_backward.grad_input
 
 
@@ -67,7 +67,8 @@ def affine(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return torch.baddbmm(bias.unsqueeze(-2), features, weight.mT)
     # One product for all networks.
     together = torch.addmm(bias.flatten(), features, weight.flatten(0, 1).mT)
-    return together.unflatten(-1, bias.shape).movedim(-2, 0)
+    apart: Tensor = together.unflatten(-1, bias.shape)
+    return apart.movedim(-2, 0)
 
 
 def find_layers(model: nn.Module) -> list[nn.Module] | None:

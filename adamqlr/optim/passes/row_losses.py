@@ -81,7 +81,8 @@ class RowCrossEntropy:
     def _likelihood(self, logarithms: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean cross-entropy, and the number of targets that count, each of shape (…)."""
         if logarithms.dim() == 2:
-            return _aten.nll_loss_forward(logarithms, targets, None, _MEAN, self._ignore_index)
+            total: tuple[Tensor, Tensor] = _aten.nll_loss_forward(logarithms, targets, None, _MEAN, self._ignore_index)
+            return total
         rows, flat = logarithms.flatten(0, -2), self._flat(logarithms, targets)
         each, _ = _aten.nll_loss_forward(rows, flat, None, _UNREDUCED, self._ignore_index)
         count = (flat != self._ignore_index).view(logarithms.shape[:-1]).sum(dim=-1)
@@ -157,4 +158,5 @@ def inner_product(first: Tensor, second: Tensor) -> Tensor:
     if first.dim() == 2:
         flat = first.view(-1)
         return torch.dot(flat, flat if second is first else second.view(-1))
-    return torch.linalg.vecdot(first.flatten(-2), second.flatten(-2))
+    products: Tensor = torch.linalg.vecdot(first.flatten(-2), second.flatten(-2))
+    return products

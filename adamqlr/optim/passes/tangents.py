@@ -24,7 +24,8 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: tuple[Any, ...]) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry, ctx.has_bias = geometry, bias is not None
-        return _aten.convolution(x, weight, bias, *geometry)
+        output: Tensor = _aten.convolution(x, weight, bias, *geometry)
+        return output
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
@@ -47,7 +48,10 @@ class _ConvolutionBackward(torch.autograd.Function):
         ctx.geometry, ctx.output_shape = geometry, cotangent.shape
         ctx.set_materialize_grads(False)
         sizes = [weight.shape[0]]
-        return _aten.convolution_backward(cotangent, x, weight, sizes, *geometry, list(mask))
+        gradients: tuple[Tensor | None, ...] = _aten.convolution_backward(
+            cotangent, x, weight, sizes, *geometry, list(mask)
+        )
+        return gradients
 
     @staticmethod
     def backward(
@@ -78,6 +82,7 @@ class _BatchNorm(torch.autograd.Function):
         momentum: float,
         eps: float,
     ) -> Tensor:
+        output: Tensor
         output, mean, inverse_deviation = _aten.native_batch_norm(
             x, weight, bias, running_mean, running_var, training, momentum, eps
         )
@@ -156,9 +161,10 @@ def _batch_norm_backward(
     mask: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     variance = inverse_deviation.pow(-2) - eps
-    return _aten.native_batch_norm_backward(
+    gradients: tuple[Tensor | None, ...] = _aten.native_batch_norm_backward(
         cotangent, x, weight, mean, variance, mean, inverse_deviation, training, eps, list(mask)
     )
+    return gradients
 
 
 def _broadcast(channels: Tensor, dimensions: int) -> Tensor:
@@ -177,7 +183,8 @@ def _convolution_2d(
     if isinstance(padding, str) or input.dim() != 4:
         return functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
     pairs = [[value, value] if isinstance(value, int) else list(value) for value in (stride, padding, dilation)]
-    return _Convolution.apply(input, weight, bias, (*pairs, False, [0, 0], groups))
+    output: Tensor = _Convolution.apply(input, weight, bias, (*pairs, False, [0, 0], groups))
+    return output
 
 
 def _batch_norm(
@@ -192,7 +199,8 @@ def _batch_norm(
 ) -> Tensor:
     if training and input.numel() == input.shape[1]:
         raise ValueError(f"batch normalization needs more than one value per channel, got {tuple(input.shape)}")
-    return _BatchNorm.apply(input, weight, bias, running_mean, running_var, training, momentum, eps)
+    output: Tensor = _BatchNorm.apply(input, weight, bias, running_mean, running_var, training, momentum, eps)
+    return output
 
 
 _REPLACED: dict[Callable[..., Any], Callable[..., Tensor]] = {

@@ -46,8 +46,10 @@ def starting_point(case: Case, dtype: torch.dtype) -> tuple[nn.Module, Batch]:
 def write_problem(case: Case, dtype: torch.dtype, path: Path) -> None:
     """Write the starting point, for :func:`tests.benchmarks.peers.problem.read_problem`."""
     model, (inputs, targets) = starting_point(case, dtype)
-    parameters = {f"parameter_{index}": part.detach().numpy() for index, part in enumerate(model.parameters())}
-    np.savez(path, inputs=inputs.numpy(), targets=targets.numpy(), loss=np.array(case.loss), **parameters)
+    arrays: dict[str, Any] = {
+        f"parameter_{index}": part.detach().numpy() for index, part in enumerate(model.parameters())
+    }
+    np.savez(path, inputs=inputs.numpy(), targets=targets.numpy(), loss=np.array(case.loss), **arrays)
 
 
 class Peers:

@@ -6,6 +6,7 @@ python -m tests.benchmarks.peers.worker PROBLEM.npz
 import json
 import sys
 import timeit
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,15 @@ from typing import Any
 import jax
 
 from .kfac import EXACT, kfac
-from .problem import flattened, read_problem
+from .problem import Problem, flattened, read_problem
 from .steps import Start, adam, adamqlr
 
-OPTIMIZERS = {"adam": adam, "adamqlr": adamqlr, "kfac": kfac, "kfac_exact": partial(kfac, fisher=EXACT)}
+OPTIMIZERS: dict[str, Callable[[Problem], Start]] = {
+    "adam": adam,
+    "adamqlr": adamqlr,
+    "kfac": kfac,
+    "kfac_exact": partial(kfac, fisher=EXACT),
+}
 
 
 def seconds(start: Start, steps: int) -> float:
@@ -47,12 +53,13 @@ def main(path: str) -> None:
     answers, sys.stdout = sys.stdout, sys.stderr
     problem = read_problem(Path(path))
     started: dict[str, Start] = {}
+    answer_by: dict[str, Callable[[Start, int], Any]] = {"seconds": seconds, "trace": trace}
     for line in sys.stdin:
         request = json.loads(line)
         name, steps = request["optimizer"], request["steps"]
         if name not in started:
             started[name] = OPTIMIZERS[name](problem)
-        answer = {"seconds": seconds, "trace": trace}[request["what"]](started[name], steps)
+        answer = answer_by[request["what"]](started[name], steps)
         print(json.dumps(answer), file=answers, flush=True)
 
 

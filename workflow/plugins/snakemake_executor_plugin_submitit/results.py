@@ -56,7 +56,8 @@ class JobFiles:
     def _outcome(self) -> tuple[str, object] | None:
         try:
             with self._paths.result_pickle.open("rb") as file:
-                return pickle.load(file)
+                outcome: tuple[str, object] = pickle.load(file)
+                return outcome
         except (OSError, EOFError):
             # A file that another node has just replaced can be stale as well as missing.
             return None
