@@ -309,17 +309,3 @@ def test_segmentation_networks_train_in_the_sampled_mode() -> None:
 def test_bad_options_are_named(options: dict[str, Any], culprit: str) -> None:
     with pytest.raises(ValueError, match=culprit):
         KFAC(nn.Linear(2, 1), "half_mse", **options)
-
-
-@pytest.mark.gpu
-def test_a_step_on_cuda_never_waits_for_the_device() -> None:
-    model = network().cuda()
-    optimizer = KFAC(model, "cross_entropy")
-    inputs, targets = (tensor.cuda() for tensor in minibatch())
-    optimizer.step(inputs, targets)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        info = optimizer.step(inputs, targets)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert torch.isfinite(info.loss)

@@ -61,6 +61,20 @@ def test_a_step_reads_nothing_on_the_host(maker: str, build: Callable[[], nn.Mod
     assert reads.found, "reading is noticed"
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("maker", MAKERS)
+def test_a_step_on_cuda_never_waits_for_the_device(maker: str) -> None:
+    optimizer = MAKERS[maker](perceptron().cuda(), "cross_entropy")
+    batch = torch.randn(12, 8).cuda(), torch.randint(3, (12,)).cuda()
+    optimizer.step(*batch)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        info = optimizer.step(*batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.isfinite(info.loss)
+
+
 def storages(tensors: Iterable[Tensor]) -> dict[int, int]:
     """Return the bytes of tensors by address."""
     found = {}
