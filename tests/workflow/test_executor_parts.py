@@ -1,12 +1,9 @@
-"""The executor plugin's parts: resources, the ledger, what is said when Slurm refuses, what runs on the node."""
+"""The executor plugin's parts: resources, the ledger, what is said when Slurm refuses."""
 
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +16,6 @@ from snakemake.settings.types import MaxJobsPerTimespan
 from snakemake_executor_plugin_submitit import ExecutorSettings
 from snakemake_executor_plugin_submitit.clusters import JobState, Local, Slurm
 from snakemake_executor_plugin_submitit.errors import explain_refusal
-from snakemake_executor_plugin_submitit.job import JobCommand
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger
 from snakemake_executor_plugin_submitit.nodes import Nodes
 from snakemake_executor_plugin_submitit.pace import lift_default_rate_limit
@@ -155,54 +151,6 @@ def test_one_squeue_call_tells_all_states(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_another_process_with_the_number_of_a_finished_job_is_not_the_job(tmp_path: Path) -> None:
     assert Local().states({str(os.getpid()): tmp_path}) == {}
-
-
-def command_in_a_process(code: str, tmp_path: Path) -> subprocess.Popen[str]:
-    program = f"from snakemake_executor_plugin_submitit.job import JobCommand\nimport signal\n{code}"
-    environment = {**os.environ, "SUBMITIT_EXECUTOR": "local"}
-    return subprocess.Popen(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
-    )
-
-
-def test_a_command_returns_its_exit_code() -> None:
-    assert JobCommand("exit 3")() == 3
-    assert JobCommand("exit 3", done=True)() == 0
-
-
-@pytest.mark.parametrize(("wait", "done"), [("sleep 30", False), ("sleep 0.5", True)])
-def test_on_the_checkpoint_signal_the_command_ends_and_is_to_run_again(wait: str, done: bool, tmp_path: Path) -> None:
-    """What has finished by itself meanwhile is not run again; shells and Snakemake around it outlive the signal."""
-    script = f"trap '' USR2; touch started; {wait}" if done else "touch started; python -c 'import program'"
-    (tmp_path / "program.py").write_text(
-        "import signal, time\nsignal.signal(signal.SIGUSR2, lambda *_: exit(9))\ntime.sleep(30)\n"
-    )
-    code = f"""
-command = JobCommand({script!r})
-def note(*_):
-    again = command.checkpoint().function
-    print(again.command == command.command, again.done, flush=True)
-signal.signal(signal.SIGUSR2, note)
-print(command(), flush=True)
-"""
-    process = command_in_a_process(code, tmp_path)
-    while not (tmp_path / "started").exists():
-        time.sleep(0.05)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGUSR2)
-    output, _ = process.communicate(timeout=20)
-    assert output.split() == ["True", str(done), "0" if done else "9"]
-
-
-def test_a_cancelled_command_leaves_no_process_and_no_result(tmp_path: Path) -> None:
-    process = command_in_a_process("print(JobCommand('sleep 987654 & sleep 987654')(), flush=True)", tmp_path)
-    while subprocess.run(["pgrep", "-f", "^sleep 987654"], capture_output=True).stdout.count(b"\n") < 2:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert output == ""
-    assert subprocess.run(["pgrep", "-f", "^sleep 987654"], capture_output=True).stdout == b""
 
 
 def test_a_node_is_excluded_after_failures_in_a_row() -> None:
