@@ -129,6 +129,18 @@ def start_node(node: str) -> None:
     )
 
 
+@contextmanager
+def occupied(nodes: str) -> Iterator[None]:
+    """Nodes that have no room for others."""
+    options = [f"--nodelist={nodes}", "--exclusive", "--output=/dev/null", "--wrap=sleep 600"]
+    job = ask(_SBATCH, "--parsable", *options).strip()
+    wait_until(lambda: ask("squeue", "--noheader", "--format=%t", f"--jobs={job}").strip() == "R")
+    try:
+        yield
+    finally:
+        ask("scancel", job)
+
+
 def preempt(job: str) -> None:
     """Have a job preempted by one of a partition that comes first, and that does nothing."""
     node = ask("squeue", "--noheader", "--format=%N", f"--jobs={job}").strip()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.accounting import ask
+from tests.slurm.accounting import ask, occupied
 from tests.slurm.runs import head, messages, trivial, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.accounting]
@@ -18,6 +18,17 @@ def test_a_node_on_which_jobs_fail_gets_no_more(folder: Path) -> None:
     process = trivial(folder, "--submitit-setup", BROKEN, "--retries", "1", jobs=6)
     assert process.wait(timeout=180) == 0, messages(folder)
     assert messages(folder).count("node1 gets no more jobs: 2 in a row failed there") == 1
+
+
+def test_a_retry_that_was_on_its_way_to_the_broken_node_is_not_its_jobs_last(folder: Path) -> None:
+    """It fails there before the second job does, which ends ten seconds later and would make the node a broken one."""
+    later = "sleep $((10 * ${SLURM_ARRAY_TASK_ID:-0}))"
+    with occupied("node2,node3"):
+        process = trivial(folder, "--submitit-setup", f"{later}; {BROKEN}", "--retries", "1", jobs=2)
+        wait_until(lambda: "node1 gets no more jobs" in messages(folder) or process.poll() is not None, 60)
+    assert process.wait(timeout=120) == 0, messages(folder)
+    assert messages(folder).count("Error in rule") == 1
+    assert messages(folder).count("on node1, now kept away from") == 2
 
 
 def test_a_job_that_fails_everywhere_is_not_the_nodes_fault(folder: Path) -> None:

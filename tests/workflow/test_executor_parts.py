@@ -15,6 +15,7 @@ from snakemake.scheduling.job_scheduler import JobRateLimiter
 from snakemake.settings.types import MaxJobsPerTimespan
 from snakemake_executor_plugin_submitit import ExecutorSettings
 from snakemake_executor_plugin_submitit.clusters import JobState, Local, Slurm
+from snakemake_executor_plugin_submitit.endings import Ending
 from snakemake_executor_plugin_submitit.errors import explain_refusal
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger
 from snakemake_executor_plugin_submitit.nodes import Nodes
@@ -154,18 +155,39 @@ def test_another_process_with_the_number_of_a_finished_job_is_not_the_job(tmp_pa
 
 
 def test_a_node_is_excluded_after_failures_in_a_row() -> None:
-    nodes = Nodes(2)
-    assert not nodes.note_failure("node1", "a")
-    nodes.note_success("node1")
-    assert not nodes.note_failure("node1", "b")
-    assert not nodes.note_failure("node2", "b"), "the job has failed elsewhere"
-    assert not nodes.note_failure("", "c")
-    assert nodes.note_failure("node1", "d")
-    assert not nodes.note_failure("node1", "e")
+    said: list[str] = []
+    nodes = Nodes(2, said.append)
+
+    def fails(node: str, key: str) -> bool:
+        """Return whether the job is to blame."""
+        return nodes.judge(node, key, Ending.FAILED, "FAILED") is Ending.FAILED
+
+    assert fails("node1", "a")
+    assert nodes.judge("node1", "z", Ending.SUCCEEDED, "COMPLETED") is Ending.SUCCEEDED
+    assert fails("node1", "b")
+    assert fails("node2", "b"), "the job has failed elsewhere"
+    assert fails("", "c")
+    assert nodes.excluded == []
+    assert not fails("node1", "d")
     assert nodes.excluded == ["node1"]
+    assert len(said) == 1
+    assert not fails("node1", "b"), "its retry was on its way before the node was known"
+    assert fails("node1", "b"), "once a job"
+    assert not fails("node1", "e")
     nodes.forgive()
     assert nodes.excluded == []
-    assert not any(Nodes(0).note_failure("node1", key) for key in "abcdef")
+    assert fails("node1", "f")
+    assert len(said) == 1
+
+
+def test_nodes_that_are_lost_are_excluded_and_none_where_that_is_switched_off() -> None:
+    nodes = Nodes(1, lambda message: None)
+    assert nodes.judge("node1", "a", Ending.OUT_OF_MEMORY, "OUT_OF_MEMORY") is Ending.OUT_OF_MEMORY
+    assert nodes.excluded == []
+    assert nodes.judge("node1", "a", Ending.INTERRUPTED, "NODE_FAIL") is Ending.INTERRUPTED
+    assert nodes.excluded == ["node1"]
+    off = Nodes(0, lambda message: None)
+    assert all(off.judge("node1", key, Ending.FAILED, "FAILED") is Ending.FAILED for key in "abcdef")
 
 
 @pytest.mark.parametrize(
