@@ -1,5 +1,6 @@
 """The cluster with accounting (tests/slurm/cluster.sh): its limits, and how its parts go and come back."""
 
+import os
 import re
 import shutil
 import signal
@@ -122,8 +123,10 @@ def kill_node(node: str) -> None:
             continue
 
 
-def start_node(node: str) -> None:
-    subprocess.run(["slurmd", "-N", node], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def start_node(node: str, configuration: Path = CONFIGURATION) -> None:
+    environment = {**os.environ, "SLURM_CONF": str(configuration)}
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run(["slurmd", "-N", node], check=True, env=environment, **silent)
     wait_until(
         lambda: ask("sinfo", "--noheader", "--partition=main", f"--nodes={node}", "--format=%T").strip() == "idle"
     )
@@ -139,6 +142,25 @@ def occupied(nodes: str) -> Iterator[None]:
         yield
     finally:
         ask("scancel", job)
+
+
+@contextmanager
+def node_configured(node: str, folder: Path, line: str, cgroup: str = "") -> Iterator[None]:
+    """A node with a line more in its own configuration, and a configuration of cgroups."""
+    own = folder / "node"
+    own.mkdir()
+    name = line.partition("=")[0]
+    others = [other for other in CONFIGURATION.read_text().splitlines() if not other.startswith(f"{name}=")]
+    (own / "slurm.conf").write_text("\n".join([*others, line, ""]))
+    (own / "cgroup.conf").write_text(cgroup)
+    shutil.copy(STATE / "gres.conf", own)
+    _end(STATE / f"slurmd.{node}.pid", signal.SIGTERM)
+    start_node(node, own / "slurm.conf")
+    try:
+        yield
+    finally:
+        _end(STATE / f"slurmd.{node}.pid", signal.SIGTERM)
+        start_node(node)
 
 
 def preempt(job: str) -> None:

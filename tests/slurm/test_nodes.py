@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.accounting import ask, occupied
+from tests.slurm.accounting import ask, node_configured, occupied
 from tests.slurm.runs import head, messages, trivial, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.accounting]
@@ -37,6 +37,33 @@ def test_a_job_that_fails_everywhere_is_not_the_nodes_fault(folder: Path) -> Non
     process = head(folder, "--configfile", "empty.yaml", "--submitit-node-failures", "1")
     assert process.wait(timeout=180) == 1, messages(folder)
     assert messages(folder).count("gets no more jobs") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "cgroup"),
+    [
+        ("JobAcctGatherParams=OverMemoryKill", ""),
+        ("TaskPlugin=task/cgroup", "CgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\nConstrainSwapSpace=yes\n"),
+    ],
+)
+def test_a_job_that_is_killed_for_want_of_memory_gets_more_of_it(line: str, cgroup: str, folder: Path) -> None:
+    """And of nothing else; its node is not to blame. Killed by Slurm, which measures it, or by the kernel."""
+    if cgroup and not Path("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists():
+        pytest.skip("no memory controller of cgroup v1 is mounted here")
+    (folder / "large.py").write_text("import time\nx = b'1' * (500 * 2**20)\ntime.sleep(3)\n")
+    (folder / "Snakefile").write_text(
+        'rule large:\n    output: "out.txt"\n'
+        "    resources: mem_mb=lambda wildcards, attempt: 400 * attempt, runtime=lambda wildcards, attempt: attempt\n"
+        '    shell: "python3 large.py && touch {output}"\n'
+    )
+    (folder / "empty.yaml").write_text("name: large\n")
+    options = ["--submitit-node-failures", "1", "--set-resources", "large:slurm_extra=--nodelist=node3"]
+    with node_configured("node3", folder, line, cgroup):
+        process = head(folder, "--configfile", "empty.yaml", "--retries", "1", *options)
+        assert process.wait(timeout=120) == 0, messages(folder)
+    asked = re.findall(r"Submitted 1 jobs .*\((\d) min, 1 cpu, (\d+) MB\)", messages(folder))
+    assert asked == [("1", "400"), ("1", "800")]
+    assert "gets no more jobs" not in messages(folder)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,29 @@ def test_endings(result: object, state: JobState | None, ending: Ending, tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("line", "ending"),
+    [
+        ("slurmstepd: error: Detected 1 oom-kill event(s) in StepId=69.0. Some of your", Ending.OUT_OF_MEMORY),
+        ("slurmstepd-n7: error: Detected 3 oom_kill events in StepId=7.0. Some of", Ending.OUT_OF_MEMORY),
+        ("slurmstepd-node3: error: StepId=71.0 exceeded memory limit (675 > 419), being", Ending.OUT_OF_MEMORY),
+        ("slurmstepd: error: Exceeded job memory limit", Ending.OUT_OF_MEMORY),
+        ("srun: error: node3: task 0: Out Of Memory", Ending.OUT_OF_MEMORY),
+        ("srun: error: node3: task 0: Exited with exit code 1", Ending.FAILED),
+        ("torch.OutOfMemoryError: CUDA out of memory", Ending.FAILED),
+    ],
+)
+def test_memory_that_ran_out_in_a_step_is_told_by_the_log(line: str, ending: Ending, tmp_path: Path) -> None:
+    """Slurm says FAILED of the job itself."""
+    (tmp_path / "7_0_log.err").write_text(f"a line\n{line}\n")
+    for result in (None, ("success", 1)):
+        if result:
+            (tmp_path / "7_0_result.pkl").write_bytes(cloudpickle.dumps(result))
+        assert ending_of(JobFiles(tmp_path, "7"), JobState("FAILED")) is ending
+    (tmp_path / "7_0_result.pkl").write_bytes(cloudpickle.dumps(("success", 0)))
+    assert ending_of(JobFiles(tmp_path, "7"), JobState("COMPLETED")) is Ending.SUCCEEDED
+
+
+@pytest.mark.parametrize(
     ("state", "known", "shortest", "longest"),
     [
         ("FAILED", {}, 0.0, 0.2),
