@@ -5,7 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -123,13 +123,30 @@ def kill_node(node: str) -> None:
             continue
 
 
-def start_node(node: str, configuration: Path = CONFIGURATION) -> None:
+def start_node(node: str, configuration: Path = CONFIGURATION, options: Sequence[str] = ()) -> None:
     environment = {**os.environ, "SLURM_CONF": str(configuration)}
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run(["slurmd", "-N", node], check=True, env=environment, **silent)
+    subprocess.run(["slurmd", "-N", node, *options], check=True, env=environment, **silent)
     wait_until(
         lambda: ask("sinfo", "--noheader", "--partition=main", f"--nodes={node}", "--format=%T").strip() == "idle"
     )
+
+
+@contextmanager
+def taken_away(node: str, how: str) -> Iterator[None]:
+    """A node that is drained, set down, or rebooted, with whatever runs there."""
+    if how == "rebooted":
+        kill_node(node)
+        start_node(node, options=["-b"])
+        yield
+        return
+    update = ["scontrol", "update", f"nodename={node}"]
+    ask(*update, f"state={how}", "reason=test")
+    try:
+        yield
+    finally:
+        # It may have come back by itself.
+        subprocess.run([*update, "state=resume"], capture_output=True)
 
 
 @contextmanager

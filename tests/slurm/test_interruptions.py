@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.accounting import ask, kill_node, preempt, start_node
+from tests.slurm.accounting import ask, kill_node, preempt, start_node, taken_away
 from tests.slurm.runs import Training, head, messages, sbatch_calls, stand_in, trivial, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -53,6 +53,24 @@ def test_jobs_of_a_node_that_dies_run_on_another(requeue: str, folder: Path) -> 
         start_node(node)
     assert "Error in rule" not in messages(folder)
     assert ("ended as NODE_FAIL, through no fault of its own" in messages(folder)) == (requeue == "--no-requeue")
+
+
+@pytest.mark.accounting
+@pytest.mark.parametrize(("how", "starts"), [("drain", 1), ("down", 2), ("rebooted", 2)])
+def test_jobs_of_a_node_that_is_taken_away(how: str, starts: int, folder: Path) -> None:
+    """A drained one lets them end; otherwise they run again, on another node or when it is back."""
+    (folder / "Snakefile").write_text(
+        'rule one:\n    output: "out.txt"\n    resources: mem_mb=100, runtime=5\n'
+        '    shell: "echo $SLURMD_NODENAME >> starts; sleep 10; touch {output}"\n'
+    )
+    (folder / "empty.yaml").write_text("name: one\n")
+    process = head(folder, "--configfile", "empty.yaml", "--retries", "0")
+    wait_until(lambda: (folder / "starts").exists())
+    node = (folder / "starts").read_text().strip()
+    with taken_away(node, how):
+        assert process.wait(timeout=180) == 0, messages(folder)
+    assert "Error in rule" not in messages(folder)
+    assert len((folder / "starts").read_text().splitlines()) == starts
 
 
 @pytest.mark.accounting

@@ -238,7 +238,7 @@ class Executor(RemoteExecutor):
         try:
             self._efficiency.note(rule, job_id, node, ending.name.lower(), task.parameters, files.exit_code())
         except OSError as error:
-            self._warn_once(f"{error.filename} cannot be written ({error.strerror}); jobs go on")
+            self._warn_once(f"{self._efficiency.path} cannot be written ({error.strerror}); jobs go on")
 
     def _close(self, job_id: str) -> None:
         entry = self._entries.pop(job_id)

@@ -14,6 +14,8 @@ _NO_MEMORY = re.compile(
 )
 _NO_PROGRAM = re.compile(r"execve\(\): (\S+): (.*)")
 
+_NO_ROOM = re.compile(r"^.*(?:No space left on device|Disk quota exceeded|Read-only file system).*$", re.MULTILINE)
+
 
 def find_trouble() -> str | None:
     """Return one line that names what a job cannot write to on this node, if there is such a thing."""
@@ -29,7 +31,7 @@ def find_trouble() -> str | None:
 
 
 def read_trouble(log: Path) -> str:
-    """Return what :func:`find_trouble` or Slurm has left in a job's log; nothing if they have not."""
+    """Return what :func:`find_trouble`, Slurm or a program without room has left in a job's log, or nothing."""
     text = _read(log)
     if _MARK in text:
         return text.rpartition(_MARK)[2].splitlines()[0]
@@ -37,7 +39,7 @@ def read_trouble(log: Path) -> str:
         return (
             f"the node cannot run {missing.group(1)} ({missing.group(2)}): is the environment on a shared file system?"
         )
-    return ""
+    return rooms[-1].strip() if (rooms := _NO_ROOM.findall(text)) else ""
 
 
 def ran_out_of_memory(log: Path) -> bool:
