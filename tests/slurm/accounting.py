@@ -1,10 +1,11 @@
 """The cluster with accounting (tests/slurm/cluster.sh): its limits, and how its parts go and come back."""
 
+import os
 import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -122,11 +123,61 @@ def kill_node(node: str) -> None:
             continue
 
 
-def start_node(node: str) -> None:
-    subprocess.run(["slurmd", "-N", node], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def start_node(node: str, configuration: Path = CONFIGURATION, options: Sequence[str] = ()) -> None:
+    environment = {**os.environ, "SLURM_CONF": str(configuration)}
+    command = ["slurmd", "-N", node, *options]
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(
         lambda: ask("sinfo", "--noheader", "--partition=main", f"--nodes={node}", "--format=%T").strip() == "idle"
     )
+
+
+@contextmanager
+def taken_away(node: str, how: str) -> Iterator[None]:
+    """A node that is drained, set down, or rebooted, with whatever runs there."""
+    if how == "rebooted":
+        kill_node(node)
+        start_node(node, options=["-b"])
+        yield
+        return
+    update = ["scontrol", "update", f"nodename={node}"]
+    ask(*update, f"state={how}", "reason=test")
+    try:
+        yield
+    finally:
+        # It may have come back by itself.
+        subprocess.run([*update, "state=resume"], capture_output=True)
+
+
+@contextmanager
+def occupied(nodes: str) -> Iterator[None]:
+    """Nodes that have no room for others."""
+    options = [f"--nodelist={nodes}", "--exclusive", "--output=/dev/null", "--wrap=sleep 600"]
+    job = ask(_SBATCH, "--parsable", *options).strip()
+    wait_until(lambda: ask("squeue", "--noheader", "--format=%t", f"--jobs={job}").strip() == "R")
+    try:
+        yield
+    finally:
+        ask("scancel", job)
+
+
+@contextmanager
+def node_configured(node: str, folder: Path, line: str, cgroup: str = "") -> Iterator[None]:
+    """A node with a line more in its own configuration, and a configuration of cgroups."""
+    own = folder / "node"
+    own.mkdir()
+    name = line.partition("=")[0]
+    others = [other for other in CONFIGURATION.read_text().splitlines() if not other.startswith(f"{name}=")]
+    (own / "slurm.conf").write_text("\n".join([*others, line, ""]))
+    (own / "cgroup.conf").write_text(cgroup)
+    shutil.copy(STATE / "gres.conf", own)
+    _end(STATE / f"slurmd.{node}.pid", signal.SIGTERM)
+    start_node(node, own / "slurm.conf")
+    try:
+        yield
+    finally:
+        _end(STATE / f"slurmd.{node}.pid", signal.SIGTERM)
+        start_node(node)
 
 
 def preempt(job: str) -> None:

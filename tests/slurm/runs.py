@@ -1,6 +1,8 @@
 """What tests on a real Slurm share: Snakemake with the profile, a trivial workflow, a training job, the queue."""
 
 import os
+import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -31,6 +33,14 @@ def queue() -> str:
 def sbatch_calls(folder: Path) -> int:
     path = folder / "bin" / "sbatch.calls"
     return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def stand_in(folder: Path, name: str, text: str) -> None:
+    """Put a shell script before one of Slurm's commands; ``$real`` is the command itself."""
+    path = folder / "bin" / name
+    real = shutil.which(name, path="/usr/bin:/usr/local/bin")
+    path.write_text(f"#!/bin/bash\nreal={real}\nfolder={folder}\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:

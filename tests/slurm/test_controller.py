@@ -1,8 +1,6 @@
 """A real Slurm whose controller is away, or whose answers are lost or late: nothing is lost, nothing runs twice."""
 
-import shutil
 import signal
-import stat
 import subprocess
 from pathlib import Path
 
@@ -10,17 +8,9 @@ import psutil
 import pytest
 
 from tests.slurm.accounting import ask, controller_away
-from tests.slurm.runs import Training, messages, queue, sbatch_calls, trivial, wait_until
+from tests.slurm.runs import Training, messages, queue, sbatch_calls, stand_in, trivial, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.accounting]
-
-
-def stand_in(folder: Path, name: str, text: str) -> None:
-    """Put a shell script before one of Slurm's commands; ``$real`` is the command itself."""
-    path = folder / "bin" / name
-    real = shutil.which(name, path="/usr/bin:/usr/local/bin")
-    path.write_text(f"#!/bin/bash\nreal={real}\nfolder={folder}\n{text}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
 def test_jobs_are_submitted_once_the_controller_is_back(folder: Path) -> None:

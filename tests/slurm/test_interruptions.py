@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.accounting import ask, kill_node, preempt, start_node
-from tests.slurm.runs import Training, head, messages, sbatch_calls, trivial, wait_until
+from tests.slurm.accounting import ask, kill_node, preempt, start_node, taken_away
+from tests.slurm.runs import Training, head, messages, sbatch_calls, stand_in, trivial, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -56,19 +56,39 @@ def test_jobs_of_a_node_that_dies_run_on_another(requeue: str, folder: Path) -> 
 
 
 @pytest.mark.accounting
-@pytest.mark.xfail(reason="a job that its limit ends may count once as one that ended through no fault of its own")
+@pytest.mark.parametrize(("how", "starts"), [("drain", 1), ("down", 2), ("rebooted", 2)])
+def test_jobs_of_a_node_that_is_taken_away(how: str, starts: int, folder: Path) -> None:
+    """A drained one lets them end; otherwise they run again, on another node or when it is back."""
+    (folder / "Snakefile").write_text(
+        'rule one:\n    output: "out.txt"\n    resources: mem_mb=100, runtime=5\n'
+        '    shell: "echo $SLURMD_NODENAME >> starts; sleep 10; touch {output}"\n'
+    )
+    (folder / "empty.yaml").write_text("name: one\n")
+    process = head(folder, "--configfile", "empty.yaml", "--retries", "0")
+    wait_until(lambda: (folder / "starts").exists())
+    node = (folder / "starts").read_text().strip()
+    with taken_away(node, how):
+        assert process.wait(timeout=180) == 0, messages(folder)
+    assert "Error in rule" not in messages(folder)
+    assert len((folder / "starts").read_text().splitlines()) == starts
+
+
+@pytest.mark.accounting
 def test_only_the_time_limit_asks_for_more_time(folder: Path) -> None:
     """A command that has no checkpoint is not requeued to reach the same limit again.
 
-    It takes 105 seconds: Slurm looks at limits every half minute.
+    Slurm looks at limits every half minute, and has forgotten the job by the time that it is asked.
     """
     (folder / "Snakefile").write_text(
         'rule all:\n    input: "out.txt"\n\nrule slow:\n    output: "out.txt"\n'
         "    resources: mem_mb=lambda wildcards, attempt: 100 * attempt, runtime=lambda wildcards, attempt: attempt\n"
-        '    shell: "sleep 105; touch {output}"\n'
+        '    shell: "[ {resources.runtime} -gt 1 ] || sleep 300; touch {output}"\n'
     )
     (folder / "empty.yaml").write_text("name: slow\n")
+    stand_in(folder, "squeue", '$real "$@" | grep -v TIMEOUT; exit 0')
+    stand_in(folder, "sacct", "exit 0")
     process = head(folder, "--configfile", "empty.yaml")
-    assert process.wait(timeout=300) == 0, messages(folder)
+    assert process.wait(timeout=180) == 0, messages(folder)
     asked = re.findall(r"Submitted 1 jobs .*\((\d) min, 1 cpu, (\d+) MB\)", messages(folder))
     assert asked == [("1", "100"), ("2", "100")]
+    assert "it has reached its time limit" in messages(folder)

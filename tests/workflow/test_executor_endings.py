@@ -13,7 +13,7 @@ import submitit
 from snakemake_executor_plugin_submitit.attempts import Attempts
 from snakemake_executor_plugin_submitit.clusters import JobState, Slurm
 from snakemake_executor_plugin_submitit.endings import Ending, Watch, ending_of
-from snakemake_executor_plugin_submitit.job import JobCommand
+from snakemake_executor_plugin_submitit.job import LIMIT_REACHED, JobCommand
 from snakemake_executor_plugin_submitit.results import JobFiles
 from snakemake_executor_plugin_submitit.sbatch import Sbatch
 from submitit.core.utils import FailedSubmissionError
@@ -21,7 +21,6 @@ from submitit.core.utils import FailedSubmissionError
 CANNOT_REQUEUE = (
     "Traceback\nCalledProcessError: Command '['scontrol', 'requeue', '7_1']' returned non-zero exit status 1."
 )
-NO_CHECKPOINT = "Traceback\nUncompletedJobError: Job not requeued because: checkpoint function returned None."
 TOO_OFTEN = "Traceback\nUncompletedJobError: Job not requeued because: timed-out too many times."
 
 
@@ -34,7 +33,7 @@ TOO_OFTEN = "Traceback\nUncompletedJobError: Job not requeued because: timed-out
         (("success", 1), JobState("OUT_OF_MEMORY"), Ending.OUT_OF_MEMORY),
         (("success", 1), JobState("PREEMPTED"), Ending.INTERRUPTED),
         (("error", CANNOT_REQUEUE), JobState("FAILED"), Ending.INTERRUPTED),
-        (("error", NO_CHECKPOINT), JobState("FAILED"), Ending.OUT_OF_TIME),
+        (("error", LIMIT_REACHED), JobState("FAILED"), Ending.OUT_OF_TIME),
         (("error", TOO_OFTEN), JobState("FAILED"), Ending.FAILED),
         (None, JobState("PREEMPTED"), Ending.INTERRUPTED),
         (None, JobState("NODE_FAIL"), Ending.INTERRUPTED),
@@ -51,6 +50,29 @@ def test_endings(result: object, state: JobState | None, ending: Ending, tmp_pat
     if result:
         (tmp_path / "7_1_0_result.pkl").write_bytes(cloudpickle.dumps(result))
     assert ending_of(JobFiles(tmp_path, "7_1"), state) is ending
+
+
+@pytest.mark.parametrize(
+    ("line", "ending"),
+    [
+        ("slurmstepd: error: Detected 1 oom-kill event(s) in StepId=69.0. Some of your", Ending.OUT_OF_MEMORY),
+        ("slurmstepd-n7: error: Detected 3 oom_kill events in StepId=7.0. Some of", Ending.OUT_OF_MEMORY),
+        ("slurmstepd-node3: error: StepId=71.0 exceeded memory limit (675 > 419), being", Ending.OUT_OF_MEMORY),
+        ("slurmstepd: error: Exceeded job memory limit", Ending.OUT_OF_MEMORY),
+        ("srun: error: node3: task 0: Out Of Memory", Ending.OUT_OF_MEMORY),
+        ("srun: error: node3: task 0: Exited with exit code 1", Ending.FAILED),
+        ("torch.OutOfMemoryError: CUDA out of memory", Ending.FAILED),
+    ],
+)
+def test_memory_that_ran_out_in_a_step_is_told_by_the_log(line: str, ending: Ending, tmp_path: Path) -> None:
+    """Slurm says FAILED of the job itself."""
+    (tmp_path / "7_0_log.err").write_text(f"a line\n{line}\n")
+    for result in (None, ("success", 1)):
+        if result:
+            (tmp_path / "7_0_result.pkl").write_bytes(cloudpickle.dumps(result))
+        assert ending_of(JobFiles(tmp_path, "7"), JobState("FAILED")) is ending
+    (tmp_path / "7_0_result.pkl").write_bytes(cloudpickle.dumps(("success", 0)))
+    assert ending_of(JobFiles(tmp_path, "7"), JobState("COMPLETED")) is Ending.SUCCEEDED
 
 
 @pytest.mark.parametrize(
@@ -257,16 +279,3 @@ def test_a_full_disk_leaves_nothing_half_written(programs: Path, tmp_path: Path)
     finally:
         subprocess.run(["umount", str(folder)], check=True)
     assert not (programs / "sbatch.calls").exists()
-
-
-def test_a_command_without_a_checkpoint_is_not_requeued_at_its_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But where it is preempted long before, it is."""
-    monkeypatch.setattr("snakemake_executor_plugin_submitit.job._CHECKPOINT_SECONDS", 0.3)
-    for minutes, requeued in ((240.0, True), (0.01, False)):
-        command = JobCommand("trap '' USR2; sleep 30", minutes=minutes)
-        thread = threading.Thread(target=command)
-        thread.start()
-        time.sleep(1)
-        again = command.checkpoint()
-        thread.join(timeout=10)
-        assert (again is not None) == requeued

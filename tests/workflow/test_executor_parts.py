@@ -1,12 +1,9 @@
-"""The executor plugin's parts: resources, the ledger, what is said when Slurm refuses, what runs on the node."""
+"""The executor plugin's parts: resources, the ledger, what is said when Slurm refuses."""
 
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +15,8 @@ from snakemake.scheduling.job_scheduler import JobRateLimiter
 from snakemake.settings.types import MaxJobsPerTimespan
 from snakemake_executor_plugin_submitit import ExecutorSettings
 from snakemake_executor_plugin_submitit.clusters import JobState, Local, Slurm
+from snakemake_executor_plugin_submitit.endings import Ending
 from snakemake_executor_plugin_submitit.errors import explain_refusal
-from snakemake_executor_plugin_submitit.job import JobCommand
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger
 from snakemake_executor_plugin_submitit.nodes import Nodes
 from snakemake_executor_plugin_submitit.pace import lift_default_rate_limit
@@ -157,67 +154,40 @@ def test_another_process_with_the_number_of_a_finished_job_is_not_the_job(tmp_pa
     assert Local().states({str(os.getpid()): tmp_path}) == {}
 
 
-def command_in_a_process(code: str, tmp_path: Path) -> subprocess.Popen[str]:
-    program = f"from snakemake_executor_plugin_submitit.job import JobCommand\nimport signal\n{code}"
-    environment = {**os.environ, "SUBMITIT_EXECUTOR": "local"}
-    return subprocess.Popen(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
-    )
-
-
-def test_a_command_returns_its_exit_code() -> None:
-    assert JobCommand("exit 3")() == 3
-    assert JobCommand("exit 3", done=True)() == 0
-
-
-@pytest.mark.parametrize(("wait", "done"), [("sleep 30", False), ("sleep 0.5", True)])
-def test_on_the_checkpoint_signal_the_command_ends_and_is_to_run_again(wait: str, done: bool, tmp_path: Path) -> None:
-    """What has finished by itself meanwhile is not run again; shells and Snakemake around it outlive the signal."""
-    script = f"trap '' USR2; touch started; {wait}" if done else "touch started; python -c 'import program'"
-    (tmp_path / "program.py").write_text(
-        "import signal, time\nsignal.signal(signal.SIGUSR2, lambda *_: exit(9))\ntime.sleep(30)\n"
-    )
-    code = f"""
-command = JobCommand({script!r})
-def note(*_):
-    again = command.checkpoint().function
-    print(again.command == command.command, again.done, flush=True)
-signal.signal(signal.SIGUSR2, note)
-print(command(), flush=True)
-"""
-    process = command_in_a_process(code, tmp_path)
-    while not (tmp_path / "started").exists():
-        time.sleep(0.05)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGUSR2)
-    output, _ = process.communicate(timeout=20)
-    assert output.split() == ["True", str(done), "0" if done else "9"]
-
-
-def test_a_cancelled_command_leaves_no_process_and_no_result(tmp_path: Path) -> None:
-    process = command_in_a_process("print(JobCommand('sleep 987654 & sleep 987654')(), flush=True)", tmp_path)
-    while subprocess.run(["pgrep", "-f", "^sleep 987654"], capture_output=True).stdout.count(b"\n") < 2:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert output == ""
-    assert subprocess.run(["pgrep", "-f", "^sleep 987654"], capture_output=True).stdout == b""
-
-
 def test_a_node_is_excluded_after_failures_in_a_row() -> None:
-    nodes = Nodes(2)
-    assert not nodes.note_failure("node1", "a")
-    nodes.note_success("node1")
-    assert not nodes.note_failure("node1", "b")
-    assert not nodes.note_failure("node2", "b"), "the job has failed elsewhere"
-    assert not nodes.note_failure("", "c")
-    assert nodes.note_failure("node1", "d")
-    assert not nodes.note_failure("node1", "e")
+    said: list[str] = []
+    nodes = Nodes(2, said.append)
+
+    def fails(node: str, key: str) -> bool:
+        """Return whether the job is to blame."""
+        return nodes.judge(node, key, Ending.FAILED, "FAILED") is Ending.FAILED
+
+    assert fails("node1", "a")
+    assert nodes.judge("node1", "z", Ending.SUCCEEDED, "COMPLETED") is Ending.SUCCEEDED
+    assert fails("node1", "b")
+    assert fails("node2", "b"), "the job has failed elsewhere"
+    assert fails("", "c")
+    assert nodes.excluded == []
+    assert not fails("node1", "d")
     assert nodes.excluded == ["node1"]
+    assert len(said) == 1
+    assert not fails("node1", "b"), "its retry was on its way before the node was known"
+    assert fails("node1", "b"), "once a job"
+    assert not fails("node1", "e")
     nodes.forgive()
     assert nodes.excluded == []
-    assert not any(Nodes(0).note_failure("node1", key) for key in "abcdef")
+    assert fails("node1", "f")
+    assert len(said) == 1
+
+
+def test_nodes_that_are_lost_are_excluded_and_none_where_that_is_switched_off() -> None:
+    nodes = Nodes(1, lambda message: None)
+    assert nodes.judge("node1", "a", Ending.OUT_OF_MEMORY, "OUT_OF_MEMORY") is Ending.OUT_OF_MEMORY
+    assert nodes.excluded == []
+    assert nodes.judge("node1", "a", Ending.INTERRUPTED, "NODE_FAIL") is Ending.INTERRUPTED
+    assert nodes.excluded == ["node1"]
+    off = Nodes(0, lambda message: None)
+    assert all(off.judge("node1", key, Ending.FAILED, "FAILED") is Ending.FAILED for key in "abcdef")
 
 
 @pytest.mark.parametrize(

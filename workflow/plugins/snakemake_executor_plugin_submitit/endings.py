@@ -5,14 +5,14 @@ from collections.abc import Callable, Collection, Mapping
 from enum import Enum, auto
 
 from snakemake_executor_plugin_submitit.clusters import JobState
+from snakemake_executor_plugin_submitit.job import LIMIT_REACHED
 from snakemake_executor_plugin_submitit.results import JobFiles
+from snakemake_executor_plugin_submitit.trouble import ran_out_of_memory
 
 # A job whose command has failed takes a moment to leave the queue, and its state then says why.
 _POLLS_FOR_A_FAILURE = 2
 # How many times latency-wait the result of a job is waited for that Slurm says is complete.
 _LATENCIES_FOR_COMPLETED = 10
-# What submitit leaves as a result where a job's command had no checkpoint to write when its time was up.
-_NO_CHECKPOINT = "checkpoint function returned None"
 _LOST_NODE = {"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "REVOKED"}
 
 
@@ -41,12 +41,12 @@ def ending_of(files: JobFiles, state: JobState | None) -> Ending:
         how = files.failure()
         if "'scontrol', 'requeue'" in how:
             return Ending.INTERRUPTED
-        if _NO_CHECKPOINT in how:
+        if LIMIT_REACHED in how:
             return Ending.OUT_OF_TIME
+    if (state and state.name == "OUT_OF_MEMORY") or ran_out_of_memory(files.log):
+        return Ending.OUT_OF_MEMORY
     if state is None:
         return Ending.FAILED
-    if state.name == "OUT_OF_MEMORY":
-        return Ending.OUT_OF_MEMORY
     if state.name in _LOST_NODE or (code is None and state.terminated and state.name == "FAILED"):
         return Ending.INTERRUPTED
     if state.name in ("TIMEOUT", "DEADLINE"):

@@ -42,7 +42,7 @@ class Executor(RemoteExecutor):
         self._entries: dict[str, Entry] = {}
         self._tasks: dict[str, Task] = {}
         self._attempts = Attempts()
-        self._nodes = Nodes(settings.node_failures)
+        self._nodes = Nodes(settings.node_failures, self._warn_once)
         self._partitions = parse_partitions(settings.partitions)
         self._efficiency = Efficiency(self._folder.parent / "efficiency.tsv")
         self._warned: set[str] = set()
@@ -210,15 +210,17 @@ class Executor(RemoteExecutor):
         task = self._tasks[job_id]
         how = files.failure() if files.exit_code() is not None else ""
         how = how or (f"ended as {state.name}" if state else "is gone from the queue")
-        self._judge_node(task, ending, job_id)
+        node = self._watch.node(job_id)
+        judged = self._nodes.judge(node, task.key, ending, state.name if state else "")
         if self._cluster.name == "slurm":
             self._note_usage(task, job_id, ending, files)
         self._close(job_id)
         if ending is Ending.SUCCEEDED:
             files.remove()
             self.report_job_success(info)
-        elif ending is Ending.INTERRUPTED and task.restarts < settings.requeue_limit:
+        elif judged is Ending.INTERRUPTED and task.restarts < settings.requeue_limit:
             task.restarts += 1
+            how += f" on {node}, now kept away from" if node in self._nodes.excluded else ""
             self.logger.info(
                 f"{self._cluster.name} job {job_id} {how}, through no fault of its own. It is submitted again "
                 f"({task.restarts} of at most {settings.requeue_limit} times)."
@@ -236,19 +238,7 @@ class Executor(RemoteExecutor):
         try:
             self._efficiency.note(rule, job_id, node, ending.name.lower(), task.parameters, files.exit_code())
         except OSError as error:
-            self._warn_once(f"{error.filename} cannot be written ({error.strerror}); jobs go on")
-
-    def _judge_node(self, task: Task, ending: Ending, job_id: str) -> None:
-        settings: Any = self.workflow.executor_settings
-        node, state = self._watch.node(job_id), self._watch.last_state(job_id)
-        lost = state is not None and state.name in ("NODE_FAIL", "BOOT_FAIL")
-        if ending is Ending.SUCCEEDED:
-            self._nodes.note_success(node)
-        elif (ending is Ending.FAILED or lost) and self._nodes.note_failure(node, task.key):
-            self._warn_once(
-                f"{node} gets no more jobs: {settings.node_failures} in a row failed there (--submitit-node-failures 0 "
-                "would let it have them)"
-            )
+            self._warn_once(f"{self._efficiency.path} cannot be written ({error.strerror}); jobs go on")
 
     def _close(self, job_id: str) -> None:
         entry = self._entries.pop(job_id)

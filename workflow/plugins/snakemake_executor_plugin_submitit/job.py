@@ -7,10 +7,13 @@ import subprocess
 import sys
 import time
 from types import FrameType
+from typing import NoReturn
 
+import submitit
 from submitit.core.utils import DelayedSubmission
 
 from snakemake_executor_plugin_submitit.resources import signal_seconds
+from snakemake_executor_plugin_submitit.results import write_result
 from snakemake_executor_plugin_submitit.trouble import find_trouble
 from snakemake_executor_plugin_submitit.usage import Meter
 
@@ -19,8 +22,13 @@ _GRACE_SECONDS = {signal.SIGTERM: 20.0, signal.SIGINT: 0.5}
 _CHECKPOINT_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
 _NO_LIMIT_MINUTES = 1e9
-# Slurm may announce the time limit so much earlier than it was asked to.
-_EARLY_SECONDS = 65.0
+# A job's command starts so much later than the job, at most.
+_START_SECONDS = 15.0
+# Slurm may announce the time limit so much earlier than it was asked to, and end the job so much later than it should.
+_EARLY_SECONDS, _LATE_SECONDS = 60.0, 60.0
+
+LIMIT_REACHED = "it has reached its time limit"
+"""What a job leaves as its result that its limit has ended, without a checkpoint."""
 
 
 class JobCommand:
@@ -28,60 +36,67 @@ class JobCommand:
 
     On SIGUSR2 (preemption, or the time limit is near) the command is asked to write its checkpoint and stop, and the
     job is requeued. On SIGTERM (``scancel``, ``scontrol requeue``) the command is stopped and no result is left, so
-    that the head process sees that the job has ended, unless Slurm itself starts it again.
+    that the head process sees that the job has ended, unless Slurm itself starts it again. What the time limit ends
+    says so itself: Slurm may have forgotten the job by the time it is asked.
 
     Args:
         command: Run by bash, in a session of its own.
-        done: Whether it has already succeeded, just as its job was about to be requeued.
         minutes: The job's time limit.
     """
 
-    def __init__(self, command: str, done: bool = False, minutes: float = _NO_LIMIT_MINUTES) -> None:
+    def __init__(self, command: str, minutes: float = _NO_LIMIT_MINUTES) -> None:
         self.command = command
-        self.done = done
         self.minutes = minutes
 
     def __call__(self) -> int:
         """Run the command."""
-        if self.done:
-            return 0
         self._started = time.monotonic()
         self._child = subprocess.Popen(
             ["/bin/bash", "-c", self.command], start_new_session=True, preexec_fn=_ignore_checkpoint_signal
         )
-        meter = Meter(self._child.pid)
+        self._meter = Meter(self._child.pid)
         if os.environ.get("SUBMITIT_EXECUTOR") in ("slurm", "local"):
             for signum in _GRACE_SECONDS:
                 signal.signal(signum, self._stop)
         try:
             # Popen.wait would hold a lock that the signal handlers' poll needs.
             while (code := self._child.poll()) is None:
-                meter.look()
+                self._meter.look()
                 time.sleep(_LOOK_SECONDS)
             if code != 0 and (trouble := find_trouble()):
                 print(trouble, file=sys.stderr, flush=True)
-            return meter.exit_code(code)
+            return self._meter.exit_code(code)
         finally:
             self._kill()
 
-    def checkpoint(self) -> DelayedSubmission | None:
+    def checkpoint(self) -> DelayedSubmission:
         """Let the command write its checkpoint.
 
+        What succeeds meanwhile has succeeded. A command that does not heed the signal may use all of its time; without
+        a checkpoint, it is not started again to reach the same limit.
+
         Returns:
-            What is to run when the job is started again; None where the time limit is near and the command has not
-            heeded the signal: without a checkpoint, it would only reach the same limit again.
+            What is to run when the job is started again.
         """
-        left = 60 * self.minutes - (time.monotonic() - self._started)
-        near_limit = left < signal_seconds(self.minutes) + _EARLY_SECONDS
-        code = self._end(signal.SIGUSR2, _CHECKPOINT_SECONDS)
+        left = self._seconds_left()
+        near_limit = left < signal_seconds(self.minutes) + _EARLY_SECONDS + _START_SECONDS
+        code = self._end(signal.SIGUSR2, max(_CHECKPOINT_SECONDS, left + _LATE_SECONDS if near_limit else 0))
+        if code == 0:
+            _finish("success", self._meter.exit_code(code))
         if code is None and near_limit:
-            return None
-        return DelayedSubmission(JobCommand(self.command, done=code == 0, minutes=self.minutes))
+            _finish("error", LIMIT_REACHED)
+        return DelayedSubmission(JobCommand(self.command, self.minutes))
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
+        if self._seconds_left() < _START_SECONDS:
+            # First of all: Slurm may give it no time for more.
+            _leave_result("error", LIMIT_REACHED)
         self._end(signal.SIGTERM, _GRACE_SECONDS[signal.Signals(signum)])
         # An ordinary exit would leave a result, which the head process takes for the job's end.
         os._exit(128 + signum)
+
+    def _seconds_left(self) -> float:
+        return 60 * self.minutes - (time.monotonic() - self._started)
 
     def _end(self, signum: signal.Signals, seconds: float) -> int | None:
         """Send a signal to the command's processes; kill them if they are there ``seconds`` later."""
@@ -96,6 +111,17 @@ class JobCommand:
     def _kill(self) -> None:
         _signal_group(self._child.pid, signal.SIGKILL)
         self._child.poll()
+
+
+def _finish(kind: str, value: object) -> NoReturn:
+    # From here on, SIGTERM must not take a success back.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _leave_result(kind, value)
+    os._exit(0 if kind == "success" else 1)
+
+
+def _leave_result(kind: str, value: object) -> None:
+    write_result(submitit.JobEnvironment().paths.result_pickle, kind, value)
 
 
 def _signal_group(group: int, signum: signal.Signals) -> None:

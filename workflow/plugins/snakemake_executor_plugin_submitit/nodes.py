@@ -1,6 +1,11 @@
 """Nodes on which jobs fail one after another, and that are kept away from."""
 
 from collections import Counter
+from collections.abc import Callable
+
+from snakemake_executor_plugin_submitit.endings import Ending
+
+_LOST = {"BOOT_FAIL", "NODE_FAIL"}
 
 
 class Nodes:
@@ -8,35 +13,47 @@ class Nodes:
 
     Args:
         limit: How many make a node one to keep away from; 0 for no number of them.
+        warn: Called with what a user should know.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, warn: Callable[[str], None]) -> None:
+        self._limit, self._warn = limit, warn
         self._failures: Counter[str] = Counter()
         self._failed_on: dict[str, str] = {}
+        self._pardoned: set[str] = set()
         self.excluded: list[str] = []
 
-    def note_success(self, node: str) -> None:
-        """Note that a job has succeeded on a node."""
-        self._failures.pop(node, None)
+    def judge(self, node: str, key: str, ending: Ending, state: str) -> Ending:
+        """Take note of how a job has ended on a node, and judge whose doing it was.
 
-    def note_failure(self, node: str, key: str) -> bool:
-        """Note that a job has failed on a node.
+        What fails on a node that gets no more jobs, be it since this very failure, has been interrupted, once a job:
+        others that were out there or submitted before it was known must not pay for it with their retries.
 
         Args:
             node: Where the job ran; nothing if that is not known.
             key: The job's key: what has failed on another node before is to blame itself.
+            ending: How it has ended.
+            state: Slurm's name for that.
 
         Returns:
-            Whether the node is kept away from since, and was not before.
+            How it is to be taken: what a node that is kept away from has failed is interrupted.
         """
-        if not node or self._failed_on.setdefault(key, node) != node:
-            return False
+        if ending is Ending.SUCCEEDED:
+            self._failures.pop(node, None)
+        failed = ending is Ending.FAILED
+        if not (failed or state in _LOST) or not node or self._failed_on.setdefault(key, node) != node:
+            return ending
         self._failures[node] += 1
-        if self._failures[node] != self._limit or node in self.excluded:
-            return False
-        self.excluded.append(node)
-        return True
+        if self._failures[node] == self._limit and node not in self.excluded:
+            self.excluded.append(node)
+            self._warn(
+                f"{node} gets no more jobs: {self._limit} in a row failed there (--submitit-node-failures 0 would let "
+                "it have them)"
+            )
+        if not failed or node not in self.excluded or key in self._pardoned:
+            return ending
+        self._pardoned.add(key)
+        return Ending.INTERRUPTED
 
     def forgive(self) -> None:
         """Exclude no node any more, and count anew."""

@@ -36,6 +36,19 @@ def make_log_folder(template: str, config: dict[str, Any]) -> Path:
     return folder
 
 
+def write_result(path: Path, kind: str, value: object) -> None:
+    """Write a result as submitit does, whole or not at all.
+
+    Args:
+        path: The result's file.
+        kind: ``success`` or ``error``.
+        value: What the job's function returned, or how it failed.
+    """
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(cloudpickle.dumps((kind, value)))
+    temporary.replace(path)
+
+
 class JobFiles:
     """One job's files.
 
@@ -86,7 +99,7 @@ class JobFiles:
 
     def write_exit_code(self, code: int) -> None:
         """Leave a result where submitit leaves none."""
-        self._paths.result_pickle.write_bytes(cloudpickle.dumps(("success", code)))
+        write_result(self._paths.result_pickle, "success", code)
 
     def tail(self) -> str:
         """Return the last lines of the log."""

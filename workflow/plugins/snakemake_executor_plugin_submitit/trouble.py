@@ -1,4 +1,4 @@
-"""What is wrong with a node when a job has failed on it: folders that are missing, full or read-only."""
+"""What a failed job's log tells of its node: folders that are missing, full or read-only, and memory that ran out."""
 
 import os
 import re
@@ -7,7 +7,14 @@ import tempfile
 from pathlib import Path
 
 _MARK = "The node is in trouble: "
+# Slurm says so of a step, as commands are, and leaves the job itself as FAILED: by cgroups, or by what it measured.
+_NO_MEMORY = re.compile(
+    r"^(?:slurmstepd|srun)\S*: error: .*(?:oom.kill event|exceeded (?:job |step )?memory limit|: out of memory)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _NO_PROGRAM = re.compile(r"execve\(\): (\S+): (.*)")
+
+_NO_ROOM = re.compile(r"^.*(?:No space left on device|Disk quota exceeded|Read-only file system).*$", re.MULTILINE)
 
 
 def find_trouble() -> str | None:
@@ -24,15 +31,24 @@ def find_trouble() -> str | None:
 
 
 def read_trouble(log: Path) -> str:
-    """Return what :func:`find_trouble` or Slurm has left in a job's log; nothing if they have not."""
-    try:
-        text = log.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+    """Return what :func:`find_trouble`, Slurm or a program without room has left in a job's log, or nothing."""
+    text = _read(log)
     if _MARK in text:
         return text.rpartition(_MARK)[2].splitlines()[0]
     if missing := _NO_PROGRAM.search(text):
         return (
             f"the node cannot run {missing.group(1)} ({missing.group(2)}): is the environment on a shared file system?"
         )
-    return ""
+    return rooms[-1].strip() if (rooms := _NO_ROOM.findall(text)) else ""
+
+
+def ran_out_of_memory(log: Path) -> bool:
+    """Tell whether Slurm, or the kernel on its behalf, has killed one of a job's processes for want of memory."""
+    return _NO_MEMORY.search(_read(log)) is not None
+
+
+def _read(log: Path) -> str:
+    try:
+        return log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -70,7 +70,7 @@ class Efficiency:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._most: dict[str, Counter[str]] = {}
 
     def note(self, rule: str, job: str, node: str, ending: str, asked: Mapping[str, Any], code: int | None) -> None:
@@ -89,8 +89,8 @@ class Efficiency:
         asked_mb = round(asked["mem_gb"] * 1024) if "mem_gb" in asked else ""
         gpus = asked.get("gpus_per_node") or asked.get("slurm_gres") or 0
         row = (rule, job, node, ending, asked["timeout_min"], used_minutes, asked_mb, used_mb)
-        new = not self._path.exists()
-        with self._path.open("a", encoding="utf-8") as file:
+        new = not self.path.exists() or self.path.stat().st_size == 0
+        with self.path.open("a", encoding="utf-8") as file:
             for line in ([_COLUMNS] if new else []) + [(*row, asked["cpus_per_task"], gpus)]:
                 print(*line, sep="\t", file=file)
         if code == 0 and minutes is not None and mb is not None:
