@@ -31,7 +31,7 @@ def write_claims(table: pd.DataFrame, summary: pd.DataFrame, settings: ClaimsCon
         ".html": to_html(_shown(table)),
         "_summary.csv": summary.to_csv(index=False),
         "_summary.md": f"{SUMMARY_RULE}\n\n{_as_markdown(short)}",
-        "_summary.html": to_html(short),
+        "_summary.html": to_html(short.replace(r"`([^`]+)`", r"<code>\1</code>", regex=True)),
     }
     for suffix, text in texts.items():
         write_text(stem.with_name(stem.name + suffix), text)
