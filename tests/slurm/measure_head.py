@@ -2,8 +2,8 @@
 
     python -m tests.slurm.measure_head --jobs 3000
 
-Slurm's commands are stand-ins here, so that the head is all that is measured: they take 400 jobs at a time, in arrays of
-at most 300, and jobs end at a steady pace without running.
+Slurm's commands are stand-ins here, so that the head is all that is measured: they take 400 jobs at a time, in arrays
+of at most 300, and jobs end at a steady pace without running.
 """
 
 import argparse
