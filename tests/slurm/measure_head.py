@@ -7,6 +7,7 @@ of at most 300, and jobs end at a steady pace without running.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 from snakemake_executor_plugin_submitit.results import write_result
 
 from tests.slurm.runs import head, messages
@@ -80,20 +82,22 @@ def measure(folder: Path, jobs: int, rate: float) -> str:
     (folder / "out").mkdir()
     started = time.monotonic()
     process = head(folder, "--configfile", "many.yaml", "--submitit-poll-seconds", "10")
-    first = 0.0
-    while True:
-        pid, status, took = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            break
+    watched = psutil.Process(process.pid)
+    first = seconds = memory = 0.0
+    while process.poll() is None:
+        with contextlib.suppress(psutil.Error):
+            # Its own, without the commands that it calls.
+            seconds = sum(watched.cpu_times()[:2])
+            memory = max(memory, watched.memory_info().rss / 2**20)
         if end_one(folder) and not first:
             first = time.monotonic() - started
         time.sleep(1 / rate)
-    if status:
+    if process.returncode:
         sys.exit(messages(folder))
-    seconds, wall = took.ru_utime + took.ru_stime, time.monotonic() - started
+    wall, calls = time.monotonic() - started, (folder / "id").read_text().strip()
     return (
         f"{jobs} jobs, {rate:g} ending a second at most: {seconds:.0f} s of a core in {wall:.0f} s "
-        f"({100 * seconds / wall:.1f} %), {1000 * seconds / jobs:.1f} ms a job, {took.ru_maxrss / 2**10:.0f} MB; the "
+        f"({100 * seconds / wall:.1f} %), {1000 * seconds / jobs:.1f} ms a job, {memory:.0f} MB, {calls} arrays; the "
         f"first jobs were submitted after {first:.0f} s"
     )
 
