@@ -5,9 +5,9 @@
 #   tests/slurm/cluster.sh start [accounting]    start a cluster, unless it answers already
 #   tests/slurm/cluster.sh stop                  cancel all jobs and stop all daemons
 #
-# Without a word more it is a quiet cluster of one node and two pretended GPUs that keeps no accounts. With `accounting`
-# there are three nodes, limits that are enforced, and partitions that preempt: point SLURM_CONF at
-# /var/lib/adamqlr-slurm/accounting/slurm.conf to use it. Both can run side by side.
+# Without a word more it is a quiet cluster of one node with two CPUs, whatever the machine has, and two pretended GPUs; it
+# keeps no accounts. With `accounting` there are three nodes, limits that are enforced, and partitions that preempt: point
+# SLURM_CONF at /var/lib/adamqlr-slurm/accounting/slurm.conf to use it. Both can run side by side.
 #
 # Files lie in /var/lib/adamqlr-slurm. The quiet cluster overwrites /etc/slurm/slurm.conf and gres.conf: use it in
 # containers and on machines that belong to no cluster.
@@ -53,6 +53,7 @@ SlurmctldLogFile=$1/slurmctld.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
+SlurmdParameters=config_overrides
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 ReturnToService=2
@@ -73,7 +74,7 @@ SlurmdPidFile=$root/slurmd.pid
 SlurmdLogFile=$root/slurmd.log
 AccountingStorageType=accounting_storage/none
 MaxArraySize=5001
-NodeName=$host NodeAddr=localhost CPUs=$(nproc) RealMemory=$memory Gres=gpu:2
+NodeName=$host NodeAddr=localhost CPUs=2 RealMemory=$memory Gres=gpu:2
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 EOT
     } >/etc/slurm/slurm.conf
@@ -93,7 +94,6 @@ SlurmctldPort=16817
 SlurmdSpoolDir=$folder/spool.%n
 SlurmdPidFile=$folder/slurmd.%n.pid
 SlurmdLogFile=$folder/slurmd.%n.log
-SlurmdParameters=config_overrides
 SlurmdTimeout=10
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=localhost

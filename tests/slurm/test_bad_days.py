@@ -48,7 +48,7 @@ def test_a_job_that_is_preempted_five_times(folder: Path) -> None:
         wait_until(lambda: "R" in ask("squeue", "--noheader", "--format=%t").split() or process.poll() is not None)
     alone = training.start_undisturbed(expected)
     assert process.wait(timeout=180) == 0, messages(folder)
-    assert alone.wait(timeout=120) == 0
+    assert alone.wait(timeout=400) == 0
     assert "(5 of at most 20 times)" in messages(folder)
     assert "Error in rule" not in messages(folder)
     assert len(set(re.findall(r"Submitted 1 jobs .*\((.*)\)", messages(folder)))) == 1
@@ -75,7 +75,7 @@ def test_a_node_the_controller_and_the_head_die_in_one_run(folder: Path) -> None
         assert training.start("--unlock").wait(timeout=60) == 0, messages(folder)
         process = training.start("--retries", "0")
         wait_until(lambda: "the queue cannot be read" in messages(folder))
-        assert alone.wait(timeout=120) == 0
+        assert alone.wait(timeout=400) == 0
         wait_until(lambda: time.monotonic() - gone > AWAY_SECONDS, AWAY_SECONDS + 1)
     finally:
         start_controller()

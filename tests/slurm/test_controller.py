@@ -94,14 +94,15 @@ def test_results_that_appear_late(squeue_forgets: bool, folder: Path) -> None:
     stand_in(
         folder,
         "sbatch",
-        "script=${!#}\n"
+        "script=${!#}; logs=$(dirname $script); late=$folder/late; mkdir -p $late\n"
+        'sed -i "s#_submit .*#_submit $late#" $script\n'
+        "sed -i '/^srun/i name=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}' $script\n"
+        'sed -i "/^srun/i until cp $logs/\\${name}_submitted.pkl $late; do sleep 0.1; done" $script\n'
         "cat >> $script <<'END'\n"
-        "name=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}; name=${name:-$SLURM_JOB_ID}\n"
-        "result=$(echo FOLDER/results/trivial/logs/slurm/*/${name}_0_result.pkl)\n"
-        "mv $result $result.late; cd /\n"
-        'setsid --fork bash -c "sleep 30; mv $result.late $result" </dev/null >/dev/null 2>&1\n'
+        "cd /\n"
+        'setsid --fork bash -c "sleep 30; mv LATE/${name}_0_result.pkl LOGS" </dev/null >/dev/null 2>&1\n'
         "END\n"
-        'sed -i "s#FOLDER#$folder#" $script\n'
+        'sed -i "s#LATE#$late#; s#LOGS#$logs#" $script\n'
         'exec $real "$@"',
     )
     if squeue_forgets:

@@ -25,6 +25,19 @@ def test_many_jobs_are_one_array_with_the_gpus_asked_for(folder: Path) -> None:
     assert [path.name for path in (folder / "results/trivial/logs/slurm").iterdir()] == ["efficiency.tsv"]
 
 
+def test_short_jobs_share_one_job_of_the_clusters(folder: Path) -> None:
+    """As the operator's guide says: groups that ask for what one of their jobs does."""
+    groups = ["--groups", "one=short", "--group-components", "short=4", "--cores", "1"]
+    process = trivial(folder, *groups, jobs=8)
+    assert process.wait(timeout=90) == 0, messages(folder)
+    assert len(list(folder.glob("out/*.txt"))) == 8
+    assert "Submitted 2 jobs of short_one as slurm job " in messages(folder)
+    assert "(20 min, 1 cpu, 100 MB)" in messages(folder)
+    assert all(
+        option in (ROOT / "profiles" / "slurm" / "config.yaml").read_text() for option in ("# groups:", "# cores: 1")
+    )
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the training that is to be disturbed gives undisturbed."""

@@ -34,6 +34,7 @@ TOO_OFTEN = "Traceback\nUncompletedJobError: Job not requeued because: timed-out
         (("success", 1), JobState("PREEMPTED"), Ending.INTERRUPTED),
         (("error", CANNOT_REQUEUE), JobState("FAILED"), Ending.INTERRUPTED),
         (("error", LIMIT_REACHED), JobState("FAILED"), Ending.OUT_OF_TIME),
+        (("error", LIMIT_REACHED), JobState("PREEMPTED"), Ending.INTERRUPTED),
         (("error", TOO_OFTEN), JobState("FAILED"), Ending.FAILED),
         (None, JobState("PREEMPTED"), Ending.INTERRUPTED),
         (None, JobState("NODE_FAIL"), Ending.INTERRUPTED),

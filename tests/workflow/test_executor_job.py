@@ -16,8 +16,11 @@ from snakemake_executor_plugin_submitit.results import JobFiles
 IGNORES = "trap '' USR2; touch started"
 
 
-def job(command: str, folder: Path, minutes: float = 60, patience: float = 60) -> subprocess.Popen[str]:
-    """Start a command as submitit does, where its limit passes 0.3 s late and checkpoints have ``patience`` seconds."""
+def job(command: str, folder: Path, minutes: float = 60, patience: float = 60, then: str = "") -> subprocess.Popen[str]:
+    """Start a command as submitit does, where its limit passes 0.3 s late and checkpoints have ``patience`` seconds.
+
+    ``then`` is what happens once it has been asked for one.
+    """
     program = f"""
 import signal, submitit
 from snakemake_executor_plugin_submitit import job
@@ -25,6 +28,7 @@ job._CHECKPOINT_SECONDS, job._EARLY_SECONDS, job._LATE_SECONDS, job._START_SECON
 command = job.JobCommand({command!r}, minutes={minutes})
 def note(*_):
     print(command.checkpoint().function.command == command.command, flush=True)
+    {then}
 signal.signal(signal.SIGUSR2, note)
 print(command(), flush=True)
 """
@@ -40,6 +44,13 @@ print(command(), flush=True)
     return process
 
 
+def heeding(folder: Path) -> str:
+    """Return a command that ends when it is asked for a checkpoint."""
+    lines = ["import signal, time", "signal.signal(signal.SIGUSR2, lambda *_: exit(9))", "open('started', 'w')"]
+    (folder / "program.py").write_text("\n".join([*lines, "time.sleep(30)", ""]))
+    return "python -c 'import program'"
+
+
 def output(process: subprocess.Popen[str]) -> str:
     return process.communicate(timeout=30)[0]
 
@@ -50,10 +61,7 @@ def test_a_command_returns_its_exit_code() -> None:
 
 def test_on_the_checkpoint_signal_the_command_ends_and_is_to_run_again(tmp_path: Path) -> None:
     """Shells and Snakemake around it outlive the signal."""
-    (tmp_path / "program.py").write_text(
-        "import signal, time\nsignal.signal(signal.SIGUSR2, lambda *_: exit(9))\ntime.sleep(30)\n"
-    )
-    process = job("touch started; python -c 'import program'", tmp_path)
+    process = job(heeding(tmp_path), tmp_path)
     process.send_signal(signal.SIGUSR2)
     assert output(process).split() == ["True", "9"]
     assert JobFiles(tmp_path, "7").exit_code() is None
@@ -107,6 +115,15 @@ def test_what_the_time_limit_ends_says_so_itself(asked_before: bool, tmp_path: P
     assert "True" not in output(process)
     assert ending_of(JobFiles(tmp_path, "7"), None) is Ending.OUT_OF_TIME
     assert ending_of(JobFiles(tmp_path, "7"), JobState("FAILED", terminated=True)) is Ending.OUT_OF_TIME
+
+
+def test_a_requeued_command_leaves_no_result(tmp_path: Path) -> None:
+    """Slurm ends what it requeues by SIGTERM; the limit is near, but another head process may look at the job."""
+    process = job(heeding(tmp_path), tmp_path, minutes=0.005, then="signal.raise_signal(signal.SIGTERM)")
+    process.send_signal(signal.SIGUSR2)
+    assert output(process) == "True\n"
+    assert process.returncode == 128 + signal.SIGTERM
+    assert JobFiles(tmp_path, "7").ended_at() is None
 
 
 def test_a_cancelled_command_leaves_no_process_and_no_result(tmp_path: Path) -> None:

@@ -37,21 +37,16 @@ def ending_of(files: JobFiles, state: JobState | None) -> Ending:
     code = files.exit_code()
     if code == 0:
         return Ending.SUCCEEDED
-    if code is not None:
-        how = files.failure()
-        if "'scontrol', 'requeue'" in how:
-            return Ending.INTERRUPTED
-        if LIMIT_REACHED in how:
-            return Ending.OUT_OF_TIME
-    if (state and state.name == "OUT_OF_MEMORY") or ran_out_of_memory(files.log):
-        return Ending.OUT_OF_MEMORY
-    if state is None:
-        return Ending.FAILED
-    if state.name in _LOST_NODE or (code is None and state.terminated and state.name == "FAILED"):
+    name, how = state.name if state else "", files.failure() if code is not None else ""
+    if name in _LOST_NODE or "'scontrol', 'requeue'" in how:
         return Ending.INTERRUPTED
-    if state.name in ("TIMEOUT", "DEADLINE"):
+    if name in ("TIMEOUT", "DEADLINE") or LIMIT_REACHED in how:
         return Ending.OUT_OF_TIME
-    return Ending.SUCCEEDED if code is None and state.name == "COMPLETED" else Ending.FAILED
+    if name == "OUT_OF_MEMORY" or ran_out_of_memory(files.log):
+        return Ending.OUT_OF_MEMORY
+    if code is None and state and state.terminated and name == "FAILED":
+        return Ending.INTERRUPTED
+    return Ending.SUCCEEDED if code is None and name == "COMPLETED" else Ending.FAILED
 
 
 class Watch:

@@ -51,6 +51,7 @@ class JobCommand:
     def __call__(self) -> int:
         """Run the command."""
         self._started = time.monotonic()
+        self._is_requeued = False
         self._child = subprocess.Popen(
             ["/bin/bash", "-c", self.command], start_new_session=True, preexec_fn=_ignore_checkpoint_signal
         )
@@ -85,10 +86,11 @@ class JobCommand:
             _finish("success", self._meter.exit_code(code))
         if code is None and near_limit:
             _finish("error", LIMIT_REACHED)
+        self._is_requeued = True
         return DelayedSubmission(JobCommand(self.command, self.minutes))
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
-        if self._seconds_left() < _START_SECONDS:
+        if self._seconds_left() < _START_SECONDS and not self._is_requeued:
             # First of all: Slurm may give it no time for more.
             _leave_result("error", LIMIT_REACHED)
         self._end(signal.SIGTERM, _GRACE_SECONDS[signal.Signals(signum)])

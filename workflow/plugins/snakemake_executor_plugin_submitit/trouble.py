@@ -13,7 +13,6 @@ _NO_MEMORY = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _NO_PROGRAM = re.compile(r"execve\(\): (\S+): (.*)")
-
 _NO_ROOM = re.compile(r"^.*(?:No space left on device|Disk quota exceeded|Read-only file system).*$", re.MULTILINE)
 
 
