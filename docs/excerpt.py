@@ -18,7 +18,7 @@ from adamqlr.study.config import SENSITIVITY
 
 METRICS = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "test_accuracy", "lr", "damping")
 # Times and steps of a curve.
-POINTS = 20
+POINTS = 16
 # What is said of the first cube, and not again.
 ONCE = ("config", "versions", "created", "search_space_hash", "slurm_job", "slurm_gpus", "runs_sharing_device")
 LEFT_OUT = ("metric_units", "metric_long_name", "diverged_step", "diverged_time")

@@ -73,6 +73,24 @@ def summary_table(claims: pd.DataFrame) -> str:
     return pd.DataFrame(shown).to_markdown(index=False) + "\n"
 
 
+def repeated_table(claims: pd.DataFrame) -> str:
+    """Return what UCI Energy says of each claim that is decided there in any of three studies, as Markdown."""
+    studies = {
+        "This study": claims,
+        "Another seed": pd.read_csv(DOCS / "data" / "cpu_seed_1_claims.csv"),
+        "Searches in steps": pd.read_csv(DOCS / "data" / "cpu_steps_claims.csv"),
+    }
+    verdicts, shown = {}, {}
+    for name, study in studies.items():
+        rows = study[(study["suite"] == "epochs") & (study["dataset"] == "uci_energy")].set_index("statement")
+        verdicts[name] = rows["verdict"]
+        values = [f"{row.estimate:.3g} [{row.lower:.3g}, {row.upper:.3g}]" for row in rows.itertuples()]
+        shown[name] = rows["verdict"] + ", " + pd.Series(values, index=rows.index)
+    is_decided = pd.DataFrame(verdicts).isin(["supported", "refuted"]).any(axis=1)
+    table = pd.DataFrame(shown)[is_decided].reindex([name for name in shown["This study"].index if is_decided[name]])
+    return table.fillna("").rename_axis("Claim").reset_index().to_markdown(index=False, disable_numparse=True) + "\n"
+
+
 def _of_the_paper(claims: pd.DataFrame) -> pd.DataFrame:
     return claims[claims["claim"].isin([claim.key for claim in CLAIMS_OF_THE_PAPER])]
 
@@ -89,7 +107,9 @@ def computed(study: Study, claims: pd.DataFrame, name: str) -> str:
         return results_table(study, *words)
     if kind == "factorial":
         return factorial_table(study, *words)
-    return claims_table(claims, words) if kind == "claims" else summary_table(claims)
+    if kind == "claims":
+        return claims_table(claims, words)
+    return {"repeated": repeated_table, "summary": summary_table}[kind](claims)
 
 
 def main() -> None:
