@@ -25,11 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def tune(
-    case: Case,
-    shard: tuple[int, int],
-    output: Path,
-    processes: int | None = None,
-    costs_path: Path | None = None,
+    case: Case, shard: tuple[int, int], output: Path, processes: int | None = None, costs_path: Path | None = None
 ) -> None:
     """Train one shard of a search and write its trials.
 
