@@ -1,11 +1,13 @@
 """The command line: every stage of the study, for the workflow and for hands."""
 
+from __future__ import annotations
+
 import atexit
 import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -15,11 +17,11 @@ from adamqlr.cli_types import FILE, SeedRange, ShardNumber
 from adamqlr.errors import UserError
 from adamqlr.jobs.interrupts import Interrupted
 from adamqlr.logs import configure_logging
-from adamqlr.study.case import Case
-from adamqlr.study.config import load_config
-from adamqlr.study.overrides import parse_value
 
-# PyTorch and the plotting libraries are imported by the commands that need them, so that --help answers at once.
+if TYPE_CHECKING:
+    from adamqlr.study.case import Case
+
+# What takes a while to import, PyTorch, Pydantic and the plotting libraries, is imported by the commands that need it.
 
 _PROCESSES_OPTION = click.option(
     "--processes",
@@ -55,11 +57,16 @@ def _case(config_path: Path, dataset: str, optimizer: str, suite: str | None, se
         for setting in settings
         if not setting.startswith("optimizer.")
     ]
+    from adamqlr.study.case import Case
+    from adamqlr.study.config import load_config
+
     study = load_config(config_path, renamed)
     return Case(study, suite or next(iter(study.suites)), dataset, optimizer)
 
 
 def _hyperparameters(settings: tuple[str, ...]) -> dict[str, Any]:
+    from adamqlr.study.overrides import parse_value
+
     pairs = [setting.removeprefix("optimizer.").partition("=") for setting in settings if "optimizer." in setting[:10]]
     for name, separator, _ in pairs:
         if not separator:
@@ -124,6 +131,8 @@ def sweep(
     output: Path,
 ) -> None:
     """Train one value of the sensitivity study NAME for some seeds, as `adamqlr train` does."""
+    from adamqlr.study.config import load_config
+
     config = load_config(config_path)
     from adamqlr.stages.sweep import sweep as sweep_stage
 
@@ -188,6 +197,7 @@ def select(shards: tuple[Path, ...], output: Path, best: Path) -> None:
 def fetch(config_path: Path, dataset: str, output: Path | None) -> None:
     """Bring a dataset to the data folder, if it is not there, and check that it can be read."""
     from adamqlr.stages.fetch import fetch as fetch_stage
+    from adamqlr.study.config import load_config
 
     fetch_stage(dataset, load_config(config_path), output)
 

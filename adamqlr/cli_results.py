@@ -1,11 +1,16 @@
 """The commands that read and show a study's results."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from adamqlr.cli_types import FILE
-from adamqlr.study.config import load_config
+
+if TYPE_CHECKING:
+    from adamqlr.study.config import StudyConfig
 
 _STUDY_OPTION = click.option(
     "--study",
@@ -18,6 +23,12 @@ _CONFIG_IN_FORCE = click.option(
     "--config", "config_path", type=FILE, help="The study's configuration (YAML); as in the study's file if not given."
 )
 _STEM_OPTION = click.option("--output", "stem", type=FILE, required=True, help="Path of the files, less the suffix.")
+
+
+def _config(path: Path | None) -> StudyConfig | None:
+    from adamqlr.study.config import load_config
+
+    return load_config(path) if path else None
 
 
 @click.command()
@@ -36,7 +47,7 @@ def figures(name: str, study_path: Path, suite: str, config_path: Path | None, s
     """
     from adamqlr.stages.figures import draw_figure
 
-    draw_figure(name, study_path, suite, load_config(config_path) if config_path else None, stem)
+    draw_figure(name, study_path, suite, _config(config_path), stem)
 
 
 @click.command()
@@ -53,7 +64,7 @@ def tables(name: str, study_path: Path, suite: str, config_path: Path | None, st
     """
     from adamqlr.stages.tables import write_table
 
-    write_table(name, study_path, suite, load_config(config_path) if config_path else None, stem)
+    write_table(name, study_path, suite, _config(config_path), stem)
 
 
 @click.command()
@@ -68,7 +79,7 @@ def claims(study_path: Path, config_path: Path | None, stem: Path) -> None:
     """
     from adamqlr.stages.claims import judge_claims
 
-    click.echo(judge_claims(study_path, load_config(config_path) if config_path else None, stem))
+    click.echo(judge_claims(study_path, _config(config_path), stem))
 
 
 @click.command()
@@ -85,7 +96,7 @@ def report(folder: Path, config_path: Path | None, output: Path) -> None:
     """Write all that a study shows to one page, which works offline."""
     from adamqlr.stages.report import write_report
 
-    write_report(folder, load_config(config_path) if config_path else None, output)
+    write_report(folder, _config(config_path), output)
 
 
 @click.command()

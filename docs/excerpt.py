@@ -13,8 +13,9 @@ import xarray as xr
 
 from adamqlr.files import KIND, Kind, write_netcdf
 from adamqlr.results.attributes import group_of
-from adamqlr.results.study import load_study, write_study
-from adamqlr.study.config import SENSITIVITY
+from adamqlr.results.join import write_study
+from adamqlr.results.study import load_study
+from adamqlr.study.names import SENSITIVITY
 
 METRICS = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "test_accuracy", "lr", "damping")
 # Times and steps of a curve.

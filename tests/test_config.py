@@ -11,7 +11,8 @@ import yaml
 
 from adamqlr.errors import UserError
 from adamqlr.study.case import Case, cases_of
-from adamqlr.study.config import StudyConfig, fingerprint, load_config, parse_config
+from adamqlr.study.config import StudyConfig, load_config, parse_config
+from adamqlr.study.fingerprint import fingerprint
 from adamqlr.study.space import Distribution
 
 ROOT = Path(__file__).resolve().parents[1]

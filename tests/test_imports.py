@@ -14,6 +14,7 @@ HEAVY = {
     "matplotlib",
     "optuna",
     "pandas",
+    "pydantic",
     "scipy",
     "seaborn",
     "sklearn",
@@ -44,14 +45,16 @@ STUDY = {
 
 # pandas comes with xarray, without which none of the result files is written or read.
 FILES = {"pandas", "xarray"}
-TRAINING = FILES | {"torch"}
-DRAWING = FILES | {"matplotlib", "scipy", "seaborn"}
+# Pydantic checks the configuration.
+SHOWING = FILES | {"pydantic"}
+TRAINING = SHOWING | {"torch"}
+DRAWING = SHOWING | {"matplotlib", "scipy", "seaborn"}
 
 # In this order: later commands read what earlier ones wrote.
 CASES: dict[str, tuple[str, set[str]]] = {
     "--help": ("--help", set()),
-    "fetch of nothing": ("fetch --config study.yaml --dataset digits", set()),
-    "fetch of a table": ("fetch --config study.yaml --dataset uci_energy", {"torch"}),
+    "fetch of nothing": ("fetch --config study.yaml --dataset digits", {"pydantic"}),
+    "fetch of a table": ("fetch --config study.yaml --dataset uci_energy", {"pydantic", "torch"}),
     "train a perceptron": (
         "train --config study.yaml --dataset digits --optimizer adamqlr_untuned --output digits.nc",
         TRAINING,
@@ -73,11 +76,11 @@ CASES: dict[str, tuple[str, set[str]]] = {
     "aggregate cubes": ("aggregate digits_cube.nc rosenbrock_cube.nc trials.nc --output study.nc", FILES),
     "figures of curves": ("figures loss --study study.nc --suite epochs --output loss", DRAWING),
     "figures of trajectories": ("figures trajectories --study study.nc --suite epochs --output trajectories", DRAWING),
-    "tables": ("tables final_results --study study.nc --suite epochs --output final_results", FILES),
+    "tables": ("tables final_results --study study.nc --suite epochs --output final_results", SHOWING),
     "claims": ("claims --study study.nc --output claims", DRAWING),
-    "info": ("info study.nc", FILES),
-    "status": ("status results/small", set()),
-    "schema": ("schema", set()),
+    "info": ("info study.nc", SHOWING),
+    "status": ("status results/small", {"pydantic"}),
+    "schema": ("schema", {"pydantic"}),
 }
 
 # Runs the command line and prints, as the last line, who asked first for each heavy package that was imported.

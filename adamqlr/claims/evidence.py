@@ -9,7 +9,7 @@ import xarray as xr
 from adamqlr.claims.judge import Judgment, Verdict, judge_ratio, judge_spread, judge_spreads
 from adamqlr.results.judged import measure_of, performance
 from adamqlr.results.pairs import Study, by_dataset
-from adamqlr.study.config import SENSITIVITY
+from adamqlr.study.names import SENSITIVITY
 
 
 def cubes_by_dataset(study: Study) -> Iterator[tuple[str, str, dict[str, xr.Dataset]]]:

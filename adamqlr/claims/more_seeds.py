@@ -11,7 +11,7 @@ from adamqlr.claims.evidence import Evidence
 from adamqlr.claims.judge import Verdict
 from adamqlr.results.bootstrap import MOST_TIMES
 from adamqlr.study.config import StudyConfig
-from adamqlr.study.paths import CONFIG_NAME
+from adamqlr.study.names import CONFIG_NAME
 
 TRAINING = "training.seeds"
 

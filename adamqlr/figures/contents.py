@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from adamqlr.results.published import Key, Value, published_of
 from adamqlr.study.case import cases_of
-from adamqlr.study.config import SENSITIVITY, TUNING, StudyConfig
+from adamqlr.study.config import StudyConfig
 from adamqlr.study.exhibits import Exhibit
+from adamqlr.study.names import SENSITIVITY, TUNING
 
 _BANDS = (
     "Lines are medians over seeds, bands the 95 % percentile interval of the median under bootstrap resampling of the "

@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from adamqlr.figures.style import TEXT_WIDTH, space_log_ticks
-from adamqlr.study.config import SENSITIVITY, StudyConfig
+from adamqlr.study.config import StudyConfig
+from adamqlr.study.names import SENSITIVITY
 
 # Legible in black and white by the markers, and to the color-blind by both.
 _MARKS: dict[str, dict[str, Any]] = {

@@ -14,7 +14,7 @@ from adamqlr.figures.panels import COLUMNS, add_legend
 from adamqlr.figures.style import TEXT_WIDTH, space_log_ticks
 from adamqlr.results.pairs import Study
 from adamqlr.results.statistics import Resampling
-from adamqlr.study.config import TUNING
+from adamqlr.study.names import TUNING
 from adamqlr.study.optimizers import OptimizerSpec
 
 Array = NDArray[np.float64]

@@ -1,6 +1,7 @@
 """The curves of one dataset in one suite, thinned to numbers that a page can carry."""
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,7 +63,8 @@ def _metrics(cube: xr.Dataset) -> list[str]:
 
 
 def _of_pair(pair: Pair, metrics: list[str], resampling: Resampling, points: int) -> dict[str, Any]:
-    cube = pair.cube
+    # Read once, not once for every row.
+    cube = pair.cube.load()
     return {
         "hyperparameters": _settings(cube),
         "survived": survived_fraction(cube),
@@ -88,10 +90,11 @@ def _is_timed(cube: xr.Dataset) -> bool:
 def _medians(values: xr.DataArray, resampling: Resampling, points: int) -> dict[str, Any]:
     axis = next(str(name) for name in values.dims if name in ("time", "step"))
     thinned = values.isel({axis: _thinned(values.sizes[axis], points)})
-    summary = median_over_seeds(thinned, resampling)
+    summary = median_over_seeds(thinned, resampling)[["median", "lower", "upper"]]
+    rows = summary.to_dataarray("statistic").transpose("metric", "statistic", axis).values
     of_metric = {
-        str(metric): [_plain(summary[name].sel(metric=metric)) for name in ("median", "lower", "upper")]
-        for metric in values["metric"].values
+        str(metric): [_plain(row) for row in rows_of_metric]
+        for metric, rows_of_metric in zip(values["metric"].values, rows, strict=True)
     }
     return {"x": _plain(thinned[axis]), "values": of_metric}
 
@@ -100,13 +103,13 @@ def _runs(cube: xr.Dataset, metrics: list[str], points: int) -> dict[str, Any]:
     kept = cube[["value", "step_at_time"]].isel(time=_thinned(cube.sizes["time"], points))
     # What is held after a run's end is no longer its course.
     going = kept["time"].shift(time=1, fill_value=0.0) < cube["final_time"]
-    values = kept["value"].where(going).transpose("seed", "time", "metric")
+    values = kept["value"].where(going).sel(metric=metrics).transpose("metric", "seed", "time").values
     return {
         "seeds": cube["seed"].values.tolist(),
         "time": _plain(kept["time"]),
         "steps": kept["step_at_time"].transpose("seed", "time").values.astype(int).tolist(),
         "evaluation": _plain(cube["evaluation_seconds"]) if _is_timed(cube) else None,
-        "values": {metric: [_plain(row) for row in values.sel(metric=metric).values] for metric in metrics},
+        "values": {metric: [_plain(row) for row in rows] for metric, rows in zip(metrics, values, strict=True)},
     }
 
 
@@ -137,12 +140,11 @@ def _heights(metric: str, optimizers: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(values: ArrayLike) -> list[float | str | None]:
     """Return numbers rounded; ±∞ as text, as JSON has no such number, and None for what is not there."""
-    return [_plain_number(value) for value in np.asarray(values, dtype=float)]
+    numbers = np.asarray(values, dtype=float).tolist()
+    return [float(f"{number:.{_DIGITS}g}") if math.isfinite(number) else _named(number) for number in numbers]
 
 
-def _plain_number(value: float) -> float | str | None:
-    if np.isnan(value):
+def _named(number: float) -> str | None:
+    if math.isnan(number):
         return None
-    if np.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    return float(f"{value:.{_DIGITS}g}")
+    return "∞" if number > 0 else "−∞"

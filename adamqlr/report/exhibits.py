@@ -10,8 +10,8 @@ from adamqlr.errors import UserError
 from adamqlr.figures.contents import figures_of
 from adamqlr.report.images import EmbeddedImage, embed
 from adamqlr.results.pairs import Study
-from adamqlr.study.config import SENSITIVITY
 from adamqlr.study.exhibits import Exhibit
+from adamqlr.study.names import SENSITIVITY
 from adamqlr.tables.contents import tables_of
 
 # The table that says what was run has a place of its own, before the suites.

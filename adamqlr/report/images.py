@@ -25,6 +25,6 @@ def embed(path: Path) -> EmbeddedImage:
         opaque = Image.new("RGB", image.size, "white")
         opaque.paste(image, mask=image.getchannel("A") if "A" in image.getbands() else None)
     buffer = io.BytesIO()
-    opaque.quantize(_COLORS).save(buffer, format="PNG", optimize=True)
+    opaque.quantize(_COLORS, method=Image.Quantize.FASTOCTREE).save(buffer, format="PNG")
     text = base64.b64encode(buffer.getvalue()).decode("ascii")
     return EmbeddedImage(f"data:image/png;base64,{text}", *opaque.size)

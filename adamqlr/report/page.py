@@ -13,7 +13,7 @@ from adamqlr.report.exhibits import suites_of, what_was_run
 from adamqlr.report.explorer import explore
 from adamqlr.report.verdicts import verdicts_of
 from adamqlr.results.pairs import Study
-from adamqlr.study.paths import CONFIG_NAME
+from adamqlr.study.names import CONFIG_NAME
 
 
 def write_page(folder: Path, study: Study, output: Path) -> None:

@@ -1,5 +1,7 @@
 """Where a result comes from, as flat attributes of its file."""
 
+from __future__ import annotations
+
 import json
 import os
 import platform
@@ -8,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from adamqlr.study.case import Case
-from adamqlr.study.config import SENSITIVITY, fingerprint
+from adamqlr.study.fingerprint import fingerprint
+from adamqlr.study.names import SENSITIVITY
+
+if TYPE_CHECKING:
+    from adamqlr.study.case import Case
 
 _PACKAGES = ("adamqlr", "numpy", "optuna", "snakemake", "torch", "torchvision", "xarray")
 

@@ -1,7 +1,8 @@
 """Medians over seeds and their uncertainty (paper, section 4)."""
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -53,12 +54,25 @@ def median_over_seeds(values: xr.DataArray, resampling: Resampling) -> xr.Datase
 
 def _summary(values: Array, draws: NDArray[np.int64]) -> Array:
     """Return median, mean, std, lower and upper of each column, of shape (5, columns)."""
+    summary = np.full((5, values.shape[1]), np.nan)
+    is_missing = np.isnan(values)
+    is_whole, is_known = ~is_missing.any(axis=0), ~is_missing.all(axis=0)
+    # What leaves NaN out is many times slower.
+    for columns, median, quantile in (
+        (is_whole, np.median, np.quantile),
+        (is_known & ~is_whole, np.nanmedian, np.nanquantile),
+    ):
+        if columns.any():
+            summary[:, columns] = _summary_by(median, quantile, values[:, columns], draws)
+    return summary
+
+
+def _summary_by(
+    median: Callable[..., Any], quantile: Callable[..., Any], values: Array, draws: NDArray[np.int64]
+) -> Array:
     with warnings.catch_warnings(), np.errstate(invalid="ignore"):
-        # Columns that are NaN throughout are a metric that an optimizer does not have.
+        # A resample may be of seeds alone that do not have a metric.
         warnings.simplefilter("ignore", RuntimeWarning)
-        # What leaves NaN out is many times slower.
-        is_whole = not np.isnan(values).any()
-        median, quantile = (np.median, np.quantile) if is_whole else (np.nanmedian, np.nanquantile)
         resampled = median(values[draws], axis=1)
         # Without interpolation: between a finite and an infinite value there is nothing.
         lower, upper = quantile(resampled, [0.025, 0.975], axis=0, method="inverted_cdf")

@@ -1,6 +1,6 @@
-"""The study's file: every cube in one tree, /suite/dataset/optimizer, beside sensitivity studies and trials."""
+"""A study's results, from its file or its folder: every cube in one tree, beside sensitivity studies and trials."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,59 +10,12 @@ import xarray as xr
 import yaml
 
 from adamqlr.errors import UserError
-from adamqlr.files import KIND, Kind, opened, replacing
-from adamqlr.results.attributes import group_of
-from adamqlr.study.config import TUNING, StudyConfig, load_config, parse_config
-from adamqlr.study.paths import CONFIG_NAME, group_files
+from adamqlr.files import Kind, opened
+from adamqlr.study.config import StudyConfig, load_config, parse_config
+from adamqlr.study.names import CONFIG_NAME
+from adamqlr.study.paths import group_files
 
 FILE_NAME = "study.nc"
-
-
-def write_study(parts: Sequence[Path], output: Path) -> None:
-    """Join cubes and trials into one NetCDF file with a group for each; one variable at a time is in memory.
-
-    Raises:
-        UserError: A file is neither, belongs to another study, or is of a group that another file has too.
-    """
-    groups: dict[str, Path] = {}
-    with replacing(output) as temporary, netCDF4.Dataset(temporary, "w") as file:
-        # All is defined before anything is written: in between, the library goes through all groups there are.
-        for path in parts:
-            with opened(path, Kind.CUBE, Kind.TRIALS) as part:
-                attrs = vars(part)
-                group = f"{TUNING}/{group_of(attrs)}" if attrs[KIND] == Kind.TRIALS else group_of(attrs)
-                if group in groups:
-                    raise UserError(f"{path}: a second file of {group}")
-                if not groups:
-                    file.setncatts({KIND: str(Kind.STUDY), "study": attrs["study"], "config": attrs["config"]})
-                if attrs["study"] != file.study:
-                    raise UserError(f"{path}: belongs to the study '{attrs['study']}', not '{file.study}'")
-                groups[group] = path
-                _define(part, file.createGroup(group))
-        for group, path in groups.items():
-            with opened(path) as part:
-                _fill(part, file[group])
-
-
-def _define(part: netCDF4.Dataset, group: netCDF4.Group) -> None:
-    """Give a group the attributes, dimensions and variables of a file."""
-    group.setncatts(vars(part))
-    for name, dimension in part.dimensions.items():
-        group.createDimension(name, len(dimension))
-    for name, variable in part.variables.items():
-        attributes, filters, chunks = vars(variable), variable.filters() or {}, variable.chunking()
-        options: dict[str, Any] = {name: filters[name] for name in ("zlib", "complevel") if name in filters}
-        options["chunksizes"] = None if chunks == "contiguous" else chunks
-        options["fill_value"] = attributes.pop("_FillValue", None)
-        group.createVariable(name, variable.dtype, variable.dimensions, **options).setncatts(attributes)
-
-
-def _fill(part: netCDF4.Dataset, group: netCDF4.Group) -> None:
-    """Write a file's values to a group that is defined like it."""
-    for dataset in (part, group):
-        dataset.set_auto_maskandscale(False)
-    for name, variable in part.variables.items():
-        group[name][...] = variable[...]
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from pathlib import Path
 from adamqlr.errors import UserError
 from adamqlr.files import Kind, peek_kind
 from adamqlr.results.cube import build_cube, write_cube
+from adamqlr.results.join import write_study
 from adamqlr.results.runs import read_runs
-from adamqlr.results.study import write_study
 
 
 def aggregate(inputs: Sequence[Path], output: Path, grid_points: int) -> None:

@@ -9,8 +9,9 @@ from adamqlr.errors import UserError
 from adamqlr.results.pairs import Study
 from adamqlr.results.published import Key, Value, published_file, read_published
 from adamqlr.results.study import open_study, study_config
-from adamqlr.study.config import SENSITIVITY, StudyConfig
+from adamqlr.study.config import StudyConfig
 from adamqlr.study.exhibits import Exhibit
+from adamqlr.study.names import SENSITIVITY
 
 Contents = Callable[[StudyConfig, str, Mapping[Key, Value]], dict[str, Exhibit]]
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from adamqlr.study.paths import JOURNAL
+from adamqlr.study.names import JOURNAL
 from adamqlr.tuning.trials import merge_shards, summary, write_best, write_trials
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from adamqlr.status.states import Folder, look
 from adamqlr.status.summary import Status, hours_of, rows_of
 from adamqlr.status.traces import read_traces
 from adamqlr.study.config import load_config
-from adamqlr.study.paths import CONFIG_NAME
+from adamqlr.study.names import CONFIG_NAME
 
 # Columns for a table that goes to a file or a pager; lines of text are as long as they are.
 _WIDTH = 120

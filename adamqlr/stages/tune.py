@@ -16,7 +16,7 @@ from adamqlr.logs import device_line
 from adamqlr.problems.problem import load_problem
 from adamqlr.results.attributes import file_attributes
 from adamqlr.study.case import Case
-from adamqlr.study.paths import JOURNAL
+from adamqlr.study.names import JOURNAL
 from adamqlr.study.step_costs import StepCosts, read_step_costs
 from adamqlr.tuning.shard import Shard, search_identity
 from adamqlr.tuning.trials import summary, trials_dataset, write_trials

@@ -8,7 +8,8 @@ from adamqlr.figures.contents import figures_of
 from adamqlr.results.published import Key, Value
 from adamqlr.study import paths
 from adamqlr.study.case import Case, cases_of
-from adamqlr.study.config import SENSITIVITY, StudyConfig
+from adamqlr.study.config import StudyConfig
+from adamqlr.study.names import SENSITIVITY
 from adamqlr.tables.contents import tables_of
 
 # The rules whose jobs compute on a GPU where there is one.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from adamqlr.study.paths import CONFIG_NAME
+from adamqlr.study.names import CONFIG_NAME
 
 # How Snakemake's log begins what it says of a job that starts, is submitted, or has failed.
 _HEADING = re.compile(r"(?:\w*rule \w+|(?P<error>Error in rule \w+)):$")

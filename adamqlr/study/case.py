@@ -9,8 +9,9 @@ from itertools import product
 from typing import Any
 
 from adamqlr.errors import UserError
-from adamqlr.study.config import StudyConfig, fingerprint
+from adamqlr.study.config import StudyConfig
 from adamqlr.study.datasets import DATASETS
+from adamqlr.study.fingerprint import fingerprint
 from adamqlr.study.import_paths import contents_hash
 from adamqlr.study.limit import Limit
 from adamqlr.study.optimizers import OptimizerSpec, own_options

@@ -1,7 +1,5 @@
 """The study's configuration: one validated source of truth for every stage."""
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -21,6 +19,7 @@ from adamqlr.study.defaults import (
     suite_defaults,
     with_factorials,
 )
+from adamqlr.study.names import SENSITIVITY, TUNING
 from adamqlr.study.optimizer_settings import FactorialConfig, OptimizerConfig
 from adamqlr.study.optimizers import OPTIMIZERS, OptimizerSpec, own_options, own_spec
 from adamqlr.study.overrides import apply_override, names_to_mapping
@@ -37,9 +36,6 @@ from adamqlr.study.settings import (
     TuningConfig,
 )
 from adamqlr.study.space import Space
-
-# Where sensitivity studies and trials lie beside the suites, among files and in study.nc.
-SENSITIVITY, TUNING = "sensitivity", "tuning"
 
 Part = TypeVar("Part")
 
@@ -287,9 +283,3 @@ def parse_config(
         return StudyConfig.model_validate(data, context=context)
     except ValidationError as error:
         raise UserError(f"{source}: {first_problem(error)}") from error
-
-
-def fingerprint(value: Any) -> str:
-    """Return a short hash of anything that JSON can hold."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -3,11 +3,8 @@
 from collections.abc import Sequence
 
 from adamqlr.study.case import Case, cases_of
-from adamqlr.study.config import SENSITIVITY, StudyConfig
-
-CONFIG_NAME = "config.yaml"
-# The file beside shards' outputs through which they share what they found.
-JOURNAL = ".journal"
+from adamqlr.study.config import StudyConfig
+from adamqlr.study.names import SENSITIVITY
 
 
 def parts_of(study: StudyConfig) -> list[str]:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from adamqlr.results.published import Key, Value, published_of
 from adamqlr.study.case import cases_of
-from adamqlr.study.config import SENSITIVITY, StudyConfig
+from adamqlr.study.config import StudyConfig
 from adamqlr.study.exhibits import Exhibit
+from adamqlr.study.names import SENSITIVITY
 
 
 def tables_of(config: StudyConfig, suite: str, published: Mapping[Key, Value]) -> dict[str, Exhibit]:

@@ -14,7 +14,7 @@ from adamqlr.jobs.progress import Progress
 from adamqlr.problems.examples import batch_edges
 from adamqlr.problems.problem import Problem
 from adamqlr.study.case import Case
-from adamqlr.study.config import fingerprint
+from adamqlr.study.fingerprint import fingerprint
 from adamqlr.study.limit import Limit
 from adamqlr.study.step_costs import StepCosts
 from adamqlr.training.optimizers import check_hyperparameters

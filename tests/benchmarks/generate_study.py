@@ -14,10 +14,11 @@ import xarray as xr
 
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube, write_cube
+from adamqlr.results.join import write_study
 from adamqlr.results.runs import runs_dataset
-from adamqlr.results.study import write_study
 from adamqlr.study.case import Case, cases_of
-from adamqlr.study.config import SENSITIVITY, StudyConfig, load_config
+from adamqlr.study.config import StudyConfig, load_config
+from adamqlr.study.names import SENSITIVITY
 from adamqlr.training.history import History
 from adamqlr.training.metrics import METRICS
 from adamqlr.training.schedule import RecordSchedule

@@ -17,9 +17,9 @@ from adamqlr.claims.statements import CLAIMS
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.bootstrap import divide
 from adamqlr.results.cube import build_cube, write_cube
+from adamqlr.results.join import write_study
 from adamqlr.results.judged import performance
 from adamqlr.results.runs import runs_dataset
-from adamqlr.results.study import write_study
 from adamqlr.stages.claims import judge_claims
 from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig, parse_config

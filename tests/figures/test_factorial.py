@@ -18,10 +18,11 @@ from adamqlr.figures.style import paper_style
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube, write_cube
 from adamqlr.results.factorial import best_loss, cells_of, final_loss, ratio_of_medians
+from adamqlr.results.join import write_study
 from adamqlr.results.pairs import Study
 from adamqlr.results.runs import runs_dataset
 from adamqlr.results.statistics import Resampling
-from adamqlr.results.study import load_study, write_study
+from adamqlr.results.study import load_study
 from adamqlr.stages.figures import draw_figure
 from adamqlr.stages.tables import write_table
 from adamqlr.study.case import Case, cases_of

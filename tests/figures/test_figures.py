@@ -19,9 +19,10 @@ from adamqlr.figures.profiles import cost_ratios
 from adamqlr.figures.tuning_budget import best_so_far
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube, write_cube
+from adamqlr.results.join import write_study
 from adamqlr.results.pairs import Study
 from adamqlr.results.runs import runs_dataset
-from adamqlr.results.study import load_study, write_study
+from adamqlr.results.study import load_study
 from adamqlr.stages.figures import draw_figure
 from adamqlr.stages.tables import write_table
 from adamqlr.study.case import Case, cases_of

@@ -9,8 +9,8 @@ from PIL import Image
 from adamqlr.figures.contents import figures_of
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube, write_cube
+from adamqlr.results.join import write_study
 from adamqlr.results.runs import runs_dataset
-from adamqlr.results.study import write_study
 from adamqlr.stages.claims import judge_claims
 from adamqlr.stages.report import write_report
 from adamqlr.stages.tables import write_table

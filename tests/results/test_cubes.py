@@ -15,9 +15,10 @@ import adamqlr
 from adamqlr.errors import UserError
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube, read_cube, write_cube
+from adamqlr.results.join import write_study
 from adamqlr.results.runs import read_runs, runs_dataset, write_runs
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
-from adamqlr.results.study import load_study, open_study, write_study
+from adamqlr.results.study import load_study, open_study
 from adamqlr.stages.aggregate import aggregate
 from adamqlr.stages.info import describe
 from adamqlr.study.case import Case

@@ -12,7 +12,7 @@ from adamqlr.jobs.interrupts import Interrupted
 from adamqlr.status.expected import Job
 from adamqlr.status.states import SILENCE_SECONDS, Folder, Seen, State, look
 from adamqlr.status.traces import read_traces
-from adamqlr.study.paths import CONFIG_NAME
+from adamqlr.study.names import CONFIG_NAME
 
 NOW = 1_800_000_000.0
 JOB = Job("train", "epochs/digits/adam/seeds_0-4", ("runs/epochs/digits/adam/seeds_0-4.nc",), "digits")

@@ -14,7 +14,9 @@ from adamqlr.files import write_text
 from adamqlr.results.published import published_file, read_published
 from adamqlr.study import paths
 from adamqlr.study.case import Case
-from adamqlr.study.config import SENSITIVITY, fingerprint, parse_config
+from adamqlr.study.config import parse_config
+from adamqlr.study.fingerprint import fingerprint
+from adamqlr.study.names import SENSITIVITY
 from adamqlr.study.optimizers import own_options
 from adamqlr.tables.contents import tables_of
 
