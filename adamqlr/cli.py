@@ -143,6 +143,7 @@ def sweep(
 @_pair_options
 @click.option("--shard", type=ShardNumber(), default="0/1", show_default=True, help="Train shard k of K only.")
 @click.option("--step-costs", "costs", type=FILE, help="What steps cost, where tuning.unit is steps.")
+@click.option("--best", type=FILE, help="Of a search in one shard, also choose the best hyperparameters (YAML).")
 def tune(
     config_path: Path,
     dataset: str,
@@ -153,6 +154,7 @@ def tune(
     output: Path,
     shard: tuple[int, int],
     costs: Path | None,
+    best: Path | None,
 ) -> None:
     """Search hyperparameters by asynchronous successive halving, or one shard of the search.
 
@@ -161,9 +163,11 @@ def tune(
     """
     case = _case(config_path, dataset, optimizer, suite, settings)
     _refuse_hyperparameters(settings)
+    if best and shard[1] > 1:
+        raise UserError(f"--best: this is one of {shard[1]} shards; `adamqlr select` chooses from all of them")
     from adamqlr.stages.tune import tune as tune_stage
 
-    tune_stage(case, shard, output, processes, costs)
+    tune_stage(case, shard, output, processes, costs, best)
 
 
 @cli.command("step-costs")

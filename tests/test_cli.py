@@ -222,6 +222,15 @@ def test_shards_are_checked(
     assert (code, "nothing to tune" in text) == (2, True)
 
 
+def test_one_of_several_shards_does_not_choose(
+    adamqlr: Callable[..., tuple[int, str]], config_file: ConfigFile, tmp_path: Path
+) -> None:
+    part = {"optimizer": "adam", "shard": "0/2", "best": str(tmp_path / "best.yaml")}
+    code, text = adamqlr("tune", *arguments(config_file(), tmp_path / "0.nc", **part))
+    assert (code, "--best: this is one of 2 shards; `adamqlr select` chooses from all of them" in text) == (2, True)
+    assert not list(tmp_path.glob("*.nc"))
+
+
 def test_images_of_ones_own_train_a_resnet_from_a_few_lines(
     adamqlr: Callable[..., tuple[int, str]], data_folder: Path, tmp_path: Path
 ) -> None:

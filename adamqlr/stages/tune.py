@@ -19,13 +19,18 @@ from adamqlr.study.case import Case
 from adamqlr.study.names import JOURNAL
 from adamqlr.study.step_costs import StepCosts, read_step_costs
 from adamqlr.tuning.shard import Shard, search_identity
-from adamqlr.tuning.trials import summary, trials_dataset, write_trials
+from adamqlr.tuning.trials import summary, trials_dataset, write_best, write_trials
 
 logger = logging.getLogger(__name__)
 
 
 def tune(
-    case: Case, shard: tuple[int, int], output: Path, processes: int | None = None, costs_path: Path | None = None
+    case: Case,
+    shard: tuple[int, int],
+    output: Path,
+    processes: int | None = None,
+    costs_path: Path | None = None,
+    best: Path | None = None,
 ) -> None:
     """Train one shard of a search and write its trials.
 
@@ -36,9 +41,11 @@ def tune(
         processes: How many processes share the device; the dataset's ``runs_per_gpu`` on a GPU, and 1 elsewhere, if
             not given, and 1 where configurations are packed.
         costs_path: The file of step costs, where rungs count steps.
+        best: Where the best hyperparameters go, if the shard is the whole search.
 
     Raises:
-        UserError: A setting, the data or the checkpoint cannot be used, or there is nothing to tune.
+        UserError: A setting, the data or the checkpoint cannot be used, there is nothing to tune, or every
+            configuration of which the best one is wanted diverged.
         Interrupted: A signal asked to stop; the checkpoint is written.
     """
     if not case.is_tuned:
@@ -78,6 +85,9 @@ def tune(
     trials = trials_dataset(whole.results(), case.rungs, tuning.unit, attrs)
     write_trials(trials, output)
     logger.info(summary(trials))
+    if best:
+        write_best(trials, best)
+        journal.unlink(missing_ok=True)
     for kept in (checkpoint, *(checkpoint.part(part, sharing) for part in range(sharing))):
         kept.remove()
 

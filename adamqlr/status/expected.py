@@ -12,8 +12,6 @@ from adamqlr.study.config import StudyConfig
 from adamqlr.study.names import SENSITIVITY
 from adamqlr.tables.contents import tables_of
 
-# The rules whose jobs compute on a GPU where there is one.
-TRAINING_RULES = ("step_costs", "tune_shard", "train", "sweep")
 
 
 class Job(NamedTuple):
@@ -52,6 +50,11 @@ _CLAIMS = (
     *(f"claims_summary.{suffix}" for suffix in ("csv", "md")),
     *("claims.png", "claims.html", "claims_summary.html"),
 )
+
+
+def training_rules(study: StudyConfig) -> tuple[str, ...]:
+    """Return the rules whose jobs compute on a GPU where there is one."""
+    return ("step_costs", "tune" if paths.shard_count(study) == 1 else "tune_shard", "train", "sweep")
 
 
 def jobs_of(study: StudyConfig, published: Mapping[Key, Value]) -> list[Job]:

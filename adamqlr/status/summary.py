@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from adamqlr.logs import device_kind
-from adamqlr.status.expected import TRAINING_RULES
+from adamqlr.status.expected import training_rules
 from adamqlr.status.states import Folder, Seen, State
 from adamqlr.study.config import StudyConfig
 
@@ -131,7 +131,7 @@ def _row(rule: str, dataset: str | None, jobs: Sequence[Seen], study: StudyConfi
 
 def _device_hours(rule: str, jobs: Sequence[Seen], study: StudyConfig, folder: Folder) -> str:
     """Return what the hours of a stage's jobs are of: as configured, else as the first job that says so has it."""
-    if rule not in TRAINING_RULES:
+    if rule not in training_rules(study):
         return "cpu"
     if study.device in _HOURS:
         return _HOURS[study.device]

@@ -48,10 +48,15 @@ def step_costs_file(case: Case) -> str:
     return f"step_costs/{case.dataset}/{case.optimizer}.csv"
 
 
+def shard_count(study: StudyConfig) -> int:
+    """Return how many shards a search has, none of them without a trial."""
+    return min(study.tuning.shards, study.tuning.trials)
+
+
 def shard_files(study: StudyConfig, part: str) -> list[str]:
-    """Return the shards of a search."""
-    count = min(study.tuning.shards, study.tuning.trials)
-    return [f"tuning/{part}/shards/{shard}.nc" for shard in range(count)]
+    """Return the shards of a search that has several; that in one shard writes the trials of the whole search."""
+    count = shard_count(study)
+    return [f"tuning/{part}/shards/{shard}.nc" for shard in range(count)] if count > 1 else []
 
 
 def run_files(study: StudyConfig, part: str, seeds: Sequence[int]) -> list[str]:

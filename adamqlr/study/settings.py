@@ -144,7 +144,7 @@ class TuningConfig(Section):
         first_rung: Resource of the first rung.
         reduction_factor: Between rungs; one in this many configurations passes each.
         limit: Most resource one configuration gets in the ``epochs`` suite, unless its dataset has a ``tuning_limit``.
-        shards: Jobs that share the configurations of a pair.
+        shards: Jobs that share the configurations of a pair; a single one also chooses the best.
     """
 
     trials: PositiveInt = 200

@@ -8,6 +8,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+import xarray as xr
 import yaml
 
 from adamqlr.errors import UserError
@@ -102,6 +103,18 @@ def test_shards_together_train_every_configuration_once(study: StudyConfig, tmp_
     assert best["value"] == float(trials["value"].isel(rung=-1).min())
     chosen = read_best(tmp_path / "best.yaml", "digits", "adam")
     assert chosen == configurations[best["trial"]]
+
+
+def test_a_search_in_one_job_chooses_as_select_does(study: StudyConfig, tmp_path: Path) -> None:
+    case = Case(study, "epochs", "digits", "adam")
+    tune(case, (0, 1), tmp_path / "shards" / "0.nc")
+    select([tmp_path / "shards" / "0.nc"], tmp_path / "trials.nc", tmp_path / "best.yaml")
+    tune(case, (0, 1), tmp_path / "one" / "trials.nc", best=tmp_path / "one" / "best.yaml")
+    assert (tmp_path / "one" / "best.yaml").read_text() == (tmp_path / "best.yaml").read_text()
+    once, joined = (read_trials(folder / "trials.nc") for folder in (tmp_path / "one", tmp_path))
+    # Of what it took there is more than one measurement.
+    xr.testing.assert_equal(once.drop_vars("seconds"), joined.drop_vars("seconds"))
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {"trials.nc", "best.yaml"}
 
 
 def test_a_configuration_that_diverges_is_recorded_and_never_chosen(

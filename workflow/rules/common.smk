@@ -32,6 +32,7 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 CONFIG = f"{RESULTS}/config.yaml"
+SHARDS = paths.shard_count(STUDY)
 ENVIRONMENT = "../../envs/conda.yaml"
 
 
