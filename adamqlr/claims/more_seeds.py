@@ -30,7 +30,8 @@ def more_seeds_text(row: Mapping[Any, Any]) -> str:
     if row["verdict"] != Verdict.UNDECIDED:
         return ""
     if math.isnan(row["more_seeds"]):
-        return "unknown"
+        # A single run has no interval, from which to tell more.
+        return "at least 1" if row["seeds"] == 1 else "unknown"
     is_far = math.isinf(row["more_seeds"])
     return f"more than {(MOST_TIMES - 1) * row['seeds']}" if is_far else f"{row['more_seeds']:.0f}"
 

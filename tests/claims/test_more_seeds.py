@@ -92,6 +92,7 @@ def row(more: float, setting: str = "training.seeds", seeds: int = 5) -> dict[st
 
 def test_what_is_told_and_wanted() -> None:
     assert [more_seeds_text(row(more)) for more in (7.0, INF, NAN)] == ["7", "more than 95", "unknown"]
+    assert more_seeds_text({**row(NAN), "seeds": 1}) == "at least 1"
     assert more_seeds_text({**row(NAN), "verdict": "refuted"}) == ""
     table = pd.DataFrame([row(7.0), row(12.0), row(INF), row(NAN), row(4.0, "sensitivity.a.seeds sensitivity.b.seeds")])
     assert wanted_settings(table) == {"training.seeds": 17, "sensitivity.a.seeds": 9, "sensitivity.b.seeds": 9}
