@@ -163,8 +163,6 @@ def tune(
     """
     case = _case(config_path, dataset, optimizer, suite, settings)
     _refuse_hyperparameters(settings)
-    if best and shard[1] > 1:
-        raise UserError(f"--best: this is one of {shard[1]} shards; `adamqlr select` chooses from all of them")
     from adamqlr.stages.tune import tune as tune_stage
 
     tune_stage(case, shard, output, processes, costs, best)

@@ -66,8 +66,8 @@ def judging_rule(settings: ClaimsConfig) -> str:
         "the test error for classes and the test loss for real targets, the lower the better; a diverged run counts as "
         "infinitely bad. *More seeds* would decide what is undecided: an estimate, by which the value stays where it "
         "is and its interval shrinks as one over the root of the number of seeds (of a ratio, on the logarithmic "
-        "scale). It is *at least 1* for single runs, of which there is no interval, and *unknown* where an interval has "
-        "no end."
+        "scale). It is *at least 1* for single runs, which have no interval, and *unknown* where an interval has no "
+        "end."
     )
 
 

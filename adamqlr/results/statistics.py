@@ -1,8 +1,7 @@
 """Medians over seeds and their uncertainty (paper, section 4)."""
 
 import warnings
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -10,8 +9,8 @@ from numpy.typing import NDArray
 
 from adamqlr.results.bootstrap import Array, resamples_of
 
-# Elements of a block of resampled values, which bounds memory to some hundred megabytes.
-_BLOCK = 10_000_000
+# Elements of a block of resampled values, some megabytes.
+_BLOCK = 1_000_000
 
 
 class Resampling(NamedTuple):
@@ -54,30 +53,43 @@ def median_over_seeds(values: xr.DataArray, resampling: Resampling) -> xr.Datase
 
 def _summary(values: Array, draws: NDArray[np.int64]) -> Array:
     """Return median, mean, std, lower and upper of each column, of shape (5, columns)."""
-    summary = np.full((5, values.shape[1]), np.nan)
-    is_missing = np.isnan(values)
-    is_whole, is_known = ~is_missing.any(axis=0), ~is_missing.all(axis=0)
-    # What leaves NaN out is many times slower.
-    for columns, median, quantile in (
-        (is_whole, np.median, np.quantile),
-        (is_known & ~is_whole, np.nanmedian, np.nanquantile),
-    ):
-        if columns.any():
-            summary[:, columns] = _summary_by(median, quantile, values[:, columns], draws)
-    return summary
-
-
-def _summary_by(
-    median: Callable[..., Any], quantile: Callable[..., Any], values: Array, draws: NDArray[np.int64]
-) -> Array:
     with warnings.catch_warnings(), np.errstate(invalid="ignore"):
-        # A resample may be of seeds alone that do not have a metric.
+        # Columns that are NaN throughout are a metric that an optimizer does not have.
         warnings.simplefilter("ignore", RuntimeWarning)
-        resampled = median(values[draws], axis=1)
-        # Without interpolation: between a finite and an infinite value there is nothing.
-        lower, upper = quantile(resampled, [0.025, 0.975], axis=0, method="inverted_cdf")
+        drawn = values[draws]
+        drawn.sort(axis=1)
+        resampled = _median(drawn, axis=1)
+        ordered = np.sort(resampled, axis=0)
+        lower, upper = (_quantile(ordered, fraction) for fraction in (0.025, 0.975))
         mean, std = np.nanmean(resampled, axis=0), np.nanstd(resampled, axis=0)
-        return np.stack([median(values, axis=0), mean, std, lower, upper])
+        return np.stack([_median(np.sort(values, axis=0), axis=0), mean, std, lower, upper])
+
+
+def _median(ordered: Array, axis: int) -> Array:
+    """Return what ``np.nanmedian`` does, which takes many times as long where there is NaN."""
+    known = _known(ordered, axis)
+    return (_at(ordered, np.maximum(known - 1, 0) // 2, axis) + _at(ordered, known // 2, axis)) / 2
+
+
+def _quantile(ordered: Array, fraction: float) -> Array:
+    """Return what ``np.nanquantile`` by ``inverted_cdf`` does over the first axis, likewise.
+
+    There is no interpolation, as between a finite and an infinite value there is nothing.
+    """
+    return _at(ordered, np.maximum(np.ceil(_known(ordered, 0) * fraction).astype(np.int64) - 1, 0), axis=0)
+
+
+def _known(ordered: Array, axis: int) -> NDArray[np.int64]:
+    """Return how many values are no NaN, which comes last in their order: one number where all are."""
+    if not np.isnan(ordered.take(-1, axis)).any():
+        return np.array(ordered.shape[axis])
+    return np.asarray(np.count_nonzero(~np.isnan(ordered), axis=axis, keepdims=True))
+
+
+def _at(ordered: Array, place: NDArray[np.int64], axis: int) -> Array:
+    # Of a median of nothing, what is there is NaN.
+    place = np.minimum(place, ordered.shape[axis] - 1)
+    return ordered.take(place, axis) if place.ndim == 0 else np.take_along_axis(ordered, place, axis).squeeze(axis)
 
 
 def survived_fraction(cube: xr.Dataset) -> float:

@@ -44,13 +44,14 @@ def tune(
         best: Where the best hyperparameters go, if the shard is the whole search.
 
     Raises:
-        UserError: A setting, the data or the checkpoint cannot be used, there is nothing to tune, or every
-            configuration of which the best one is wanted diverged.
+        UserError: A setting, the data or the checkpoint cannot be used, there is nothing to tune, or to choose from.
         Interrupted: A signal asked to stop; the checkpoint is written.
     """
     if not case.is_tuned:
         raise UserError(f"optimizer '{case.optimizer}': nothing to tune on '{case.dataset}'")
     index, count = shard
+    if best and count > 1:
+        raise UserError(f"--best: this is one of {count} shards; `adamqlr select` chooses from all of them")
     tuning, costs = case.study.tuning, _read_costs(case, costs_path)
     check_place(output)
     device = resolve_device(case.study.device)
@@ -70,19 +71,7 @@ def tune(
             whole.run(checkpoint, stop)
         else:
             run_together(partial(_tune_part, case, shard, sharing, journal, device, checkpoint, costs), sharing, stop)
-    attrs = file_attributes(
-        case,
-        seeds=[],
-        hyperparameters={},
-        device=device_name(device),
-        runs_sharing_device=sharing,
-        time_source=whole.time_source,
-        packed_trials=whole.largest_pack,
-        objective=case.objective,
-        identity=search,
-        trials=tuning.trials,
-    )
-    trials = trials_dataset(whole.results(), case.rungs, tuning.unit, attrs)
+    trials = trials_dataset(whole.results(), case.rungs, tuning.unit, _attributes(case, whole, device, sharing, search))
     write_trials(trials, output)
     logger.info(summary(trials))
     if best:
@@ -90,6 +79,23 @@ def tune(
         journal.unlink(missing_ok=True)
     for kept in (checkpoint, *(checkpoint.part(part, sharing) for part in range(sharing))):
         kept.remove()
+
+
+def _attributes(
+    case: Case, shard: Shard, device: torch.device, sharing: int, identity: str
+) -> dict[str, str | int | float]:
+    return file_attributes(
+        case,
+        seeds=[],
+        hyperparameters={},
+        device=device_name(device),
+        runs_sharing_device=sharing,
+        time_source=shard.time_source,
+        packed_trials=shard.largest_pack,
+        objective=case.objective,
+        identity=identity,
+        trials=case.study.tuning.trials,
+    )
 
 
 def _tune_part(

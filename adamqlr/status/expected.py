@@ -13,7 +13,6 @@ from adamqlr.study.names import SENSITIVITY
 from adamqlr.tables.contents import tables_of
 
 
-
 class Job(NamedTuple):
     """One job of the workflow. Paths are relative to the study's folder.
 
