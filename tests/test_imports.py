@@ -75,6 +75,7 @@ CASES: dict[str, tuple[str, set[str]]] = {
     "aggregate more runs": ("aggregate rosenbrock.nc --output rosenbrock_cube.nc", FILES),
     "aggregate cubes": ("aggregate digits_cube.nc rosenbrock_cube.nc trials.nc --output study.nc", FILES),
     "figures of curves": ("figures loss --study study.nc --suite epochs --output loss", DRAWING),
+    "figures of damping": ("figures damping --study study.nc --suite epochs --output damping", DRAWING),
     "figures of trajectories": ("figures trajectories --study study.nc --suite epochs --output trajectories", DRAWING),
     "tables": ("tables final_results --study study.nc --suite epochs --output final_results", SHOWING),
     "claims": ("claims --study study.nc --output claims", DRAWING),

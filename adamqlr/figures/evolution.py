@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from adamqlr.errors import UserError
 from adamqlr.figures.panels import Panel, draw_grid, loss_panel, performance_panel
+from adamqlr.optim.ratios import GOOD_RATIO, POOR_RATIO
 from adamqlr.results.clocks import with_evaluation
 from adamqlr.results.pairs import Pair, Study
 
@@ -125,7 +126,4 @@ def _damping_panel(pair: Pair) -> Panel:
 
 
 def _reduction_ratio_panel(pair: Pair) -> Panel:
-    # Here, as other figures need not wait for PyTorch's import.
-    from adamqlr.optim.heuristics import GOOD_RATIO, POOR_RATIO
-
     return Panel("rho", "Reduction ratio ρ", "linear", limits=(-0.5, 2.5), guides=(POOR_RATIO, GOOD_RATIO))

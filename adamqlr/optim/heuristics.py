@@ -30,8 +30,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-GOOD_RATIO = 0.75
-POOR_RATIO = 0.25
+from adamqlr.optim.ratios import GOOD_RATIO, POOR_RATIO
 
 Number = Tensor | float
 Vector = Sequence[Tensor]
