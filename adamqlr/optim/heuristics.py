@@ -25,10 +25,11 @@ side by side. For one network on a CPU they are Python's numbers: reading one th
 import math
 from array import array
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 from torch import Tensor
+
+from adamqlr.optim.constants import constant
 
 GOOD_RATIO = 0.75
 POOR_RATIO = 0.25
@@ -57,7 +58,7 @@ class Numbers:
 
     def minus_nothing(self, like: Tensor) -> Number:
         """Return minus the smallest normal number of a tensor's dtype."""
-        return _minus_nothing(like.dtype, like.device)
+        return constant(-torch.finfo(like.dtype).tiny, like.dtype, like.device)
 
 
 class HostNumbers(Numbers):
@@ -76,7 +77,7 @@ class HostNumbers(Numbers):
     read = staticmethod(Tensor.item)  # type: ignore[assignment]
 
     def weights(self, numbers: Sequence[Number]) -> Sequence[Tensor]:
-        """Return numbers, one or two, as tensors that are good until the next call."""
+        """Return numbers, two at most, as tensors that are good until the next call."""
         for index, number in enumerate(numbers):
             self._memory[index] = number  # type: ignore[assignment]
         return self._weights[: len(numbers)]
@@ -88,11 +89,6 @@ class HostNumbers(Numbers):
     def minus_nothing(self, like: Tensor) -> Number:
         """Return minus the smallest normal number of the dtype."""
         return self._minus_nothing
-
-
-@cache
-def _minus_nothing(dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(-torch.finfo(dtype).tiny, dtype=dtype, device=device)
 
 
 def numbers_like(tensor: Tensor) -> Numbers:
@@ -120,11 +116,18 @@ def _plus_product(total: Number, first: Number, second: Number, scale: float = 1
     return total + scale * first * second
 
 
-def _one_where(condition: Tensor | bool, number: Number) -> Number:
-    """Return 1 where the condition holds, and else the number."""
+def where(condition: Tensor | bool, number: Number, other: Number) -> Number:
+    """Return a number where the condition holds, and else the other."""
     if isinstance(condition, Tensor):
-        return torch.where(condition, 1.0, number)
-    return 1.0 if condition else number
+        return torch.where(condition, number, other)
+    return number if condition else other
+
+
+def root(number: Number) -> Number:
+    """Return the square root, NaN where there is none."""
+    if isinstance(number, Tensor):
+        return number.sqrt()
+    return math.sqrt(number) if number >= 0 else math.nan
 
 
 _ON_DEVICE = Numbers()
@@ -189,7 +192,7 @@ class QuadraticModel:
         (q11, q12), (_, q22) = self.damped
         b1, b2 = self.slopes
         # A direction without length has no curvature either: a 1 in its place leaves the other one's equation alone.
-        q11, q22 = (_one_where((q == 0) & (b == 0), q) for q, b in ((q11, b1), (q22, b2)))
+        q11, q22 = (where((q == 0) & (b == 0), 1.0, q) for q, b in ((q11, b1), (q22, b2)))
         if w1 is None and w2 is None:
             determinant = q11 * q22 - q12 * q12
             return [quotient(q12 * b2 - q22 * b1, determinant), quotient(q12 * b1 - q11 * b2, determinant)]

@@ -6,8 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from adamqlr.optim.constants import constant
 from adamqlr.optim.directions.diagonal_blocks import DiagonalBlock
-from adamqlr.optim.directions.kronecker_blocks import invert_blocks
+from adamqlr.optim.directions.kronecker_blocks import KroneckerBlock
 from adamqlr.optim.directions.layer_blocks import LayerBlock, curvature_blocks
 from adamqlr.optim.flat import FlatGradient, FlatParameters
 from adamqlr.optim.options import require
@@ -16,7 +17,7 @@ from adamqlr.optim.passes.network import LayerRecord, UnionBatch
 from adamqlr.optim.passes.output_fisher import MembersFisher, output_fisher
 from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.optim.state import State
-from adamqlr.optim.torch_private import copy_all, scale_all
+from adamqlr.optim.torch_private import copy_all
 
 
 class KroneckerDirection:
@@ -72,7 +73,7 @@ class KroneckerDirection:
         self._indices = [[indices[id(parameter)] for parameter in block.parameters] for block in every]
         self._every, self._flat = every, flat
         self._out: Tensor | None = None
-        self._averages = [average for block in every for average in block.averages]
+        self._factored = [block for block in self._blocks if isinstance(block, KroneckerBlock)]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copying keeps: the averages are the optimizer's."""
@@ -91,18 +92,19 @@ class KroneckerDirection:
         self._group["step"] -= 1
 
     def begin(self, cases: int) -> None:
-        """Move the averages on: raw ← decay · raw, weight ← decay · weight + 1."""
-        self._cases = cases
-        self._weight.mul_(self._group["ema_decay"]).add_(1.0)
-        scale_all(self._averages, self._group["ema_decay"])
+        """Move the weight on, weight ← decay · weight + 1, as the first piece will the averages."""
+        self._cases, self._decay = cases, self._group["ema_decay"]
+        one = constant(1.0, self._weight.dtype, self._weight.device)
+        torch.add(one, self._weight, alpha=self._decay, out=self._weight)
         if self._diagonal is not None:
             self._diagonal.begin()
 
     @torch.no_grad()
     def observe(self, record: LayerRecord) -> None:
         """Add a minibatch's second moments to the averages, or those of a piece of it."""
+        cases, decay = self._cases, self._decay
         features = [
-            block.add_inputs(inputs, self._cases) for block, inputs in zip(self._blocks, record.inputs, strict=True)
+            block.add_inputs(inputs, cases, decay) for block, inputs in zip(self._blocks, record.inputs, strict=True)
         ]
         outputs = record.outputs
         if outputs.dtype != self._flat.buffer.dtype:
@@ -115,9 +117,11 @@ class KroneckerDirection:
         for cotangent in cotangents:
             deltas, gradients = record.back_propagate(cotangent)
             for block, known, delta in zip(self._blocks, features, deltas, strict=True):
-                block.add_cotangents(known, delta, self._cases)
+                block.add_cotangents(known, delta, cases, decay)
+            decay = 1.0
             if self._diagonal is not None:
                 self._diagonal.add_gradients(gradients)
+        self._decay = decay
 
     def _check_exact(self) -> None:
         if self._diagonal is not None:
@@ -137,7 +141,7 @@ class KroneckerDirection:
                 average.mul_(union.share)
             union.add_up([*averages, *(self._diagonal.sums if self._diagonal else [])])
         if self._diagonal is not None:
-            self._diagonal.end(cases)
+            self._diagonal.end(cases, self._group["ema_decay"])
 
     def propose(self, gradient: FlatGradient, damping: Tensor, out: Tensor) -> None:
         """Write the damped inverse of the factors times the gradient into ``out``."""
@@ -148,7 +152,8 @@ class KroneckerDirection:
         if self._group["inverse_period"] != self._period:
             raise ValueError("inverse_period decides what is kept: give it when the optimizer is made")
         if self._group["step"] % self._period == 0:
-            invert_blocks(self._blocks, self._weight, damping)
+            for factored in self._factored:
+                factored.invert(self._weight, damping)
         # A count on the host would outlive a step that is taken back.
         if self._period > 1:
             self._group["step"] += 1

@@ -4,12 +4,12 @@ Outputs have shape (…, rows, outputs), and every network of the leading dimens
 """
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from adamqlr.optim.constants import constant
 from adamqlr.optim.passes.losses import CrossEntropy, Loss, SquaredError
 
 _aten = torch.ops.aten
@@ -63,7 +63,7 @@ class RowCrossEntropy:
             each = (1 / count).unsqueeze(-1).expand(logarithms.shape[:-1]).flatten()
             inner = _aten.nll_loss_backward(each, rows, flat, None, _UNREDUCED, self._ignore_index, count.sum())
         else:
-            one = _number(1.0, loss.dtype, loss.device)
+            one = constant(1.0, loss.dtype, loss.device)
             inner = _aten.nll_loss_backward(one, rows, flat, None, _MEAN, self._ignore_index, count)
         # −1 / count in the column of a target that counts; the row's sum is minus its weight.
         inner = inner.view(logarithms.shape)
@@ -130,18 +130,8 @@ class RowSquaredError:
     def _weights(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return what an element counts in the loss, and twice that, for the derivatives."""
         rows, columns = outputs.shape[-2:]
-        return _number_and_twice(self._scale / (rows * columns), outputs.dtype, outputs.device)
-
-
-@cache
-def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a number as a tensor, with which small products take half the time."""
-    return torch.tensor(value, dtype=dtype, device=device)
-
-
-@cache
-def _number_and_twice(value: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    return _number(value, dtype, device), _number(2.0 * value, dtype, device)
+        each, kind = self._scale / (rows * columns), (outputs.dtype, outputs.device)
+        return constant(each, *kind), constant(2.0 * each, *kind)
 
 
 def row_loss(loss: Loss) -> RowLoss | None:
