@@ -130,6 +130,21 @@ def root(number: Number) -> Number:
     return math.sqrt(number) if number >= 0 else math.nan
 
 
+def inner_product(first: Tensor, second: Tensor) -> Tensor:
+    """Return the inner product of vectors of shape (…, n)."""
+    # For one network there is a kernel that has less to find out.
+    return torch.dot(first, second) if first.dim() == 1 else torch.linalg.vecdot(first, second)
+
+
+def gram(vectors: Vector, others: Vector) -> list[list[Tensor]]:
+    """Return the inner products of one or two vectors with as many others, where those form a symmetric matrix."""
+    first = inner_product(vectors[0], others[0])
+    if len(vectors) == 1:
+        return [[first]]
+    mixed = inner_product(vectors[1], others[0])
+    return [[first, mixed], [mixed, inner_product(vectors[1], others[1])]]
+
+
 _ON_DEVICE = Numbers()
 
 
@@ -157,15 +172,13 @@ class QuadraticModel:
         damping: Tensor,
         numbers: Numbers = _ON_DEVICE,
     ) -> None:
-        # For one network there is a kernel that has less to find out.
-        inner = torch.dot if gradient.dim() == 1 else torch.linalg.vecdot
         read = numbers.read
         self._numbers, self._like, factor = numbers, gradient, read(damping)
-        self.slopes = [read(inner(gradient, direction)) for direction in directions]
+        self.slopes = [read(inner_product(gradient, direction)) for direction in directions]
         self.curvature = [[read(q) for q in row] for row in curvature]
         self.damped = [
-            [_plus_product(q, factor, read(inner(v, u))) for q, u in zip(row, directions, strict=True)]
-            for row, v in zip(self.curvature, directions, strict=True)
+            [_plus_product(q, factor, read(product)) for q, product in zip(row, products, strict=True)]
+            for row, products in zip(self.curvature, gram(directions, directions), strict=True)
         ]
 
     def minimizer(self, lr: Number | None = None, momentum: Number | None = None) -> Sequence[Tensor]:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr.optim.constants import constant
-from adamqlr.optim.directions.diagonal_blocks import DiagonalBlock
+from adamqlr.optim.directions.diagonal_blocks import DiagonalBlock, NormalizationBlock
 from adamqlr.optim.directions.kronecker_blocks import KroneckerBlock
-from adamqlr.optim.directions.layer_blocks import LayerBlock, curvature_blocks
+from adamqlr.optim.directions.layer_blocks import curvature_blocks
 from adamqlr.optim.flat import FlatGradient, FlatParameters
 from adamqlr.optim.options import require
 from adamqlr.optim.passes.losses import Loss
@@ -68,12 +68,18 @@ class KroneckerDirection:
         self.parameters: Sequence[Tensor] = self._diagonal.parameters if self._diagonal else []
         self._weight = state.number("weight", 0.0)
         self._group.setdefault("step", 0)
-        indices = {id(parameter): index for index, parameter in enumerate(flat.parameters)}
-        every: list[LayerBlock | DiagonalBlock] = [*self._blocks, *([self._diagonal] if self._diagonal else [])]
-        self._indices = [[indices[id(parameter)] for parameter in block.parameters] for block in every]
-        self._every, self._flat = every, flat
-        self._out: Tensor | None = None
         self._factored = [block for block in self._blocks if isinstance(block, KroneckerBlock)]
+        self._parts = [part for block in self._factored for part in block.parts]
+        self._flat = flat
+        # Where the parameters of the factored blocks stand, and of each other block.
+        places = {id(parameter): index for index, parameter in enumerate(flat.parameters)}
+        self._places = [places[id(parameter)] for block in self._factored for parameter in block.parameters]
+        self._diagonals = [
+            (block, [places[id(parameter)] for parameter in block.parameters])
+            for block in [*self._blocks, self._diagonal]
+            if isinstance(block, (NormalizationBlock, DiagonalBlock))
+        ]
+        self._out: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copying keeps: the averages are the optimizer's."""
@@ -148,7 +154,8 @@ class KroneckerDirection:
         if out is not self._out:
             # It is the same vector at every step, and making its views takes as long as inverting a small layer.
             views = self._flat.views(out)
-            self._out, self._views = out, [views[index] for indices in self._indices for index in indices]
+            places = [*self._places, *[place for _, others in self._diagonals for place in others]]
+            self._out, self._views = out, [views[place] for place in places]
         if self._group["inverse_period"] != self._period:
             raise ValueError("inverse_period decides what is kept: give it when the optimizer is made")
         if self._group["step"] % self._period == 0:
@@ -157,8 +164,11 @@ class KroneckerDirection:
         # A count on the host would outlive a step that is taken back.
         if self._period > 1:
             self._group["step"] += 1
-        found: list[Tensor] = []
-        for every, indices in zip(self._every, self._indices, strict=True):
-            gradients = [gradient.views[index] for index in indices]
-            found += every.precondition(gradients, self._weight, damping)
+        gradients, found = gradient.views, list(self._parts)
+        if self._factored:
+            copy_all(self._parts, [gradients[place] for place in self._places])
+            for factored in self._factored:
+                factored.precondition()
+        for block, places in self._diagonals:
+            found += block.precondition([gradients[place] for place in places], self._weight, damping)
         copy_all(self._views, found)

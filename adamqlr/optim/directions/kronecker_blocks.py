@@ -1,6 +1,6 @@
 """K-FAC's curvature of linear layers and convolutions: Kronecker factors."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,6 @@ from adamqlr.optim.constants import constant, ones
 from adamqlr.optim.directions.kronecker_factors import KroneckerInverse, add_second_moment, damped_inverse
 from adamqlr.optim.passes.perceptron import PerceptronPack, members_of
 from adamqlr.optim.state import State
-from adamqlr.optim.torch_private import copy_all
 
 # Patches of this many elements at a time are cut out of a convolution's inputs: 64 MB in single precision.
 _PATCH_ELEMENTS = 2**24
@@ -27,6 +26,9 @@ class KroneckerBlock:
         parameters: Its trained parameters.
         state: Where the averages live.
         keep_inverse: Whether the inverse outlives a step.
+
+    Attributes:
+        parts: V = [∇W, ∇b] in the shapes of the parameters.
     """
 
     def __init__(
@@ -47,11 +49,10 @@ class KroneckerBlock:
         features = input_size - self._has_bias
         self._of_weight = self._input_factor[..., :features, :features]
         self._of_bias, self._of_one = self._input_factor[..., -1, :features], self._input_factor[..., -1, -1]
-        # V = [∇W, ∇b], and its parts in the shapes of the parameters.
         gradient = self._zeros(output_size, input_size)
         self._transposed = gradient.mT
         parts = gradient.split([features, input_size - features], dim=-1)
-        self._parts = [part.view(p.shape) for part, p in zip(filter(Tensor.numel, parts), parameters, strict=True)]
+        self.parts = [part.view(p.shape) for part, p in zip(filter(Tensor.numel, parts), parameters, strict=True)]
         self._inverse: KroneckerInverse | None = None
         if keep_inverse:
             self._inverse = KroneckerInverse(
@@ -131,15 +132,10 @@ class KroneckerBlock:
         """Renew the damped inverse of the averages, whose weight is given."""
         self._inverse = damped_inverse(self._input_factor, self._output_factor, weight, damping, self._inverse)
 
-    def precondition(self, gradients: Sequence[Tensor], weight: Tensor, damping: Tensor) -> list[Tensor]:
-        """Return G⁻¹ V A⁻¹ with V = [∇W, ∇b] and the inverses as of the last :meth:`invert`.
-
-        It is good until the next call.
-        """
+    def precondition(self) -> None:
+        """Turn V, which is in ``parts``, into G⁻¹ V A⁻¹ there, with the inverses as of the last :meth:`invert`."""
         assert self._inverse is not None
-        copy_all(self._parts, list(gradients))
         self._inverse.apply_(self._transposed)
-        return self._parts
 
 
 def _patches(convolution: nn.Conv2d, inputs: Tensor) -> Iterator[Tensor]:

@@ -1,6 +1,5 @@
 """Which curvature block K-FAC has for each layer of a network, and one for all other parameters."""
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -37,10 +36,6 @@ class LayerBlock(Protocol):
 
     def add_cotangents(self, features: Tensor, cotangents: Tensor, cases: int, decay: float) -> None:
         """Add back-propagated δ, of the shape of the layer's outputs."""
-        ...
-
-    def precondition(self, gradients: Sequence[Tensor], weight: Tensor, damping: Tensor) -> list[Tensor]:
-        """Return the damped inverse times the gradient, a tensor for each parameter."""
         ...
 
 

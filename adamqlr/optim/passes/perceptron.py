@@ -16,12 +16,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from adamqlr.optim.flat import FlatParameters
+from adamqlr.optim.heuristics import inner_product
 from adamqlr.optim.passes.differentiated import DifferentiatedNetwork
 from adamqlr.optim.passes.network import Curvature, LocalModel, Observer
-from adamqlr.optim.passes.row_losses import RowLoss, inner_product
-
-_threshold_backward: Callable[..., Tensor] = torch.ops.aten.threshold_backward.default
-_threshold_backward_into = torch.ops.aten.threshold_backward.grad_input
+from adamqlr.optim.passes.row_losses import RowLoss, flat_rows
 
 
 class PerceptronPack(nn.Module):
@@ -180,9 +178,12 @@ class PerceptronModel:
         self._network, self.targets, self._curvature = network, targets, curvature
         features = [inputs]
         self.inputs: Sequence[Tensor] = features
+        # The derivatives of ReLU: a product with them takes less than PyTorch's backward pass of it.
+        self._gates: list[Tensor] = []
         self._first = current = network.forward(0, inputs)
         for layer in range(1, len(network.weights)):
             features.append(torch.relu(current))
+            self._gates.append(features[layer].sign())
             current = network.forward(layer, features[layer])
         self.outputs = current
         self.loss, self._cotangent, self._output_hessian = network.loss.differentiate(current, targets)
@@ -198,8 +199,7 @@ class PerceptronModel:
         layer = len(weights) - 1
         yield layer, delta
         while layer > 0:
-            delta = torch.matmul(delta, weights[layer])
-            delta = _threshold_backward_into(delta, self.inputs[layer], 0, grad_input=delta)
+            delta = torch.matmul(delta, weights[layer]).mul_(self._gates[layer - 1])
             layer -= 1
             yield layer, delta
 
@@ -214,10 +214,10 @@ class PerceptronModel:
         forms = self._output_hessian([found[-1] for found in tangents])
         if self._curvature == "fisher" or len(self.inputs) == 1:
             return forms
-        cotangent, along = self._cotangent, list(zip(directions, tangents, strict=True))
+        cotangent, along = flat_rows(self._cotangent), list(zip(directions, tangents, strict=True))
         return [
             [
-                torch.add(form, inner_product(cotangent, self._second_tangent(*one, *other)), alpha=1 + (one is other))
+                form + (1 + (one is other)) * inner_product(cotangent, flat_rows(self._second_tangent(*one, *other)))
                 for form, other in zip(row, along, strict=True)
             ]
             for row, one in zip(forms, along, strict=True)
@@ -254,7 +254,7 @@ class PerceptronModel:
         return second
 
     def _through_relu(self, tangent: Tensor, layer: int) -> Tensor:
-        return _threshold_backward(tangent, self.inputs[layer], 0)
+        return tangent * self._gates[layer - 1]
 
     def loss_after(self, weights: Sequence[Tensor]) -> Tensor:
         """Return the loss where the parameters have moved by V w."""

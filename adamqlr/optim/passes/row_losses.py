@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adamqlr.optim.constants import constant
+from adamqlr.optim.heuristics import gram, inner_product
 from adamqlr.optim.passes.losses import CrossEntropy, Loss, SquaredError
 
 _aten = torch.ops.aten
@@ -73,8 +74,8 @@ class RowCrossEntropy:
         def hessian(vectors: Sequence[Tensor]) -> list[list[Tensor]]:
             # The covariance of vᵢ and vⱼ under p, averaged over rows that count.
             centered = [vector - (probabilities * vector).sum(dim=-1, keepdim=True) for vector in vectors]
-            weighted = probabilities * weight
-            return [[inner_product(weighted * one, other).neg_() for other in centered] for one in centered]
+            weights = probabilities * weight.neg()
+            return gram([flat_rows(weights * vector) for vector in centered], list(map(flat_rows, centered)))
 
         return loss, gradient, hessian
 
@@ -107,7 +108,7 @@ class RowSquaredError:
 
     def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean scaled squared error."""
-        residuals = outputs - targets
+        residuals = flat_rows(outputs - targets)
         return inner_product(residuals, residuals).mul_(self._weights(outputs)[0])
 
     def differentiate(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, OutputHessian]:
@@ -120,10 +121,12 @@ class RowSquaredError:
         if outputs.shape != targets.shape and outputs.shape[-2:] != targets.shape[-2:]:
             raise ValueError(f"outputs of shape {tuple(outputs.shape)} but targets of {tuple(targets.shape)}")
         residuals, (once, twice) = outputs - targets, self._weights(outputs)
-        loss = inner_product(residuals, residuals).mul_(once)
+        flat = flat_rows(residuals)
+        loss = inner_product(flat, flat).mul_(once)
 
         def hessian(vectors: Sequence[Tensor]) -> list[list[Tensor]]:
-            return [[inner_product(one, other).mul_(twice) for other in vectors] for one in vectors]
+            flat = list(map(flat_rows, vectors))
+            return gram([vector * twice for vector in flat], flat)
 
         return loss, residuals.mul_(twice), hessian
 
@@ -143,10 +146,6 @@ def row_loss(loss: Loss) -> RowLoss | None:
     return None
 
 
-def inner_product(first: Tensor, second: Tensor) -> Tensor:
-    """Return the inner product over rows and outputs, of shape (…)."""
-    if first.dim() == 2:
-        flat = first.view(-1)
-        return torch.dot(flat, flat if second is first else second.view(-1))
-    products: Tensor = torch.linalg.vecdot(first.flatten(-2), second.flatten(-2))
-    return products
+def flat_rows(outputs: Tensor) -> Tensor:
+    """Return the outputs of all rows as one vector, of shape (…, rows · outputs)."""
+    return outputs.view(-1) if outputs.dim() == 2 else outputs.flatten(-2)
