@@ -105,7 +105,6 @@ class KroneckerDirection:
         if self._diagonal is not None:
             self._diagonal.begin()
 
-    @torch.no_grad()
     def observe(self, record: LayerRecord) -> None:
         """Add a minibatch's second moments to the averages, or those of a piece of it."""
         cases, decay = self._cases, self._decay
