@@ -23,111 +23,27 @@ side by side. For one network on a CPU they are Python's numbers: reading one th
 """
 
 import math
-from array import array
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from adamqlr.optim.constants import constant
+from adamqlr.optim.numbers import (
+    HostNumbers,
+    Number,
+    Numbers,
+    numbers_like,
+    plus_product,
+    quotient,
+    rounded,
+    where,
+)
 
 GOOD_RATIO = 0.75
 POOR_RATIO = 0.25
 
-Number = Tensor | float
 Vector = Sequence[Tensor]
 Matrix = Sequence[Sequence[Tensor]]
-
-_CODES = {torch.float32: "f", torch.float64: "d"}
-
-
-class Numbers:
-    """How the step computes with numbers: here as tensors, which nobody waits for."""
-
-    def read(self, tensor: Tensor) -> Number:
-        """Return a number to compute with for a tensor."""
-        return tensor
-
-    def weights(self, numbers: Sequence[Number]) -> Sequence[Tensor]:
-        """Return numbers as tensors that are good until the next call."""
-        return numbers  # type: ignore[return-value]
-
-    def tensors(self, numbers: Sequence[Number]) -> Sequence[Tensor]:
-        """Return numbers as tensors to keep."""
-        return numbers  # type: ignore[return-value]
-
-    def minus_nothing(self, like: Tensor) -> Number:
-        """Return minus the smallest normal number of a tensor's dtype."""
-        return constant(-torch.finfo(like.dtype).tiny, like.dtype, like.device)
-
-
-class HostNumbers(Numbers):
-    """Computes with Python's numbers, and rounds them where they become tensors.
-
-    Args:
-        dtype: The tensors'.
-    """
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        self._dtype, self._minus_nothing = dtype, -torch.finfo(dtype).tiny
-        # Memory that is written from Python: making a tensor takes longer.
-        self._memory = array(_CODES[dtype], (0.0, 0.0))
-        self._weights = torch.frombuffer(self._memory, dtype=dtype).unbind()
-
-    read = staticmethod(Tensor.item)  # type: ignore[assignment]
-
-    def weights(self, numbers: Sequence[Number]) -> Sequence[Tensor]:
-        """Return numbers, two at most, as tensors that are good until the next call."""
-        for index, number in enumerate(numbers):
-            self._memory[index] = number  # type: ignore[assignment]
-        return self._weights[: len(numbers)]
-
-    def tensors(self, numbers: Sequence[Number]) -> Sequence[Tensor]:
-        """Return numbers as tensors to keep."""
-        return torch.frombuffer(array(self._memory.typecode, numbers), dtype=self._dtype).unbind()
-
-    def minus_nothing(self, like: Tensor) -> Number:
-        """Return minus the smallest normal number of the dtype."""
-        return self._minus_nothing
-
-
-def numbers_like(tensor: Tensor) -> Numbers:
-    """Return what numbers such as the given one are computed with."""
-    at_hand = tensor.device.type == "cpu" and tensor.dim() == 0
-    return HostNumbers(tensor.dtype) if at_hand else Numbers()
-
-
-def _rounded(number: float, dtype: torch.dtype) -> float:
-    """Return a number as ``dtype`` holds it."""
-    return array(_CODES[dtype], (number,))[0]
-
-
-def quotient(numerator: Number, denominator: Number) -> Number:
-    """Return a quotient, infinite or NaN where the denominator is zero."""
-    if isinstance(denominator, float) and denominator == 0:
-        return numerator * math.copysign(math.inf, denominator)
-    return numerator / denominator
-
-
-def _plus_product(total: Number, first: Number, second: Number, scale: float = 1.0) -> Number:
-    """Return total + scale · first · second: for tensors, one kernel."""
-    if isinstance(total, Tensor):
-        return torch.addcmul(total, first, second, value=scale)  # type: ignore[arg-type]
-    return total + scale * first * second
-
-
-def where(condition: Tensor | bool, number: Number, other: Number) -> Number:
-    """Return a number where the condition holds, and else the other."""
-    if isinstance(condition, Tensor):
-        return torch.where(condition, number, other)
-    return number if condition else other
-
-
-def root(number: Number) -> Number:
-    """Return the square root, NaN where there is none."""
-    if isinstance(number, Tensor):
-        return number.sqrt()
-    return math.sqrt(number) if number >= 0 else math.nan
 
 
 def inner_product(first: Tensor, second: Tensor) -> Tensor:
@@ -177,7 +93,7 @@ class QuadraticModel:
         self.slopes = [read(inner_product(gradient, direction)) for direction in directions]
         self.curvature = [[read(q) for q in row] for row in curvature]
         self.damped = [
-            [_plus_product(q, factor, read(product)) for q, product in zip(row, products, strict=True)]
+            [plus_product(q, factor, read(product)) for q, product in zip(row, products, strict=True)]
             for row, products in zip(self.curvature, gram(directions, directions), strict=True)
         ]
 
@@ -220,7 +136,7 @@ class QuadraticModel:
         parts = []
         for weight, slope, row in zip(w, self.slopes, matrix, strict=True):
             for other, element in zip(w, row, strict=True):
-                slope = _plus_product(slope, other, element, 0.5)
+                slope = plus_product(slope, other, element, 0.5)
             parts.append(weight * slope)
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
@@ -274,7 +190,7 @@ class DampingRule:
         """
         if self._host is not None:
             old = damping.item()
-            new = _rounded(self._on_host(old, float(rho), float(loss), float(true_change)), self._dtype)
+            new = rounded(self._on_host(old, float(rho), float(loss), float(true_change)), self._dtype)
             if new != old:
                 damping.fill_(new)
             return damping.clone() if isinstance(rho, Tensor) else new
@@ -298,6 +214,6 @@ class DampingRule:
         decrease, increase, minimum, maximum = self._host
         poor = not rho >= POOR_RATIO if self._nan_is_poor else rho < POOR_RATIO
         factor = decrease if rho > GOOD_RATIO else increase if poor else 1.0
-        if self._fraction is not None and _rounded(loss + self._fraction * true_change, self._dtype) == loss:
+        if self._fraction is not None and rounded(loss + self._fraction * true_change, self._dtype) == loss:
             factor = 1.0
         return min(max(damping * factor, minimum), maximum)

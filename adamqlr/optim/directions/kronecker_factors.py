@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.linalg import solve_triangular
 
-from adamqlr.optim.heuristics import Number, numbers_like, quotient, root, where
+from adamqlr.optim.numbers import Number, numbers_like, quotient, root, where
 
 # Panels narrower than this make matrix products slower than what they save.
 _MIN_PANEL, _MAX_PANELS = 96, 8
