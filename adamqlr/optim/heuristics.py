@@ -23,107 +23,40 @@ side by side. For one network on a CPU they are Python's numbers: reading one th
 """
 
 import math
-from array import array
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 from torch import Tensor
 
+from adamqlr.optim.numbers import (
+    HostNumbers,
+    Number,
+    Numbers,
+    numbers_like,
+    plus_product,
+    quotient,
+    rounded,
+    where,
+)
 from adamqlr.optim.ratios import GOOD_RATIO, POOR_RATIO
 
-Number = Tensor | float
 Vector = Sequence[Tensor]
 Matrix = Sequence[Sequence[Tensor]]
 
-_CODES = {torch.float32: "f", torch.float64: "d"}
+
+def inner_product(first: Tensor, second: Tensor) -> Tensor:
+    """Return the inner product of vectors of shape (…, n)."""
+    # For one network there is a kernel that has less to find out.
+    return torch.dot(first, second) if first.dim() == 1 else torch.linalg.vecdot(first, second)
 
 
-class Numbers:
-    """How the step computes with numbers: here as tensors, which nobody waits for."""
-
-    def read(self, tensor: Tensor) -> Number:
-        """Return a number to compute with for a tensor."""
-        return tensor
-
-    def weights(self, numbers: Sequence[Number]) -> Sequence[Tensor]:
-        """Return numbers as tensors that are good until the next call."""
-        return numbers  # type: ignore[return-value]
-
-    def tensors(self, numbers: Sequence[Number]) -> Sequence[Tensor]:
-        """Return numbers as tensors to keep."""
-        return numbers  # type: ignore[return-value]
-
-    def minus_nothing(self, like: Tensor) -> Number:
-        """Return minus the smallest normal number of a tensor's dtype."""
-        return _minus_nothing(like.dtype, like.device)
-
-
-class HostNumbers(Numbers):
-    """Computes with Python's numbers, and rounds them where they become tensors.
-
-    Args:
-        dtype: The tensors'.
-    """
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        self._dtype, self._minus_nothing = dtype, -torch.finfo(dtype).tiny
-        # Memory that is written from Python: making a tensor takes longer.
-        self._memory = array(_CODES[dtype], (0.0, 0.0))
-        self._weights = torch.frombuffer(self._memory, dtype=dtype).unbind()
-
-    read = staticmethod(Tensor.item)  # type: ignore[assignment]
-
-    def weights(self, numbers: Sequence[Number]) -> Sequence[Tensor]:
-        """Return numbers, one or two, as tensors that are good until the next call."""
-        for index, number in enumerate(numbers):
-            self._memory[index] = number  # type: ignore[assignment]
-        return self._weights[: len(numbers)]
-
-    def tensors(self, numbers: Sequence[Number]) -> Sequence[Tensor]:
-        """Return numbers as tensors to keep."""
-        return torch.frombuffer(array(self._memory.typecode, numbers), dtype=self._dtype).unbind()
-
-    def minus_nothing(self, like: Tensor) -> Number:
-        """Return minus the smallest normal number of the dtype."""
-        return self._minus_nothing
-
-
-@cache
-def _minus_nothing(dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(-torch.finfo(dtype).tiny, dtype=dtype, device=device)
-
-
-def numbers_like(tensor: Tensor) -> Numbers:
-    """Return what numbers such as the given one are computed with."""
-    at_hand = tensor.device.type == "cpu" and tensor.dim() == 0
-    return HostNumbers(tensor.dtype) if at_hand else Numbers()
-
-
-def _rounded(number: float, dtype: torch.dtype) -> float:
-    """Return a number as ``dtype`` holds it."""
-    return array(_CODES[dtype], (number,))[0]
-
-
-def quotient(numerator: Number, denominator: Number) -> Number:
-    """Return a quotient, infinite or NaN where the denominator is zero."""
-    if isinstance(denominator, float) and denominator == 0:
-        return numerator * math.copysign(math.inf, denominator)
-    return numerator / denominator
-
-
-def _plus_product(total: Number, first: Number, second: Number, scale: float = 1.0) -> Number:
-    """Return total + scale · first · second: for tensors, one kernel."""
-    if isinstance(total, Tensor):
-        return torch.addcmul(total, first, second, value=scale)  # type: ignore[arg-type]
-    return total + scale * first * second
-
-
-def _one_where(condition: Tensor | bool, number: Number) -> Number:
-    """Return 1 where the condition holds, and else the number."""
-    if isinstance(condition, Tensor):
-        return torch.where(condition, 1.0, number)
-    return 1.0 if condition else number
+def gram(vectors: Vector, others: Vector) -> list[list[Tensor]]:
+    """Return the inner products of one or two vectors with as many others, where those form a symmetric matrix."""
+    first = inner_product(vectors[0], others[0])
+    if len(vectors) == 1:
+        return [[first]]
+    mixed = inner_product(vectors[1], others[0])
+    return [[first, mixed], [mixed, inner_product(vectors[1], others[1])]]
 
 
 _ON_DEVICE = Numbers()
@@ -153,15 +86,13 @@ class QuadraticModel:
         damping: Tensor,
         numbers: Numbers = _ON_DEVICE,
     ) -> None:
-        # For one network there is a kernel that has less to find out.
-        inner = torch.dot if gradient.dim() == 1 else torch.linalg.vecdot
         read = numbers.read
         self._numbers, self._like, factor = numbers, gradient, read(damping)
-        self.slopes = [read(inner(gradient, direction)) for direction in directions]
+        self.slopes = [read(inner_product(gradient, direction)) for direction in directions]
         self.curvature = [[read(q) for q in row] for row in curvature]
         self.damped = [
-            [_plus_product(q, factor, read(inner(v, u))) for q, u in zip(row, directions, strict=True)]
-            for row, v in zip(self.curvature, directions, strict=True)
+            [plus_product(q, factor, read(product)) for q, product in zip(row, products, strict=True)]
+            for row, products in zip(self.curvature, gram(directions, directions), strict=True)
         ]
 
     def minimizer(self, lr: Number | None = None, momentum: Number | None = None) -> Sequence[Tensor]:
@@ -188,7 +119,7 @@ class QuadraticModel:
         (q11, q12), (_, q22) = self.damped
         b1, b2 = self.slopes
         # A direction without length has no curvature either: a 1 in its place leaves the other one's equation alone.
-        q11, q22 = (_one_where((q == 0) & (b == 0), q) for q, b in ((q11, b1), (q22, b2)))
+        q11, q22 = (where((q == 0) & (b == 0), 1.0, q) for q, b in ((q11, b1), (q22, b2)))
         if w1 is None and w2 is None:
             determinant = q11 * q22 - q12 * q12
             return [quotient(q12 * b2 - q22 * b1, determinant), quotient(q12 * b1 - q11 * b2, determinant)]
@@ -203,7 +134,7 @@ class QuadraticModel:
         parts = []
         for weight, slope, row in zip(w, self.slopes, matrix, strict=True):
             for other, element in zip(w, row, strict=True):
-                slope = _plus_product(slope, other, element, 0.5)
+                slope = plus_product(slope, other, element, 0.5)
             parts.append(weight * slope)
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
@@ -257,7 +188,7 @@ class DampingRule:
         """
         if self._host is not None:
             old = damping.item()
-            new = _rounded(self._on_host(old, float(rho), float(loss), float(true_change)), self._dtype)
+            new = rounded(self._on_host(old, float(rho), float(loss), float(true_change)), self._dtype)
             if new != old:
                 damping.fill_(new)
             return damping.clone() if isinstance(rho, Tensor) else new
@@ -281,6 +212,6 @@ class DampingRule:
         decrease, increase, minimum, maximum = self._host
         poor = not rho >= POOR_RATIO if self._nan_is_poor else rho < POOR_RATIO
         factor = decrease if rho > GOOD_RATIO else increase if poor else 1.0
-        if self._fraction is not None and _rounded(loss + self._fraction * true_change, self._dtype) == loss:
+        if self._fraction is not None and rounded(loss + self._fraction * true_change, self._dtype) == loss:
             factor = 1.0
         return min(max(damping * factor, minimum), maximum)

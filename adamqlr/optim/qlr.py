@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from adamqlr.optim.base import AnyLoss, MinibatchOptimizer, Params
 from adamqlr.optim.directions import Direction, OptionalMethods, observer_of, resolve_direction
-from adamqlr.optim.heuristics import DampingRule, Number, QuadraticModel, numbers_like, quotient
+from adamqlr.optim.heuristics import DampingRule, QuadraticModel
 from adamqlr.optim.info import QLRInfo
+from adamqlr.optim.numbers import Number, numbers_like, quotient
 from adamqlr.optim.options import GivenOption, MemberOption, MemberTensors, checked_heuristics, common_rate
 from adamqlr.optim.passes.losses import resolve_loss
 from adamqlr.optim.passes.network import Curvature, Forward

@@ -15,6 +15,7 @@ from tests.benchmarks import step_times
 from tests.benchmarks.cases import BASELINE, ENERGY, MEASURED, baseline
 from tests.benchmarks.limits import count
 from tests.benchmarks.memory import peak_bytes
+from tests.benchmarks.operator_calls import CASE, operator_calls
 from tests.benchmarks.peers.process import has_peers
 from tests.benchmarks.timing import QUICK, Blocks, Effort, Make, interleave
 
@@ -101,3 +102,8 @@ def test_operations_and_memory_are_those_of_the_network() -> None:
     peaks = {peak_bytes(make, CPU) for _ in range(2)}
     assert len(peaks) == 1, "what other measurements leave behind does not count"
     assert 2 * activations < peaks.pop() < 6 * activations
+
+
+@pytest.mark.parametrize(("optimizer", "most"), [("adam", 22), ("adamqlr", 45), ("kfac", 105)])
+def test_small_steps_call_few_operators(optimizer: str, most: int) -> None:
+    assert 0 < operator_calls(optimizer, CASE.minibatch(CPU)).total() <= most

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adamqlr.optim.heuristics import DampingRule, HostNumbers, Numbers, QuadraticModel, quotient
+from adamqlr.optim.heuristics import DampingRule, QuadraticModel
+from adamqlr.optim.numbers import HostNumbers, Numbers, quotient
 
 SEEDS = st.integers(0, 2**31)
 # One network on a CPU has its numbers read, all else leaves them on the device.

@@ -1,5 +1,8 @@
 """Kronecker-factored inverses, against dense matrices."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from adamqlr.optim import numbers
 from adamqlr.optim.directions.kronecker_factors import add_second_moment, damped_inverse, symmetric
 
 SIZES = st.integers(1, 6)
 SEEDS = st.integers(0, 2**31)
+
+
+@pytest.fixture(scope="module", params=["host", "device"], autouse=True)
+def _numbers(request: Any) -> Iterator[None]:
+    """Compute with Python's numbers, and as elsewhere than on a CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "device":
+            patch.setattr(numbers, "at_hand", lambda tensor: False)
+        yield
 
 
 def second_moment(size: int, generator: torch.Generator) -> Tensor:
@@ -60,6 +73,12 @@ def test_matrix_that_is_not_positive_definite_ends_as_nan(broken: float) -> None
     assert torch.isnan(product).all()
 
 
+def test_damping_beyond_the_dtypes_range_ends_as_nan_without_an_exception() -> None:
+    tiny, gradient = torch.full((1, 1), 1e-42), torch.ones(1, 3)
+    product = damped_inverse(torch.eye(3), tiny, torch.tensor(1.0), torch.tensor(1e3)) @ gradient
+    assert torch.isnan(product).all()
+
+
 @pytest.mark.parametrize("size", [3, 95, 97, 1000])
 def test_second_moments_accumulate_in_the_lower_triangle(size: int) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -67,3 +86,5 @@ def test_second_moments_accumulate_in_the_lower_triangle(size: int) -> None:
     samples = torch.randn(size, 20, generator=generator, dtype=torch.float64)
     add_second_moment(total, samples, 0.3)
     torch.testing.assert_close(symmetric(total), 1 + 0.3 * samples @ samples.T)
+    add_second_moment(total, samples, 0.3, decay=0.5)
+    torch.testing.assert_close(symmetric(total), 0.5 + 0.45 * samples @ samples.T)

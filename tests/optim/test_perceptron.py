@@ -14,6 +14,7 @@ from adamqlr.optim.passes import network_of
 from adamqlr.optim.passes.differentiated import DifferentiatedNetwork, HessianLinearization, Linearization
 from adamqlr.optim.passes.losses import CrossEntropy, Loss, SquaredError
 from adamqlr.optim.passes.perceptron import PerceptronNetwork, PerceptronPack, find_layers
+from adamqlr.optim.passes.relu import ReluDerivative
 from adamqlr.problems.models import mlp
 from adamqlr.study.optimizers import OPTIMIZERS
 from adamqlr.training.optimizers import make_optimizer, stack_options
@@ -164,6 +165,16 @@ def test_members_with_options_of_their_own_move_as_if_alone(key: str) -> None:
 def restarted(optimizer: Any, again: Any) -> Any:
     again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     return again
+
+
+@pytest.mark.parametrize("rows", [30, 3_000])
+def test_the_derivative_of_relu_is_pytorchs(rows: int) -> None:
+    before, tangent = torch.randn(rows, 50, requires_grad=True), torch.randn(rows, 50)
+    features = torch.relu(before)
+    (expected,) = torch.autograd.grad(features, before, tangent)
+    derivative = ReluDerivative(features.detach())
+    assert torch.equal(derivative.times(tangent), expected)
+    assert torch.equal(derivative.times_(tangent), expected)
 
 
 def test_options_are_stacked_where_they_differ() -> None:

@@ -29,11 +29,11 @@ class NormalizationBlock:
             for index, p in enumerate(parameters)
         ]
 
-    def add_inputs(self, inputs: Tensor, cases: int) -> Tensor:
+    def add_inputs(self, inputs: Tensor, cases: int, decay: float) -> Tensor:
         """Return x̂; nothing is averaged of the inputs alone."""
         return _normalized(self.module, inputs.to(self.averages[0].dtype)) if self._scale_first else inputs
 
-    def add_cotangents(self, features: Tensor, cotangents: Tensor, cases: int) -> None:
+    def add_cotangents(self, features: Tensor, cotangents: Tensor, cases: int, decay: float) -> None:
         """Add δ, of the shape of the layer's outputs."""
         cotangents = cotangents.to(self.averages[0].dtype)
         products = [features * cotangents] if self._scale_first else []
@@ -44,7 +44,7 @@ class NormalizationBlock:
                 per_case = product.reshape(len(product), -1, *diagonal.shape).sum(dim=1)
             else:
                 per_case = product.reshape(*product.shape[:2], -1).sum(dim=2)
-            diagonal.add_(per_case.square().sum(dim=0), alpha=1 / cases)
+            diagonal.mul_(decay).add_(per_case.square().sum(dim=0), alpha=1 / cases)
 
     def precondition(self, gradients: Sequence[Tensor], weight: Tensor, damping: Tensor) -> list[Tensor]:
         """Return ∇ / (diagonal + λ)."""
@@ -75,10 +75,10 @@ class DiagonalBlock:
         for total, gradient in zip(self.sums, gradients, strict=True):
             total.add_(gradient)
 
-    def end(self, cases: Tensor | float) -> None:
+    def end(self, cases: Tensor | float, decay: float) -> None:
         """Add the squares of the minibatch's sums to the averages."""
         for diagonal, total in zip(self.averages, self.sums, strict=True):
-            diagonal.add_(total.square() / cases)
+            diagonal.mul_(decay).add_(total.square() / cases)
 
     def precondition(self, gradients: Sequence[Tensor], weight: Tensor, damping: Tensor) -> list[Tensor]:
         """Return ∇ / (diagonal + λ)."""

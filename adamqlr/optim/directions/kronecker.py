@@ -6,9 +6,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from adamqlr.optim.directions.diagonal_blocks import DiagonalBlock
-from adamqlr.optim.directions.kronecker_blocks import invert_blocks
-from adamqlr.optim.directions.layer_blocks import LayerBlock, curvature_blocks
+from adamqlr.optim.constants import constant
+from adamqlr.optim.directions.diagonal_blocks import DiagonalBlock, NormalizationBlock
+from adamqlr.optim.directions.kronecker_blocks import KroneckerBlock
+from adamqlr.optim.directions.layer_blocks import curvature_blocks
 from adamqlr.optim.flat import FlatGradient, FlatParameters
 from adamqlr.optim.options import require
 from adamqlr.optim.passes.losses import Loss
@@ -16,7 +17,7 @@ from adamqlr.optim.passes.network import LayerRecord, UnionBatch
 from adamqlr.optim.passes.output_fisher import MembersFisher, output_fisher
 from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.optim.state import State
-from adamqlr.optim.torch_private import copy_all, scale_all
+from adamqlr.optim.torch_private import copy_all
 
 
 class KroneckerDirection:
@@ -67,12 +68,18 @@ class KroneckerDirection:
         self.parameters: Sequence[Tensor] = self._diagonal.parameters if self._diagonal else []
         self._weight = state.number("weight", 0.0)
         self._group.setdefault("step", 0)
-        indices = {id(parameter): index for index, parameter in enumerate(flat.parameters)}
-        every: list[LayerBlock | DiagonalBlock] = [*self._blocks, *([self._diagonal] if self._diagonal else [])]
-        self._indices = [[indices[id(parameter)] for parameter in block.parameters] for block in every]
-        self._every, self._flat = every, flat
+        self._factored = [block for block in self._blocks if isinstance(block, KroneckerBlock)]
+        self._parts = [part for block in self._factored for part in block.parts]
+        self._flat = flat
+        # Where the parameters of the factored blocks stand, and of each other block.
+        places = {id(parameter): index for index, parameter in enumerate(flat.parameters)}
+        self._places = [places[id(parameter)] for block in self._factored for parameter in block.parameters]
+        self._diagonals = [
+            (block, [places[id(parameter)] for parameter in block.parameters])
+            for block in [*self._blocks, self._diagonal]
+            if isinstance(block, (NormalizationBlock, DiagonalBlock))
+        ]
         self._out: Tensor | None = None
-        self._averages = [average for block in every for average in block.averages]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copying keeps: the averages are the optimizer's."""
@@ -91,18 +98,18 @@ class KroneckerDirection:
         self._group["step"] -= 1
 
     def begin(self, cases: int) -> None:
-        """Move the averages on: raw ← decay · raw, weight ← decay · weight + 1."""
-        self._cases = cases
-        self._weight.mul_(self._group["ema_decay"]).add_(1.0)
-        scale_all(self._averages, self._group["ema_decay"])
+        """Move the weight on, weight ← decay · weight + 1, as the first piece will the averages."""
+        self._cases, self._decay = cases, self._group["ema_decay"]
+        one = constant(1.0, self._weight.dtype, self._weight.device)
+        torch.add(one, self._weight, alpha=self._decay, out=self._weight)
         if self._diagonal is not None:
             self._diagonal.begin()
 
-    @torch.no_grad()
     def observe(self, record: LayerRecord) -> None:
         """Add a minibatch's second moments to the averages, or those of a piece of it."""
+        cases, decay = self._cases, self._decay
         features = [
-            block.add_inputs(inputs, self._cases) for block, inputs in zip(self._blocks, record.inputs, strict=True)
+            block.add_inputs(inputs, cases, decay) for block, inputs in zip(self._blocks, record.inputs, strict=True)
         ]
         outputs = record.outputs
         if outputs.dtype != self._flat.buffer.dtype:
@@ -115,9 +122,11 @@ class KroneckerDirection:
         for cotangent in cotangents:
             deltas, gradients = record.back_propagate(cotangent)
             for block, known, delta in zip(self._blocks, features, deltas, strict=True):
-                block.add_cotangents(known, delta, self._cases)
+                block.add_cotangents(known, delta, cases, decay)
+            decay = 1.0
             if self._diagonal is not None:
                 self._diagonal.add_gradients(gradients)
+        self._decay = decay
 
     def _check_exact(self) -> None:
         if self._diagonal is not None:
@@ -137,23 +146,28 @@ class KroneckerDirection:
                 average.mul_(union.share)
             union.add_up([*averages, *(self._diagonal.sums if self._diagonal else [])])
         if self._diagonal is not None:
-            self._diagonal.end(cases)
+            self._diagonal.end(cases, self._group["ema_decay"])
 
     def propose(self, gradient: FlatGradient, damping: Tensor, out: Tensor) -> None:
         """Write the damped inverse of the factors times the gradient into ``out``."""
         if out is not self._out:
             # It is the same vector at every step, and making its views takes as long as inverting a small layer.
             views = self._flat.views(out)
-            self._out, self._views = out, [views[index] for indices in self._indices for index in indices]
+            places = [*self._places, *[place for _, others in self._diagonals for place in others]]
+            self._out, self._views = out, [views[place] for place in places]
         if self._group["inverse_period"] != self._period:
             raise ValueError("inverse_period decides what is kept: give it when the optimizer is made")
         if self._group["step"] % self._period == 0:
-            invert_blocks(self._blocks, self._weight, damping)
+            for factored in self._factored:
+                factored.invert(self._weight, damping)
         # A count on the host would outlive a step that is taken back.
         if self._period > 1:
             self._group["step"] += 1
-        found: list[Tensor] = []
-        for every, indices in zip(self._every, self._indices, strict=True):
-            gradients = [gradient.views[index] for index in indices]
-            found += every.precondition(gradients, self._weight, damping)
+        gradients, found = gradient.views, list(self._parts)
+        if self._factored:
+            copy_all(self._parts, [gradients[place] for place in self._places])
+            for factored in self._factored:
+                factored.precondition()
+        for block, places in self._diagonals:
+            found += block.precondition([gradients[place] for place in places], self._weight, damping)
         copy_all(self._views, found)

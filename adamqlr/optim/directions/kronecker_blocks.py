@@ -1,14 +1,15 @@
 """K-FAC's curvature of linear layers and convolutions: Kronecker factors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adamqlr.optim.directions.kronecker_factors import KroneckerInverse, add_second_moment, damped_inverses
+from adamqlr.optim.constants import constant, ones
+from adamqlr.optim.directions.kronecker_factors import KroneckerInverse, add_second_moment, damped_inverse
 from adamqlr.optim.passes.perceptron import PerceptronPack, members_of
 from adamqlr.optim.state import State
-from adamqlr.optim.torch_private import copy_all
 
 # Patches of this many elements at a time are cut out of a convolution's inputs: 64 MB in single precision.
 _PATCH_ELEMENTS = 2**24
@@ -25,6 +26,9 @@ class KroneckerBlock:
         parameters: Its trained parameters.
         state: Where the averages live.
         keep_inverse: Whether the inverse outlives a step.
+
+    Attributes:
+        parts: V = [∇W, ∇b] in the shapes of the parameters.
     """
 
     def __init__(
@@ -40,17 +44,16 @@ class KroneckerBlock:
         input_size, output_size = self._sizes(module)
         self._input_factor = self._square(state, "input_factor", input_size)
         self._output_factor = self._square(state, "output_factor", output_size)
-        self.averages = [self._input_factor, self._output_factor]
+        self.averages, self._dtype = [self._input_factor, self._output_factor], self._input_factor.dtype
         # The parts of A that belong to the weight and to the bias; finding them takes as long as adding to them.
         features = input_size - self._has_bias
         self._of_weight = self._input_factor[..., :features, :features]
         self._of_bias, self._of_one = self._input_factor[..., -1, :features], self._input_factor[..., -1, -1]
-        # V = [∇W, ∇b], and its parts in the shapes of the parameters.
-        self._gradient = self._zeros(output_size, input_size)
-        parts = self._gradient.split([features, input_size - features], dim=-1)
-        self._parts = [part.view(p.shape) for part, p in zip(filter(Tensor.numel, parts), parameters, strict=True)]
+        gradient = self._zeros(output_size, input_size)
+        self._transposed = gradient.mT
+        parts = gradient.split([features, input_size - features], dim=-1)
+        self.parts = [part.view(p.shape) for part, p in zip(filter(Tensor.numel, parts), parameters, strict=True)]
         self._inverse: KroneckerInverse | None = None
-        self._keeps = keep_inverse
         if keep_inverse:
             self._inverse = KroneckerInverse(
                 self._square(state, "input_cholesky", input_size),
@@ -78,7 +81,7 @@ class KroneckerBlock:
         # With contiguous columns, as LAPACK wants them.
         return state.of_parameter(self.parameters[0], name, self._zeros(size, size).mT)
 
-    def add_inputs(self, inputs: Tensor, cases: int) -> Tensor:
+    def add_inputs(self, inputs: Tensor, cases: int, decay: float) -> Tensor:
         """Add layer inputs, of shape (rows, …, features) or (rows, channels, height, width).
 
         Those of networks side by side are of shape (members, rows, features), or the first two dimensions are one if
@@ -87,67 +90,52 @@ class KroneckerBlock:
         Returns:
             ``inputs`` as they are.
         """
-        for columns in self._columns(inputs.to(self._input_factor.dtype)):
+        for columns in self._columns(_in(inputs, self._dtype)):
             if self._has_weight:
-                add_second_moment(self._of_weight, columns, 1 / cases)
+                add_second_moment(self._of_weight, columns, 1 / cases, decay)
             if self._has_bias:
-                if self._has_weight:
-                    self._of_bias.add_(columns.sum(dim=-1), alpha=1 / cases)
-                self._of_one.add_(columns.shape[-1] / cases)
+                self._add_bias(columns, cases, decay)
+            decay = 1.0
         return inputs
 
-    def _columns(self, inputs: Tensor) -> Iterator[Tensor]:
-        """Yield the vectors that the weight is multiplied with, as columns."""
+    def _add_bias(self, columns: Tensor, cases: int, decay: float) -> None:
+        """Add the last row of Σ x xᵀ, which belongs to the 1 in x: the sum of the inputs, and their number."""
+        count = columns.shape[-1]
+        if self._has_weight and self._members:
+            self._of_bias.mul_(decay).add_(columns.sum(dim=-1), alpha=1 / cases)
+        elif self._has_weight:
+            self._of_bias.addmv_(columns, ones(count, columns.dtype, columns.device), beta=decay, alpha=1 / cases)
+        added = constant(count / cases, columns.dtype, columns.device)
+        torch.add(added, self._of_one, alpha=decay, out=self._of_one)
+
+    def _columns(self, inputs: Tensor) -> Iterable[Tensor]:
+        """Return the vectors that the weight is multiplied with, as columns."""
         if isinstance(self.module, nn.Conv2d):
-            yield from _patches(self.module, inputs)
-        else:
-            yield inputs.mT if self._members else inputs.reshape(-1, inputs.shape[-1]).T
+            return _patches(self.module, inputs)
+        if not self._members and inputs.dim() != 2:
+            inputs = inputs.reshape(-1, inputs.shape[-1])
+        return [inputs.mT]
 
-    def add_cotangents(self, features: Tensor, cotangents: Tensor, cases: int) -> None:
+    def add_cotangents(self, features: Tensor, cotangents: Tensor, cases: int, decay: float) -> None:
         """Add δ, of the shape of the layer's outputs."""
-        cotangents = cotangents.to(self._output_factor.dtype)
-        if self._members:
-            add_second_moment(self._output_factor, cotangents.mT, 1 / cases)
-            return
-        if isinstance(self.module, nn.Linear):
-            columns = cotangents.reshape(-1, cotangents.shape[-1]).T
+        columns = _in(cotangents, self._dtype)
+        if isinstance(self.module, nn.Conv2d):
+            columns = columns.transpose(0, 1).flatten(1)
+        elif self._members or columns.dim() == 2:
+            columns = columns.mT
         else:
-            columns = cotangents.transpose(0, 1).flatten(1)
-        positions = columns.shape[1] // len(cotangents)
-        add_second_moment(self._output_factor, columns, 1 / (cases * positions))
+            columns = columns.reshape(-1, columns.shape[-1]).mT
+        positions = 1 if self._members else columns.shape[1] // len(cotangents)
+        add_second_moment(self._output_factor, columns, 1 / (cases * positions), decay)
 
-    def _keep(self, inverse: KroneckerInverse) -> None:
-        if not self._keeps:
-            self._inverse = inverse
-            return
+    def invert(self, weight: Tensor, damping: Tensor) -> None:
+        """Renew the damped inverse of the averages, whose weight is given."""
+        self._inverse = damped_inverse(self._input_factor, self._output_factor, weight, damping, self._inverse)
+
+    def precondition(self) -> None:
+        """Turn V, which is in ``parts``, into G⁻¹ V A⁻¹ there, with the inverses as of the last :meth:`invert`."""
         assert self._inverse is not None
-        for kept, new in zip(self._inverse, inverse, strict=True):
-            kept.copy_(new)
-
-    def precondition(self, gradients: Sequence[Tensor], weight: Tensor, damping: Tensor) -> list[Tensor]:
-        """Return G⁻¹ V A⁻¹ with V = [∇W, ∇b] and the inverses as of the last :func:`invert_blocks`.
-
-        It is good until the next call.
-        """
-        assert self._inverse is not None
-        copy_all(self._parts, list(gradients))
-        self._inverse.apply_(self._gradient)
-        return self._parts
-
-
-def invert_blocks(blocks: Sequence[object], weight: Tensor, damping: Tensor) -> None:
-    """Renew the damped inverses of Kronecker factors; a diagonal is inverted where it is used, at every step.
-
-    Args:
-        blocks: Any blocks.
-        weight: The averages' weight.
-        damping: λ.
-    """
-    factored = [block for block in blocks if isinstance(block, KroneckerBlock)]
-    if factored:
-        pairs = [(block.averages[0], block.averages[1]) for block in factored]
-        for block, inverse in zip(factored, damped_inverses(pairs, weight, damping), strict=True):
-            block._keep(inverse)
+        self._inverse.apply_(self._transposed)
 
 
 def _patches(convolution: nn.Conv2d, inputs: Tensor) -> Iterator[Tensor]:
@@ -168,3 +156,8 @@ def _patches(convolution: nn.Conv2d, inputs: Tensor) -> Iterator[Tensor]:
     elements = channels * kernel_h * kernel_w
     for chunk in windows.split(max(1, _PATCH_ELEMENTS // (elements * out_h * out_w)), dim=3):
         yield chunk.reshape(elements, -1)
+
+
+def _in(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    # To find that nothing is to be done takes as long as a small kernel.
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)

@@ -1,6 +1,5 @@
 """Which curvature block K-FAC has for each layer of a network, and one for all other parameters."""
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -25,21 +24,18 @@ class LayerBlock(Protocol):
     parameters: list[nn.Parameter]
     averages: list[Tensor]
 
-    def add_inputs(self, inputs: Tensor, cases: int) -> Tensor:
+    def add_inputs(self, inputs: Tensor, cases: int, decay: float) -> Tensor:
         """Add a minibatch's layer inputs; return what :meth:`add_cotangents` wants to know of them.
 
         Args:
             inputs: The layer's inputs, of the whole minibatch or of a piece of it.
             cases: The number of cases in the whole.
+            decay: What the averages are multiplied with first: 1 after the first piece.
         """
         ...
 
-    def add_cotangents(self, features: Tensor, cotangents: Tensor, cases: int) -> None:
+    def add_cotangents(self, features: Tensor, cotangents: Tensor, cases: int, decay: float) -> None:
         """Add back-propagated δ, of the shape of the layer's outputs."""
-        ...
-
-    def precondition(self, gradients: Sequence[Tensor], weight: Tensor, damping: Tensor) -> list[Tensor]:
-        """Return the damped inverse times the gradient, a tensor for each parameter."""
         ...
 
 

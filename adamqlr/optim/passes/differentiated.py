@@ -164,7 +164,8 @@ class DifferentiatedNetwork:
         if observer is not None:
             assert record is not None
             observer.begin(count_rows(inputs))
-            observer.observe(record)
+            with torch.no_grad():
+                observer.observe(record)
             observer.end(None)
         return _DifferentiatedModel(self, local, inputs, targets)
 

@@ -67,7 +67,7 @@ class Observer(Protocol):
         ...
 
     def observe(self, record: LayerRecord) -> None:
-        """See the minibatch, or each of its pieces in turn."""
+        """See the minibatch, or each of its pieces in turn; nothing here is differentiated."""
         ...
 
     def end(self, union: "UnionBatch | None") -> None:

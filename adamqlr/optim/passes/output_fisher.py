@@ -80,12 +80,12 @@ class GaussianFisher:
         self._loss = loss
 
     def _root(self, outputs: Tensor) -> float:
-        each = outputs[0].numel() if self._loss.reduction == "mean" else 1 / len(outputs)
+        each = outputs.shape[1:].numel() if self._loss.reduction == "mean" else 1 / len(outputs)
         return math.sqrt(2.0 * self._loss.scale / each)
 
     def sample_cotangent(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return normal deviates, from PyTorch's global generator."""
-        return torch.randn_like(outputs) * self._root(outputs)
+        return torch.empty_like(outputs).normal_(0.0, self._root(outputs))
 
     def exact_cotangents(self, outputs: Tensor, targets: Tensor) -> Iterator[Tensor]:
         """Yield the scaled unit vector of each output."""

@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from adamqlr.optim.flat import FlatParameters
+from adamqlr.optim.heuristics import inner_product
 from adamqlr.optim.passes.differentiated import DifferentiatedNetwork
 from adamqlr.optim.passes.network import Curvature, LocalModel, Observer
-from adamqlr.optim.passes.row_losses import RowLoss, inner_product
-
-_threshold_backward: Callable[..., Tensor] = torch.ops.aten.threshold_backward.default
-_threshold_backward_into = torch.ops.aten.threshold_backward.grad_input
+from adamqlr.optim.passes.relu import ReluDerivative
+from adamqlr.optim.passes.row_losses import RowLoss, flat_rows
 
 
 class PerceptronPack(nn.Module):
@@ -180,9 +179,12 @@ class PerceptronModel:
         self._network, self.targets, self._curvature = network, targets, curvature
         features = [inputs]
         self.inputs: Sequence[Tensor] = features
+        # Of the ReLU behind each layer but the last.
+        self._relus: list[ReluDerivative] = []
         self._first = current = network.forward(0, inputs)
         for layer in range(1, len(network.weights)):
             features.append(torch.relu(current))
+            self._relus.append(ReluDerivative(features[layer]))
             current = network.forward(layer, features[layer])
         self.outputs = current
         self.loss, self._cotangent, self._output_hessian = network.loss.differentiate(current, targets)
@@ -198,8 +200,7 @@ class PerceptronModel:
         layer = len(weights) - 1
         yield layer, delta
         while layer > 0:
-            delta = torch.matmul(delta, weights[layer])
-            delta = _threshold_backward_into(delta, self.inputs[layer], 0, grad_input=delta)
+            delta = self._relus[layer - 1].times_(torch.matmul(delta, weights[layer]))
             layer -= 1
             yield layer, delta
 
@@ -214,10 +215,10 @@ class PerceptronModel:
         forms = self._output_hessian([found[-1] for found in tangents])
         if self._curvature == "fisher" or len(self.inputs) == 1:
             return forms
-        cotangent, along = self._cotangent, list(zip(directions, tangents, strict=True))
+        cotangent, along = flat_rows(self._cotangent), list(zip(directions, tangents, strict=True))
         return [
             [
-                torch.add(form, inner_product(cotangent, self._second_tangent(*one, *other)), alpha=1 + (one is other))
+                form + (1 + (one is other)) * inner_product(cotangent, flat_rows(self._second_tangent(*one, *other)))
                 for form, other in zip(row, along, strict=True)
             ]
             for row, one in zip(forms, along, strict=True)
@@ -230,7 +231,7 @@ class PerceptronModel:
             tangent = self._network.affine(features, direction[2 * layer], direction[2 * layer + 1])
             if layer:
                 tangent = _add_product(
-                    tangent, self._through_relu(tangents[-1], layer), self._network.transposed[layer]
+                    tangent, self._relus[layer - 1].times(tangents[-1]), self._network.transposed[layer]
                 )
             tangents.append(tangent)
         return tangents
@@ -244,17 +245,14 @@ class PerceptronModel:
         """
         second: Tensor | None = None
         for layer in range(1, len(self.inputs)):
-            mixed = torch.matmul(self._through_relu(tangents[layer - 1], layer), other[2 * layer].mT)
+            mixed = torch.matmul(self._relus[layer - 1].times(tangents[layer - 1]), other[2 * layer].mT)
             if first is not other:
-                mixed = _add_product(mixed, self._through_relu(others[layer - 1], layer), first[2 * layer].mT)
+                mixed = _add_product(mixed, self._relus[layer - 1].times(others[layer - 1]), first[2 * layer].mT)
             if second is not None:
-                mixed = _add_product(mixed, self._through_relu(second, layer), self._network.transposed[layer])
+                mixed = _add_product(mixed, self._relus[layer - 1].times(second), self._network.transposed[layer])
             second = mixed
         assert second is not None
         return second
-
-    def _through_relu(self, tangent: Tensor, layer: int) -> Tensor:
-        return _threshold_backward(tangent, self.inputs[layer], 0)
 
     def loss_after(self, weights: Sequence[Tensor]) -> Tensor:
         """Return the loss where the parameters have moved by V w."""

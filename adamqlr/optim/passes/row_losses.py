@@ -4,12 +4,13 @@ Outputs have shape (…, rows, outputs), and every network of the leading dimens
 """
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from adamqlr.optim.constants import constant
+from adamqlr.optim.heuristics import gram, inner_product
 from adamqlr.optim.passes.losses import CrossEntropy, Loss, SquaredError
 
 _aten = torch.ops.aten
@@ -63,7 +64,7 @@ class RowCrossEntropy:
             each = (1 / count).unsqueeze(-1).expand(logarithms.shape[:-1]).flatten()
             inner = _aten.nll_loss_backward(each, rows, flat, None, _UNREDUCED, self._ignore_index, count.sum())
         else:
-            one = _number(1.0, loss.dtype, loss.device)
+            one = constant(1.0, loss.dtype, loss.device)
             inner = _aten.nll_loss_backward(one, rows, flat, None, _MEAN, self._ignore_index, count)
         # −1 / count in the column of a target that counts; the row's sum is minus its weight.
         inner = inner.view(logarithms.shape)
@@ -73,8 +74,8 @@ class RowCrossEntropy:
         def hessian(vectors: Sequence[Tensor]) -> list[list[Tensor]]:
             # The covariance of vᵢ and vⱼ under p, averaged over rows that count.
             centered = [vector - (probabilities * vector).sum(dim=-1, keepdim=True) for vector in vectors]
-            weighted = probabilities * weight
-            return [[inner_product(weighted * one, other).neg_() for other in centered] for one in centered]
+            weights = probabilities * weight.neg()
+            return gram([flat_rows(weights * vector) for vector in centered], list(map(flat_rows, centered)))
 
         return loss, gradient, hessian
 
@@ -107,7 +108,7 @@ class RowSquaredError:
 
     def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean scaled squared error."""
-        residuals = outputs - targets
+        residuals = flat_rows(outputs - targets)
         return inner_product(residuals, residuals).mul_(self._weights(outputs)[0])
 
     def differentiate(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, OutputHessian]:
@@ -120,28 +121,20 @@ class RowSquaredError:
         if outputs.shape != targets.shape and outputs.shape[-2:] != targets.shape[-2:]:
             raise ValueError(f"outputs of shape {tuple(outputs.shape)} but targets of {tuple(targets.shape)}")
         residuals, (once, twice) = outputs - targets, self._weights(outputs)
-        loss = inner_product(residuals, residuals).mul_(once)
+        flat = flat_rows(residuals)
+        loss = inner_product(flat, flat).mul_(once)
 
         def hessian(vectors: Sequence[Tensor]) -> list[list[Tensor]]:
-            return [[inner_product(one, other).mul_(twice) for other in vectors] for one in vectors]
+            flat = list(map(flat_rows, vectors))
+            return gram([vector * twice for vector in flat], flat)
 
         return loss, residuals.mul_(twice), hessian
 
     def _weights(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return what an element counts in the loss, and twice that, for the derivatives."""
         rows, columns = outputs.shape[-2:]
-        return _number_and_twice(self._scale / (rows * columns), outputs.dtype, outputs.device)
-
-
-@cache
-def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a number as a tensor, with which small products take half the time."""
-    return torch.tensor(value, dtype=dtype, device=device)
-
-
-@cache
-def _number_and_twice(value: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    return _number(value, dtype, device), _number(2.0 * value, dtype, device)
+        each, kind = self._scale / (rows * columns), (outputs.dtype, outputs.device)
+        return constant(each, *kind), constant(2.0 * each, *kind)
 
 
 def row_loss(loss: Loss) -> RowLoss | None:
@@ -153,10 +146,6 @@ def row_loss(loss: Loss) -> RowLoss | None:
     return None
 
 
-def inner_product(first: Tensor, second: Tensor) -> Tensor:
-    """Return the inner product over rows and outputs, of shape (…)."""
-    if first.dim() == 2:
-        flat = first.view(-1)
-        return torch.dot(flat, flat if second is first else second.view(-1))
-    products: Tensor = torch.linalg.vecdot(first.flatten(-2), second.flatten(-2))
-    return products
+def flat_rows(outputs: Tensor) -> Tensor:
+    """Return the outputs of all rows as one vector, of shape (…, rows · outputs)."""
+    return outputs.view(-1) if outputs.dim() == 2 else outputs.flatten(-2)

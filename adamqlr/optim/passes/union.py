@@ -105,7 +105,8 @@ class UnionNetwork:
                 total += part.detach() * piece.weight
             if observer is not None:
                 assert record is not None
-                observer.observe(_Emphasized(record, self._emphasis(piece, pieces)))
+                with torch.no_grad():
+                    observer.observe(_Emphasized(record, self._emphasis(piece, pieces)))
             # The only piece's graph serves the tangent pass as well.
             kept = local if len(pieces) == 1 else None
         if self._processes is not None:
