@@ -76,6 +76,10 @@ class Entry:
         assert self._trial is not None
         return rung == max(self._reported) and self._trial.should_prune()
 
+    def goes_beyond(self, rung: int) -> bool:
+        """Tell whether the configuration is trained beyond a rung, be it that this was before the shard was killed."""
+        return not self.is_finished or max(self._reported) > rung
+
     def end(self, seconds: float, diverged: bool, objective: float | None) -> None:
         """Enter the end of a configuration.
 

@@ -17,6 +17,7 @@ from adamqlr.study.case import Case
 from adamqlr.study.fingerprint import fingerprint
 from adamqlr.study.limit import Limit
 from adamqlr.study.step_costs import StepCosts
+from adamqlr.training.narrowing import state_of
 from adamqlr.training.optimizers import check_hyperparameters
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
@@ -110,20 +111,26 @@ class Shard:
         saved = self._in_form(saved or {})
         step_seconds: dict[int, float] = saved["step_seconds"]
         for index, group in enumerate(self._groups):
-            entries = [self._journal.entry(number) for number in group.numbers]
-            if all(entry.is_finished for entry in entries):
+            if all(self._journal.entry(number).is_finished for number in group.numbers):
                 continue
-            specs = [self._spec(number) for number in group.numbers]
-            seconds = self._step_seconds(group, specs[0], step_seconds)
-            run = Run(self._problem, specs if group.is_pack else specs[0], self._schedule, (), seconds)
+            numbers, is_pack = group.numbers, group.is_pack
+            seconds = self._step_seconds(group, step_seconds)
+            if saved["group"] == index:
+                numbers, is_pack = saved.get("numbers", numbers), "epochs" in saved["run"]["batches"]
+            run = self._run(numbers, is_pack, seconds)
             if saved["group"] == index:
                 run.load_state_dict(saved["run"])
-                logger.info("%s on from step %d", _goes(group.numbers), run.step)
+                logger.info("%s on from step %d", _goes(numbers), run.step)
             kept = {"group": index, "step_seconds": step_seconds}
-            self._train(run, group.numbers, entries, between_steps, kept, index / len(self._groups))
+            self._train(run, numbers, between_steps, kept, index / len(self._groups))
 
-    def _step_seconds(self, group: _Group, spec: RunSpec, measured: dict[int, float]) -> float | None:
+    def _run(self, numbers: Sequence[int], is_pack: bool, step_seconds: float | None) -> Run:
+        specs = [self._spec(number) for number in numbers]
+        return Run(self._problem, specs if is_pack else specs[0], self._schedule, (), step_seconds)
+
+    def _step_seconds(self, group: _Group, measured: dict[int, float]) -> float | None:
         """Return what a step of a group's runs counts, once it is known; None where seconds are on the clock."""
+        spec = self._spec(group.numbers[0])
         if self._costs is not None:
             return self._costs.of(spec.hyperparameters)
         if not group.is_pack:
@@ -136,15 +143,15 @@ class Shard:
         self,
         run: Run,
         numbers: Sequence[int],
-        entries: Sequence[Entry],
         between_steps: BetweenSteps,
         kept: dict[str, Any],
         done: float,
     ) -> None:
         """Bring configurations to their ends; ``kept`` goes into the checkpoint with the run's state."""
+        entries = [self._journal.entry(number) for number in numbers]
 
         def state() -> dict[str, Any]:
-            return {**kept, "run": run.state_dict()}
+            return {**kept, "numbers": list(numbers), "run": run.state_dict()}
 
         def status() -> tuple[float, str]:
             left = sum(not entry.is_finished for entry in entries)
@@ -154,9 +161,7 @@ class Shard:
         if run.step_seconds is not None:
             # Rungs must not move once values at them are in the journal.
             between_steps.save(state())
-        for member, entry in enumerate(entries):
-            if entry.is_finished:
-                run.drop(member)
+        _drop_finished(run, entries)
         for rung in range(len(self._case.rungs)):
             limit = self._case.rung_limit(rung, run.steps_per_epoch)
             if run.step_seconds is not None:
@@ -169,6 +174,7 @@ class Shard:
             self._judge(run, entries, rung)
             if all(entry.is_finished for entry in entries):
                 return
+            run, numbers, entries = self._without_ended(run, numbers, entries, rung)
 
     def _judge(self, run: Run, entries: Sequence[Entry], rung: int) -> None:
         """Enter the objectives at a rung, and end the configurations that go no further.
@@ -186,6 +192,23 @@ class Shard:
                 complete = final and not history.diverged
                 entry.end(history.times[-1], history.diverged, objectives[member] if complete else None)
                 run.drop(member)
+
+    def _without_ended(
+        self, run: Run, numbers: Sequence[int], entries: list[Entry], rung: int
+    ) -> tuple[Run, Sequence[int], list[Entry]]:
+        """Return what is left without the configurations that end at a rung: the run, their numbers and entries.
+
+        How sums round depends on which are together. So those that are known to end later, as a shard that was killed
+        had them end there, stay until then.
+        """
+        left = [member for member, entry in enumerate(entries) if entry.goes_beyond(rung)]
+        if len(left) == len(entries):
+            return run, numbers, entries
+        numbers, entries = [numbers[member] for member in left], [entries[member] for member in left]
+        others = self._run(numbers, len(numbers) > 1, run.step_seconds)
+        others.load_state_dict(state_of(run.state_dict(), left, others.state_dict()))
+        _drop_finished(others, entries)
+        return others, numbers, entries
 
     def _grouped(self, may_pack: bool) -> list[_Group]:
         """Return what is trained together. Batches of more than all rows are all the same."""
@@ -234,6 +257,12 @@ def search_identity(case: Case, costs: StepCosts | None) -> str:
     """Return a fingerprint of everything that decides the trials."""
     found = case.search_fingerprint()
     return found if costs is None else fingerprint([found, sorted(costs.seconds.items())])
+
+
+def _drop_finished(run: Run, entries: Sequence[Entry]) -> None:
+    for member, entry in enumerate(entries):
+        if entry.is_finished:
+            run.drop(member)
 
 
 def _goes(numbers: Sequence[int]) -> str:

@@ -19,6 +19,7 @@ from adamqlr.study.config import StudyConfig, load_config, parse_config
 from adamqlr.study.limit import Limit
 from adamqlr.study.optimizers import OPTIMIZERS as CATALOGUE
 from adamqlr.training.metrics import METRICS
+from adamqlr.training.narrowing import state_of
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
 from adamqlr.training.side_by_side import pack_size
@@ -76,6 +77,35 @@ def test_a_pack_in_pieces_through_saved_states_is_the_whole_pack(study: StudyCon
     for history, wanted in zip(again.histories, whole.histories, strict=True):
         assert history.steps == wanted.steps
         np.testing.assert_array_equal(history.values, wanted.values)
+
+
+@pytest.mark.parametrize("members", [(2,), (0, 2)])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_runs_go_on_without_those_that_are_left_out(
+    study: StudyConfig, optimizer: str, members: tuple[int, ...]
+) -> None:
+    problem, options = load_problem("digits", study, CPU), OPTIMIZERS[optimizer]
+    # What differs between runs has to follow them.
+    name = "lr" if "lr" in options else "damping"
+    runs = [
+        RunSpec(spec.optimizer, {**spec.hyperparameters, name: options[name] * factor}, spec.seed)
+        for spec, factor in zip(specs(optimizer, **options), (1.0, 0.5, 0.25), strict=True)
+    ]
+    whole = Run(problem, runs, SCHEDULE, step_seconds=0.5)
+    whole.advance(Limit(steps=9))
+    left = [runs[member] for member in members]
+    others = Run(problem, left if len(left) > 1 else left[0], SCHEDULE, step_seconds=0.5)
+    others.load_state_dict(state_of(copy.deepcopy(whole.state_dict()), members, others.state_dict()))
+    assert others.seconds == whole.seconds
+    for run in (whole, others):
+        run.advance(Limit(steps=20))
+    for history, member in zip(others.histories, members, strict=True):
+        wanted = whole.histories[member]
+        assert (history.seed, history.steps, history.times) == (wanted.seed, wanted.steps, wanted.times)
+        for metric in METRICS:
+            tolerance = 2e-2 if metric == "rho" else 2e-3
+            found = history.metric(metric)
+            np.testing.assert_allclose(found, wanted.metric(metric), rtol=tolerance, atol=1e-5, err_msg=metric)
 
 
 def test_runs_that_diverge_end_and_the_others_go_on(study: StudyConfig) -> None:
