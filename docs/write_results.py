@@ -75,11 +75,30 @@ def summary_table(claims: pd.DataFrame) -> str:
 
 def repeated_table(claims: pd.DataFrame) -> str:
     """Return what UCI Energy says of each claim that is decided there in any of three studies, as Markdown."""
+    return _compared(
+        {"This study": claims, "Another seed": _claims_of("seed_1"), "Searches in steps": _claims_of("steps")}
+    )
+
+
+def budget_table(claims: pd.DataFrame) -> str:
+    """Return the same of searches with five times the trials, which not all optimizers had."""
     studies = {
-        "This study": claims,
-        "Another seed": pd.read_csv(DOCS / "data" / "cpu_seed_1_claims.csv"),
-        "Searches in steps": pd.read_csv(DOCS / "data" / "cpu_steps_claims.csv"),
+        "20 trials": claims,
+        "20 trials, another seed": _claims_of("seed_1"),
+        "100 trials": _claims_of("100_trials"),
+        "100 trials, another seed": _claims_of("100_trials_seed_1"),
     }
+    # That of the best of all baselines is about others there.
+    keys = set(studies["100 trials"]["claim"]) - {"untuned_adamqlr"}
+    return _compared({name: study[study["claim"].isin(keys)] for name, study in studies.items()})
+
+
+def _claims_of(repetition: str) -> pd.DataFrame:
+    return pd.read_csv(DOCS / "data" / f"cpu_{repetition}_claims.csv")
+
+
+def _compared(studies: dict[str, pd.DataFrame]) -> str:
+    """Return what UCI Energy says of each claim that is decided there in any of some studies, as Markdown."""
     verdicts, shown = {}, {}
     for name, study in studies.items():
         rows = study[(study["suite"] == "epochs") & (study["dataset"] == "uci_energy")].set_index("statement")
@@ -87,7 +106,8 @@ def repeated_table(claims: pd.DataFrame) -> str:
         values = [f"{row.estimate:.3g} [{row.lower:.3g}, {row.upper:.3g}]" for row in rows.itertuples()]
         shown[name] = rows["verdict"] + ", " + pd.Series(values, index=rows.index)
     is_decided = pd.DataFrame(verdicts).isin(["supported", "refuted"]).any(axis=1)
-    table = pd.DataFrame(shown)[is_decided].reindex([name for name in shown["This study"].index if is_decided[name]])
+    first = next(iter(shown.values()))
+    table = pd.DataFrame(shown)[is_decided].reindex([name for name in first.index if is_decided[name]])
     return table.fillna("").rename_axis("Claim").reset_index().to_markdown(index=False, disable_numparse=True) + "\n"
 
 
@@ -109,7 +129,7 @@ def computed(study: Study, claims: pd.DataFrame, name: str) -> str:
         return factorial_table(study, *words)
     if kind == "claims":
         return claims_table(claims, words)
-    return {"repeated": repeated_table, "summary": summary_table}[kind](claims)
+    return {"budget": budget_table, "repeated": repeated_table, "summary": summary_table}[kind](claims)
 
 
 def main() -> None:
