@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ STATE = Path("/var/lib/adamqlr-slurm/accounting")
 # Tests count calls of the one on their path.
 _SBATCH = shutil.which("sbatch") or "sbatch"
 CONFIGURATION = STATE / "slurm.conf"
+AWAY_SECONDS = float(os.environ.get("ADAMQLR_CONTROLLER_AWAY", "0"))
+"""How long the controller stays away at least."""
 
 
 def ask(*command: str) -> str:
@@ -70,15 +73,19 @@ def stop_controller() -> None:
 
 
 def start_controller() -> None:
+    """Bring the controller up, and wait until it answers."""
     subprocess.run(["slurmctld"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: subprocess.run(["squeue"], capture_output=True).returncode == 0)
 
 
 @contextmanager
-def controller_away() -> Iterator[None]:
+def controller_away(seconds: float = 0) -> Iterator[None]:
+    """The controller is away for some seconds at least; ``ADAMQLR_CONTROLLER_AWAY`` asks for more."""
     stop_controller()
+    gone = time.monotonic()
     try:
         yield
+        time.sleep(max(0, gone + max(seconds, AWAY_SECONDS) - time.monotonic()))
     finally:
         start_controller()
 

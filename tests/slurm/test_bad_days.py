@@ -1,17 +1,15 @@
 """Everything that a real cluster does on its bad days, within one run: the study is made whole, with equal numbers."""
 
 import re
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.slurm.accounting import ask, kill_node, preempt, start_controller, start_node, stop_controller, user_limit
+from tests.slurm.accounting import ask, controller_away, kill_node, preempt, start_node, user_limit
 from tests.slurm.runs import Training, head, messages, queue, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.accounting]
 
-AWAY_SECONDS = 120
 SQUARES = """
 rule all:
     input: expand("out/{i}.txt", i=range(60))
@@ -68,17 +66,12 @@ def test_a_node_the_controller_and_the_head_die_in_one_run(folder: Path) -> None
         start_node(node)
     process.kill()
     process.wait()
-    stop_controller()
-    gone = time.monotonic()
-    try:
+    with controller_away(120):
         alone = training.start_undisturbed(expected)
         assert training.start("--unlock").wait(timeout=60) == 0, messages(folder)
         process = training.start("--retries", "0")
         wait_until(lambda: "the queue cannot be read" in messages(folder))
         assert alone.wait(timeout=400) == 0
-        wait_until(lambda: time.monotonic() - gone > AWAY_SECONDS, AWAY_SECONDS + 1)
-    finally:
-        start_controller()
     assert process.wait(timeout=240) == 0, messages(folder)
     assert "Error in rule" not in messages(folder)
     training.assert_numbers_of(expected)
