@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -193,3 +193,27 @@ def preempt(job: str) -> None:
     options = ["--partition=urgent", "--exclusive", f"--nodelist={node}", "--output=/dev/null", "--wrap=true"]
     other = ask(_SBATCH, "--parsable", *options).strip()
     wait_until(lambda: other not in ask("squeue", "--noheader", "--format=%A").split())
+
+
+def preempt_each(times: int, is_due: Callable[[str, float], bool], process: subprocess.Popen[str]) -> dict[str, int]:
+    """Have every job preempted while a head process runs.
+
+    Args:
+        times: How often each.
+        is_due: Tells of a job's name and the time of its start whether it is to be preempted now.
+        process: The head process.
+
+    Returns:
+        How often each job was requeued.
+    """
+    restarts = {}
+    fields = ",".join(f"{name}:|" for name in ("JobArrayID", "Name", "RestartCnt", "TimeUsed"))
+    while process.poll() is None:
+        rows = ask("squeue", "--noheader", "--array", "--states=running", f"--Format={fields}").splitlines()
+        for job, name, count, used, _ in (row.strip().split("|") for row in rows):
+            restarts[job] = int(count)
+            minutes, seconds = used.split(":")
+            if restarts[job] < times and is_due(name, time.time() - 60 * int(minutes) - int(seconds)):
+                preempt(job)
+                break
+    return restarts

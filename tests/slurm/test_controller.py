@@ -30,6 +30,8 @@ def test_jobs_that_end_while_the_controller_is_away(folder: Path) -> None:
     assert process.wait(timeout=120) == 0, messages(folder)
     assert sbatch_calls(folder) == 1
     assert "Error in rule" not in messages(folder)
+    # Nodes tell a controller only by and by of jobs that have ended while it was away.
+    wait_until(lambda: queue() == "", 180)
 
 
 def test_a_job_that_cannot_be_requeued_is_submitted_again(folder: Path) -> None:
