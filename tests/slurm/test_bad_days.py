@@ -54,10 +54,12 @@ def test_a_job_that_is_preempted_five_times(folder: Path) -> None:
 
 
 def test_a_study_whose_jobs_are_preempted_five_times_each(folder: Path) -> None:
-    study = Study(folder, epochs=3000)
+    study = Study(folder, epochs=6000)
     alone = study.start_undisturbed()
     assert alone.wait(timeout=400) == 0
-    process = study.start("--retries", "0")
+    # Each has a node for itself, so that none is preempted with another.
+    elsewhere = [f"{rule}:slurm_extra=--nodelist=node3" for rule in ("tune", "aggregate", "study")]
+    process = study.start("--retries", "0", "--set-resources", *elsewhere)
 
     def is_due(name: str, started: float) -> bool:
         return study.newest_checkpoint() > started if {"train", "tune_shard"} & set(name.split("-")) else True

@@ -144,9 +144,9 @@ def test_jobs_of_a_head_process_that_was_killed_are_taken_up(folder: Path) -> No
 
 def test_a_second_head_in_the_folder_is_sent_away(folder: Path) -> None:
     """At once and in one line; the first one's jobs are not touched."""
-    first = trivial(folder, seconds=10, jobs=2)
+    first = trivial(folder, seconds=30, jobs=2)
     wait_until(lambda: len(list(folder.glob("started_*"))) == 2)
-    second = trivial(folder, seconds=10, jobs=2)
+    second = trivial(folder, seconds=30, jobs=2)
     assert second.wait(timeout=30) == 1
     assert "Directory cannot be locked" in messages(folder)
     assert first.wait(timeout=60) == 0, messages(folder)
