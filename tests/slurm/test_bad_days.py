@@ -55,8 +55,7 @@ def test_a_job_that_is_preempted_five_times(folder: Path) -> None:
 
 def test_a_study_whose_jobs_are_preempted_five_times_each(folder: Path) -> None:
     study = Study(folder, epochs=6000)
-    alone = study.start_undisturbed()
-    assert alone.wait(timeout=400) == 0
+    assert study.start_undisturbed().wait(timeout=900) == 0
     # Each has a node for itself, so that none is preempted with another.
     elsewhere = [f"{rule}:slurm_extra=--nodelist=node3" for rule in ("tune", "aggregate", "study")]
     process = study.start("--retries", "0", "--set-resources", *elsewhere)
