@@ -53,7 +53,7 @@ def test_an_array_above_the_limit_is_split() -> None:
         (None, "--account=nope", "set slurm_account"),
         (None, "--qos=nope", "set qos"),
         (None, "--constraint=nope", "change constraint"),
-        (None, "--gres=gpu:v100:1", "no node of the partition can meet this"),
+        (None, "--gres=gpu:v100:1", "ask for what a node of the partition has"),
         (None, "--mem=9999999", "lower mem_mb"),
         (None, "--nodelist=nope", "change --exclude or --nodelist"),
         (None, "--reservation=nope", "change --reservation"),

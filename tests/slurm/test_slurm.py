@@ -156,7 +156,7 @@ def test_a_second_head_in_the_folder_is_sent_away(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("resource", "said"),
-    [("one:slurm_partition=nope", "set slurm_partition"), ("one:gpu=5", "no node of the partition can meet this")],
+    [("one:slurm_partition=nope", "set slurm_partition"), ("one:gpu=5", "ask for what a node of the partition has")],
 )
 def test_what_slurm_refuses_is_said_in_one_line(resource: str, said: str, folder: Path) -> None:
     process = trivial(folder, "--set-resources", resource)
