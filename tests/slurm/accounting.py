@@ -5,7 +5,8 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +18,8 @@ STATE = Path("/var/lib/adamqlr-slurm/accounting")
 # Tests count calls of the one on their path.
 _SBATCH = shutil.which("sbatch") or "sbatch"
 CONFIGURATION = STATE / "slurm.conf"
+AWAY_SECONDS = float(os.environ.get("ADAMQLR_CONTROLLER_AWAY", "0"))
+"""How long the controller stays away at least."""
 
 
 def ask(*command: str) -> str:
@@ -70,15 +73,19 @@ def stop_controller() -> None:
 
 
 def start_controller() -> None:
+    """Bring the controller up, and wait until it answers."""
     subprocess.run(["slurmctld"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: subprocess.run(["squeue"], capture_output=True).returncode == 0)
 
 
 @contextmanager
-def controller_away() -> Iterator[None]:
+def controller_away(seconds: float = 0) -> Iterator[None]:
+    """The controller is away for some seconds at least; ``ADAMQLR_CONTROLLER_AWAY`` asks for more."""
     stop_controller()
+    gone = time.monotonic()
     try:
         yield
+        time.sleep(max(0, gone + max(seconds, AWAY_SECONDS) - time.monotonic()))
     finally:
         start_controller()
 
@@ -186,3 +193,27 @@ def preempt(job: str) -> None:
     options = ["--partition=urgent", "--exclusive", f"--nodelist={node}", "--output=/dev/null", "--wrap=true"]
     other = ask(_SBATCH, "--parsable", *options).strip()
     wait_until(lambda: other not in ask("squeue", "--noheader", "--format=%A").split())
+
+
+def preempt_each(times: int, is_due: Callable[[str, float], bool], process: subprocess.Popen[str]) -> dict[str, int]:
+    """Have every job preempted while a head process runs.
+
+    Args:
+        times: How often each.
+        is_due: Tells of a job's name and the time of its start whether it is to be preempted now.
+        process: The head process.
+
+    Returns:
+        How often each job was requeued.
+    """
+    restarts = {}
+    fields = ",".join(f"{name}:|" for name in ("JobArrayID", "Name", "RestartCnt", "TimeUsed"))
+    while process.poll() is None:
+        rows = ask("squeue", "--noheader", "--array", "--states=running", f"--Format={fields}").splitlines()
+        for job, name, count, used, _ in (row.strip().split("|") for row in rows):
+            restarts[job] = int(count)
+            minutes, seconds = used.split(":")
+            if restarts[job] < times and is_due(name, time.time() - 60 * int(minutes) - int(seconds)):
+                preempt(job)
+                break
+    return restarts

@@ -82,7 +82,8 @@ EOT
 }
 
 # Three nodes of two kinds of GPU. `urgent` preempts: jobs of `main` are requeued, those of `cancel` are cancelled and
-# those of `grace` are first given some seconds. Nodes that go are noticed within seconds instead of minutes.
+# those of `grace` are first given some seconds. Nodes that go are noticed within seconds instead of minutes, and jobs that
+# were requeued are looked at within seconds instead of half a minute.
 write_accounting_configuration() {
     local folder=$root/accounting
     mkdir --parents "$folder"
@@ -105,6 +106,7 @@ MaxArraySize=6
 MessageTimeout=5
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
+SchedulerParameters=bf_interval=3
 NodeName=node1 NodeHostname=$host NodeAddr=localhost Port=16821 CPUs=2 RealMemory=16000 Gres=gpu:a100:1
 NodeName=node2 NodeHostname=$host NodeAddr=localhost Port=16822 CPUs=2 RealMemory=16000 Gres=gpu:h100:1
 NodeName=node3 NodeHostname=$host NodeAddr=localhost Port=16823 CPUs=2 RealMemory=16000

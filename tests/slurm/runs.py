@@ -1,11 +1,13 @@
 """What tests on a real Slurm share: Snakemake with the profile, a trivial workflow, a training job, the queue."""
 
+import contextlib
 import os
 import shutil
 import stat
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,3 +129,57 @@ class Training:
         return subprocess.Popen(
             [*program, *options], stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
+
+
+class Study:
+    """A whole study in small: a search, training with what it found and without, cubes, and the file of it all."""
+
+    def __init__(self, folder: Path, epochs: int) -> None:
+        self.folder = folder
+        settings = {
+            "name": "small",
+            "device": "cpu",
+            "datasets": {"digits": {"epochs": epochs}},
+            "optimizers": ["adam", "adamqlr_untuned"],
+            "tuning": {"trials": 6, "unit": "epochs", "first_rung": 50, "limit": 400, "shards": 1},
+            "training": {"seeds": 1, "checkpoint_seconds": 0.5},
+        }
+        (folder / "small.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+        self.output = folder / "results/small/study.nc"
+        self._options = [self.output.relative_to(folder), "--snakefile", ROOT / "Snakefile"]
+        self._options += ["--configfile", folder / "small.yaml"]
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        return head(self.folder, *self._options, *arguments)
+
+    def start_undisturbed(self) -> subprocess.Popen[bytes]:
+        """Make the same study in processes of this machine, in a folder of its own."""
+        (self.folder / "undisturbed").mkdir()
+        program = [sys.executable, "-m", "snakemake", "--cores", "1", *map(str, self._options)]
+        return subprocess.Popen(program, cwd=self.folder / "undisturbed", stderr=subprocess.DEVNULL)
+
+    def newest_checkpoint(self) -> float:
+        """Return when training or a search last wrote where it is, or 0."""
+        times = [0.0]
+        for path in self.folder.glob("results/small/*/epochs/digits/**/.*"):
+            # What ends meanwhile removes its own.
+            with contextlib.suppress(FileNotFoundError):
+                times.append(path.stat().st_mtime)
+        return max(times)
+
+    def assert_undisturbed_numbers(self) -> None:
+        """All numbers are those of :meth:`start_undisturbed`, but for times."""
+        found, wanted = (
+            xr.open_datatree(self.output),
+            xr.open_datatree(self.folder / "undisturbed/results/small/study.nc"),
+        )
+        compared = Counter[str]()
+        for path, group in wanted.to_dict().items():
+            for name in ("value_by_step", "diverged", "final_step", "value", "state", "hyperparameter_lr"):
+                if name in group and "time" not in group[name].dims:
+                    np.testing.assert_array_equal(
+                        found[path][name].values, group[name].values, err_msg=f"{path} {name}"
+                    )
+                    compared[name] += 1
+        assert compared["value_by_step"] == 2
+        assert compared["hyperparameter_lr"] == 1

@@ -1,17 +1,15 @@
 """Everything that a real cluster does on its bad days, within one run: the study is made whole, with equal numbers."""
 
 import re
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.slurm.accounting import ask, kill_node, preempt, start_controller, start_node, stop_controller, user_limit
-from tests.slurm.runs import Training, head, messages, queue, wait_until
+from tests.slurm.accounting import ask, controller_away, kill_node, preempt, preempt_each, start_node, user_limit
+from tests.slurm.runs import Study, Training, head, messages, queue, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.accounting]
 
-AWAY_SECONDS = 120
 SQUARES = """
 rule all:
     input: expand("out/{i}.txt", i=range(60))
@@ -55,32 +53,46 @@ def test_a_job_that_is_preempted_five_times(folder: Path) -> None:
     training.assert_numbers_of(expected)
 
 
+def test_a_study_whose_jobs_are_preempted_five_times_each(folder: Path) -> None:
+    study = Study(folder, epochs=6000)
+    assert study.start_undisturbed().wait(timeout=900) == 0
+    # Each has a node for itself, so that none is preempted with another.
+    elsewhere = [f"{rule}:slurm_extra=--nodelist=node3" for rule in ("tune", "aggregate", "study")]
+    process = study.start("--retries", "0", "--set-resources", *elsewhere)
+
+    def is_due(name: str, started: float) -> bool:
+        return study.newest_checkpoint() > started if {"train", "tune_shard"} & set(name.split("-")) else True
+
+    restarts = preempt_each(5, is_due, process)
+    assert process.wait() == 0, messages(folder)
+    assert len(restarts) == 7
+    assert min(restarts.values()) >= 5
+    assert "Error in rule" not in messages(folder)
+    assert "goes on from step" in (folder / "results/small/logs/train/epochs/digits/adam/seeds_0-0.log").read_text()
+    study.assert_undisturbed_numbers()
+
+
 def test_a_node_the_controller_and_the_head_die_in_one_run(folder: Path) -> None:
-    training, expected = Training(folder, epochs=12000), folder / "undisturbed.nc"
-    process = training.start("--retries", "0")
-    training.wait_for_checkpoint(process)
-    node = ask("squeue", "--noheader", "--format=%N").strip()
+    study = Study(folder, epochs=12000)
+    process = study.start("--retries", "0")
+    wait_until(study.newest_checkpoint)
+    node = ask("squeue", "--noheader", "--format=%N", "--states=running").split()[0]
     kill_node(node)
-    written = training.checkpoint.stat().st_mtime_ns
+    written = study.newest_checkpoint()
     try:
-        wait_until(lambda: training.checkpoint.stat().st_mtime_ns != written, 120)
+        wait_until(lambda: study.newest_checkpoint() > written, 120)
     finally:
         start_node(node)
     process.kill()
     process.wait()
-    stop_controller()
-    gone = time.monotonic()
-    try:
-        alone = training.start_undisturbed(expected)
-        assert training.start("--unlock").wait(timeout=60) == 0, messages(folder)
-        process = training.start("--retries", "0")
+    with controller_away(120):
+        alone = study.start_undisturbed()
+        assert study.start("--unlock").wait(timeout=60) == 0, messages(folder)
+        process = study.start("--retries", "0")
         wait_until(lambda: "the queue cannot be read" in messages(folder))
-        assert alone.wait(timeout=400) == 0
-        wait_until(lambda: time.monotonic() - gone > AWAY_SECONDS, AWAY_SECONDS + 1)
-    finally:
-        start_controller()
-    assert process.wait(timeout=240) == 0, messages(folder)
+        assert alone.wait(timeout=600) == 0
+    assert process.wait(timeout=600) == 0, messages(folder)
     assert "Error in rule" not in messages(folder)
-    training.assert_numbers_of(expected)
+    study.assert_undisturbed_numbers()
     # Nodes tell a controller only by and by of jobs that have ended while it was away.
     wait_until(lambda: queue() == "", 180)

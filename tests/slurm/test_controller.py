@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.slurm.accounting import ask, controller_away
-from tests.slurm.runs import Training, messages, queue, sbatch_calls, stand_in, trivial, wait_until
+from tests.slurm.runs import Training, messages, processes_in, queue, sbatch_calls, stand_in, trivial, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.accounting]
 
@@ -30,6 +30,8 @@ def test_jobs_that_end_while_the_controller_is_away(folder: Path) -> None:
     assert process.wait(timeout=120) == 0, messages(folder)
     assert sbatch_calls(folder) == 1
     assert "Error in rule" not in messages(folder)
+    # Nodes tell a controller only by and by of jobs that have ended while it was away.
+    wait_until(lambda: queue() == "", 180)
 
 
 def test_a_job_that_cannot_be_requeued_is_submitted_again(folder: Path) -> None:
@@ -37,7 +39,7 @@ def test_a_job_that_cannot_be_requeued_is_submitted_again(folder: Path) -> None:
     training, expected = Training(folder, epochs=4000), folder / "undisturbed.nc"
     process = training.start("--retries", "0")
     training.wait_for_checkpoint(process)
-    runner = next(p for p in psutil.process_iter(["cmdline"]) if "submitit.core._submit" in (p.info["cmdline"] or []))
+    runner = next(member for member in processes_in(folder) if "submitit.core._submit" in member.cmdline())
     with controller_away():
         runner.send_signal(signal.SIGUSR2)
         wait_until(lambda: not runner.is_running() or runner.status() == psutil.STATUS_ZOMBIE)
@@ -46,6 +48,16 @@ def test_a_job_that_cannot_be_requeued_is_submitted_again(folder: Path) -> None:
     assert sbatch_calls(folder) == 2
     assert training.start_undisturbed(expected).wait() == 0
     training.assert_numbers_of(expected)
+
+
+def test_a_queue_that_cannot_be_read_for_a_minute(folder: Path) -> None:
+    """No job is taken for lost, and none is submitted twice."""
+    stand_in(folder, "squeue", '[ -n "$(find $folder/started_0 -mmin +1 2>/dev/null)" ] && exec $real "$@"; exit 1')
+    process = trivial(folder, "--retries", "0", seconds=75, jobs=2)
+    assert process.wait(timeout=150) == 0, messages(folder)
+    assert "the queue cannot be read; jobs go on" in messages(folder)
+    assert "Error in rule" not in messages(folder)
+    assert sbatch_calls(folder) == 1
 
 
 def test_ctrl_c_ends_everything_once_the_controller_is_back(folder: Path) -> None:

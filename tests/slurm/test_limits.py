@@ -53,7 +53,7 @@ def test_an_array_above_the_limit_is_split() -> None:
         (None, "--account=nope", "set slurm_account"),
         (None, "--qos=nope", "set qos"),
         (None, "--constraint=nope", "change constraint"),
-        (None, "--gres=gpu:v100:1", "no node of the partition can meet this"),
+        (None, "--gres=gpu:v100:1", "ask for what a node of the partition has"),
         (None, "--mem=9999999", "lower mem_mb"),
         (None, "--nodelist=nope", "change --exclude or --nodelist"),
         (None, "--reservation=nope", "change --reservation"),
@@ -69,6 +69,25 @@ def test_what_waiting_cannot_mend_is_explained(limit: str | None, option: str, a
     assert reason is not None
     assert reason.response is Response.STOP
     assert reason.advice.startswith(advice)
+
+
+@pytest.mark.parametrize(
+    ("limit", "resource", "advice"),
+    [
+        (None, "one:slurm_account=nope", "set slurm_account in the profile to one of yours"),
+        ("MaxWall=1", "one:runtime=10", "lower runtime, or choose another qos"),
+        (None, "one:mem_mb=9999999", "lower mem_mb, or choose a partition whose nodes have it"),
+    ],
+)
+def test_what_is_refused_ends_the_run_with_one_line(
+    limit: str | None, resource: str, advice: str, folder: Path
+) -> None:
+    with qos_limit(limit) if limit else nullcontext():
+        process = trivial(folder, "--set-resources", resource)
+        assert process.wait(timeout=60) == 1, messages(folder)
+    lines = [line for line in messages(folder).splitlines() if "Slurm refused a job" in line]
+    assert len(lines) == 1, messages(folder)
+    assert f"To mend it, {advice}" in lines[0]
 
 
 def test_a_study_above_a_limit_is_made_whole(folder: Path) -> None:

@@ -1,6 +1,8 @@
 """The executor on a quiet Slurm (tests/slurm/cluster.sh): what it survives, and that it leaves nothing behind."""
 
 import contextlib
+import csv
+import re
 import signal
 import subprocess
 import time
@@ -23,6 +25,31 @@ def test_many_jobs_are_one_array_with_the_gpus_asked_for(folder: Path) -> None:
     assert sbatch_calls(folder) == 1
     assert {(folder / f"out/{i}.txt").read_text().strip() for i in range(8)} <= {"0", "1"}
     assert [path.name for path in (folder / "results/trivial/logs/slurm").iterdir()] == ["efficiency.tsv"]
+
+
+def test_what_jobs_asked_for_and_took(folder: Path) -> None:
+    """A table with a row for each job, failed ones too, and a line that asks for what is needed."""
+    (folder / "large.py").write_text("import time\nx = b'1' * (250 * 2**20)\ntime.sleep(3)\n")
+    (folder / "Snakefile").write_text(
+        'rule all:\n    input: expand("out/{i}.txt", i=range(2))\n\n'
+        'rule large:\n    output: "out/{i}.txt"\n    resources: mem_mb=2000, runtime=30\n'
+        '    shell: "if mkdir failed_{wildcards.i}; then exit 3; fi; python3 large.py && touch {output}"\n'
+    )
+    (folder / "empty.yaml").write_text("name: large\n")
+    assert head(folder, "--configfile", "empty.yaml", "--retries", "1").wait(timeout=120) == 0, messages(folder)
+    with (folder / "results/large/logs/slurm/efficiency.tsv").open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert sorted(row["ending"] for row in rows) == ["failed", "failed", "succeeded", "succeeded"]
+    assert {(row["rule"], row["minutes_asked"], row["mb_asked"], row["cpus"], row["gpus"]) for row in rows} == {
+        ("large", "30", "2000", "1", "0")
+    }
+    assert all(row["node"] for row in rows)
+    took = [(float(row["minutes_used"]), int(row["mb_used"])) for row in rows if row["ending"] == "succeeded"]
+    assert all(3 / 60 <= minutes < 1 and 250 <= mb < 600 for minutes, mb in took)
+    advice = re.search(r"Next time, ask for (large:runtime=1 large:mem_mb=\d+)\.", messages(folder))
+    assert advice, messages(folder)
+    again = head(folder, "--configfile", "empty.yaml", "--forceall", "--set-resources", *advice.group(1).split())
+    assert again.wait(timeout=60) == 0, messages(folder)
 
 
 def test_short_jobs_share_one_job_of_the_clusters(folder: Path) -> None:
@@ -115,9 +142,21 @@ def test_jobs_of_a_head_process_that_was_killed_are_taken_up(folder: Path) -> No
     assert sbatch_calls(folder) == 2
 
 
+def test_a_second_head_in_the_folder_is_sent_away(folder: Path) -> None:
+    """At once and in one line; the first one's jobs are not touched."""
+    first = trivial(folder, seconds=30, jobs=2)
+    wait_until(lambda: len(list(folder.glob("started_*"))) == 2)
+    second = trivial(folder, seconds=30, jobs=2)
+    assert second.wait(timeout=30) == 1
+    assert "Directory cannot be locked" in messages(folder)
+    assert first.wait(timeout=60) == 0, messages(folder)
+    assert sbatch_calls(folder) == 1
+    assert len(list(folder.glob("out/*.txt"))) == 2
+
+
 @pytest.mark.parametrize(
     ("resource", "said"),
-    [("one:slurm_partition=nope", "set slurm_partition"), ("one:gpu=5", "no node of the partition can meet this")],
+    [("one:slurm_partition=nope", "set slurm_partition"), ("one:gpu=5", "ask for what a node of the partition has")],
 )
 def test_what_slurm_refuses_is_said_in_one_line(resource: str, said: str, folder: Path) -> None:
     process = trivial(folder, "--set-resources", resource)

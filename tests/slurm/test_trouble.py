@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.runs import head, messages, sbatch_calls, trivial
+from tests.slurm.runs import head, messages, sbatch_calls, stand_in, trivial
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -67,11 +67,56 @@ def test_a_disk_that_fills_up_inside_a_job(what: str, small_disk: Path, folder: 
         assert f"{small_disk}/logs/efficiency.tsv cannot be written (No space left on device)" in messages(folder)
 
 
-def test_a_home_that_a_node_does_not_have(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    process = trivial(folder, "--submitit-setup", "[ -d $HOME ]", "--retries", "0", jobs=1)
-    assert process.wait(timeout=60) == 0, messages(folder)
-    monkeypatch.setenv("HOME", "/proc/nowhere")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    process = trivial(folder, "--submitit-setup", "[ -d $HOME ]", "--retries", "0", "--forceall", jobs=1)
+def test_what_a_command_says_of_its_quota(folder: Path) -> None:
+    (folder / "copy.sh").write_text("echo \"cp: error writing '/data/x': Disk quota exceeded\" >&2; exit 1\n")
+    (folder / "Snakefile").write_text('rule copy:\n    output: "x"\n    shell: "bash copy.sh"\n')
+    (folder / "empty.yaml").write_text("name: copy\n")
+    assert head(folder, "--configfile", "empty.yaml", "--retries", "0").wait(timeout=60) == 1, messages(folder)
+    assert "cp: error writing '/data/x': Disk quota exceeded. The end of " in messages(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "said"),
+    [
+        ("HOME", "missing", "No such file or directory"),
+        ("HOME", "read-only", "Read-only file system"),
+        ("TMPDIR", "full", "No space left on device"),
+        # Slurm itself takes /tmp instead.
+        ("TMPDIR", "missing", None),
+        ("TMPDIR", "read-only", None),
+    ],
+)
+def test_a_folder_that_a_node_lacks_or_cannot_write(
+    name: str, what: str, said: str | None, small_disk: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named where a job fails for want of it."""
+    place = Path("/proc/nowhere") if what == "missing" else small_disk
+    if what == "read-only":
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    elif what == "full":
+        (small_disk / "ballast").write_bytes(bytes(2**20 - 2**14))
+    # Where the job is submitted, all is well: a site's prolog sets such things on nodes.
+    prolog = folder / "prolog.sh"
+    prolog.write_text(f"#!/bin/sh\necho export {name}={place}\n")
+    prolog.chmod(0o755)
+    monkeypatch.setenv("SLURM_TASK_PROLOG", str(prolog))
+    options = ["--submitit-setup", f"head -c 65536 /dev/zero > ${name}/file", "--retries", "0"]
+    process = trivial(folder, *options, jobs=1)
+    assert process.wait(timeout=60) == (1 if said else 0), messages(folder)
+    assert said is None or f"{name} ({place}) cannot be written: {said}" in messages(folder)
+
+
+def test_a_log_folder_that_can_only_be_read(small_disk: Path, folder: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    process = trivial(folder, "--submitit-logdir", small_disk / "logs")
     assert process.wait(timeout=60) == 1, messages(folder)
-    assert "HOME (/proc/nowhere) cannot be written: No such file or directory" in messages(folder)
+    assert f"{small_disk}/logs: cannot be written (Read-only file system); choose another folder" in messages(folder)
+    assert sbatch_calls(folder) == 0
+
+
+def test_an_environment_that_a_node_does_not_see(folder: Path) -> None:
+    """Its disk is not mounted there: the job's Python cannot be started."""
+    stand_in(folder, "sbatch", 'sed -i "/^srun/s#/[^ ]*/python[^ ]*#/nowhere/bin/python#" ${!#}\nexec $real "$@"')
+    assert trivial(folder, "--retries", "0", jobs=1).wait(timeout=60) == 1, messages(folder)
+    said = "the node cannot run /nowhere/bin/python (No such file or directory): is the environment on a shared file"
+    assert said in messages(folder)

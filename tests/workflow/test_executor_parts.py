@@ -86,7 +86,10 @@ def test_resources_that_make_no_sense_are_named(resources: dict[str, Any], culpr
             "sbatch: error: Batch job submission failed: Invalid account or account/partition combination",
             "slurm_account",
         ),
-        ("sbatch: error: Batch job submission failed: Requested node configuration is not available", "no node"),
+        (
+            "sbatch: error: Batch job submission failed: Requested node configuration is not available",
+            "ask for what a node of the partition has",
+        ),
         ("sbatch: error: Invalid generic resource (gres) specification", "gpu_model"),
         ("sbatch: error: Batch job submission failed: Invalid qos specification", "qos"),
         ("sbatch: error: Memory specification can not be satisfied", "mem_mb"),

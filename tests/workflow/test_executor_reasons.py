@@ -67,7 +67,11 @@ CASES = [
         "lower mem_mb",
     ),
     ("Batch job submission failed: More processors requested than permitted", STOP, "lower cpus_per_task"),
-    ("Batch job submission failed: Requested node configuration is not available", STOP, "no node of the partition"),
+    (
+        "Batch job submission failed: Requested node configuration is not available",
+        STOP,
+        "ask for what a node of the partition has",
+    ),
     ("Batch job submission failed: Requested nodes not in this partition", STOP, "change slurm_partition"),
     ("Batch job submission failed: Node count specification invalid", STOP, "--nodes"),
     ("Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)", STOP, "runtime"),

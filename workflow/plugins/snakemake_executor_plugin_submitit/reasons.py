@@ -127,7 +127,7 @@ REFUSALS: tuple[Reason, ...] = (
         "lower mem_mb, or choose a partition whose nodes have it: `sinfo --format='%P %m'`",
     ),
     Reason("processors requested", Response.STOP, f"lower cpus_per_task: {_SHAPE}"),
-    Reason("node configuration is not available", Response.STOP, f"no node of the partition can meet this: {_SHAPE}"),
+    Reason("node configuration is not available", Response.STOP, f"ask for what a node of the partition has: {_SHAPE}"),
     Reason(
         "nodes not in this partition", Response.STOP, "change slurm_partition, or --nodelist in slurm_extra: `sinfo`"
     ),
