@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 ACCOUNTING ?= tests/slurm
 PINNED = -m pip install --disable-pip-version-check --quiet --require-hashes
 INSTALL = $(BIN)/python $(PINNED)
-RESOLVE = uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+RESOLVE = uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate --no-emit-index-url \
 	--custom-compile-command "make lock" --quiet
 STUDY = pyproject.toml workflow/plugins/pyproject.toml --extra study --extra text --group build
 # Not the newest JAX: kfac-jax 0.0.8 fails with 0.9.2, and with 0.8.3 its small steps take up to twice the time.
