@@ -66,6 +66,6 @@ def seeds_to_exclude(
     distance, reach = (at - center, upper - center) if center < at else (center - at, center - lower)
     if not math.isfinite(center) or not math.isfinite(reach):
         return math.nan
-    if reach**2 > MOST_TIMES * distance**2:
+    if distance == 0 or reach**2 > MOST_TIMES * distance**2:
         return math.inf
     return max(seeds + 1, math.ceil(seeds * (reach / distance) ** 2))

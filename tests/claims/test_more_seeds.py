@@ -37,6 +37,7 @@ CONFIG = parse_config(SETTINGS, "test")
         (1.0, 0.0, (-1.0, 1.0), False, 11),
         # At the bound, and so near that no number is credible.
         (1.0, 1.0, (0.5, 2.0), True, INF),
+        (1.0, 1.0, (1.0, 2.0), True, INF),
         (1.0, 0.9, (0.0, 2.0), False, INF),
         # Some resamples diverge: no width is known.
         (1.1, 1.0, (0.9, INF), True, NAN),
