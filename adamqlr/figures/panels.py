@@ -207,8 +207,12 @@ def add_legend(figure: Figure, optimizers: Iterable[OptimizerSpec]) -> None:
     handles = [Line2D([], [], label=spec.label, **line_style(spec)) for spec in distinct.values()]
     if any(line.get_marker() == _CROSS for axes in figure.axes for line in axes.lines):
         handles.append(Line2D([], [], marker=_CROSS, linestyle="", color="#555555", label="median diverges"))
-    rows = -(-len(handles) // _LEGEND_COLUMNS)
-    columns = -(-len(handles) // rows)
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=columns, handlelength=2.2, columnspacing=1.0, fontsize=7
-    )
+    for rows in range(-(-len(handles) // _LEGEND_COLUMNS), len(handles) + 1):
+        columns = -(-len(handles) // rows)
+        legend = figure.legend(
+            handles=handles, loc="outside lower center", ncols=columns, handlelength=2.2, columnspacing=1.0, fontsize=7
+        )
+        # How wide it is depends on its labels.
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +16,9 @@ from adamqlr.figures import sensitivity
 from adamqlr.figures.contents import figures_of
 from adamqlr.figures.evolution import ablation, damping, learning_rate, loss, performance
 from adamqlr.figures.lines import line_style
+from adamqlr.figures.panels import add_legend
 from adamqlr.figures.profiles import cost_ratios
+from adamqlr.figures.style import TEXT_WIDTH
 from adamqlr.figures.tuning_budget import best_so_far
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube, write_cube
@@ -312,3 +315,15 @@ def test_unknown_names_are_refused(config: StudyConfig, study_file: Path, tmp_pa
     with pytest.raises(UserError, match="no 'other' in this study, which has epochs"):
         draw_figure("loss", study_file, "other", other, tmp_path / "x")
     assert json.dumps(sorted(path.name for path in tmp_path.iterdir())) == "[]"
+
+
+def test_legends_are_within_their_figures() -> None:
+    """However long the labels of some optimizers are, and however narrow the figure."""
+    for width in (TEXT_WIDTH, TEXT_WIDTH / 2):
+        figure = plt.figure(figsize=(width, 3))
+        add_legend(figure, OPTIMIZERS.values())
+        figure.draw_without_rendering()
+        extent = figure.legends[0].get_window_extent()
+        assert extent.x0 >= 0, f"{width} inches"
+        assert extent.x1 <= figure.bbox.width, f"{width} inches"
+        plt.close(figure)
