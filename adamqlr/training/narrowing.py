@@ -47,5 +47,5 @@ def state_of(state: State, members: Sequence[int], like: State) -> dict[str, Any
 
 def _option(found: Any, own: Any) -> Any:
     """Return what stands in a parameter group: state as it was found, an option of each run's as it was given."""
-    is_of_each = isinstance(found, (Tensor, tuple, list)) and found is not own
+    is_of_each = isinstance(found, (Tensor, tuple, list))
     return found if isinstance(own, Tensor) or not is_of_each else own

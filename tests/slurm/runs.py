@@ -84,20 +84,26 @@ def trivial(
     return head(folder, "--configfile", "empty.yaml", *arguments, *config)
 
 
+def small_study(folder: Path, epochs: int, optimizers: list[str], **sections: object) -> Path:
+    """Write the configuration of a study of digits that often writes where it is, and return its path."""
+    settings = {
+        "name": "small",
+        "device": "cpu",
+        "datasets": {"digits": {"epochs": epochs}},
+        "optimizers": optimizers,
+        "training": {"seeds": 1, "checkpoint_seconds": 0.5},
+        **sections,
+    }
+    config = folder / "small.yaml"
+    config.write_text(yaml.safe_dump(settings, sort_keys=False))
+    return config
+
+
 class Training:
     """One training job of the study under Slurm, long enough to be disturbed."""
 
     def __init__(self, folder: Path, epochs: int) -> None:
-        self.folder = folder
-        settings = {
-            "name": "small",
-            "device": "cpu",
-            "datasets": {"digits": {"epochs": epochs}},
-            "optimizers": ["adamqlr_untuned"],
-            "training": {"seeds": 1, "checkpoint_seconds": 0.5},
-        }
-        self.config = folder / "small.yaml"
-        self.config.write_text(yaml.safe_dump(settings, sort_keys=False))
+        self.folder, self.config = folder, small_study(folder, epochs, ["adamqlr_untuned"])
         self.output = folder / "results/small/runs/epochs/digits/adamqlr_untuned/seeds_0-0.nc"
         self.checkpoint = self.output.with_name(f".{self.output.name}.checkpoint")
         self.log = folder / "results/small/logs/train/epochs/digits/adamqlr_untuned/seeds_0-0.log"
@@ -135,19 +141,11 @@ class Study:
     """A whole study in small: a search, training with what it found and without, cubes, and the file of it all."""
 
     def __init__(self, folder: Path, epochs: int) -> None:
-        self.folder = folder
-        settings = {
-            "name": "small",
-            "device": "cpu",
-            "datasets": {"digits": {"epochs": epochs}},
-            "optimizers": ["adam", "adamqlr_untuned"],
-            "tuning": {"trials": 6, "unit": "epochs", "first_rung": 50, "limit": 400, "shards": 1},
-            "training": {"seeds": 1, "checkpoint_seconds": 0.5},
-        }
-        (folder / "small.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+        tuning = {"trials": 6, "unit": "epochs", "first_rung": 50, "limit": 400, "shards": 1}
+        self.folder, config = folder, small_study(folder, epochs, ["adam", "adamqlr_untuned"], tuning=tuning)
         self.output = folder / "results/small/study.nc"
         self._options = [self.output.relative_to(folder), "--snakefile", ROOT / "Snakefile"]
-        self._options += ["--configfile", folder / "small.yaml"]
+        self._options += ["--configfile", config]
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:
         return head(self.folder, *self._options, *arguments)
