@@ -4,6 +4,7 @@ import math
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ class HostNumbers(Numbers):
 
     def call(self, function: Function, *tensors: Tensor, keep: bool = False) -> Sequence[Tensor]:
         """Return what a function of numbers finds for those in ``tensors``."""
-        numbers = function(*map(Tensor.item, tensors))
+        numbers: Sequence[Any] = function(*map(Tensor.item, tensors))
         place = None if keep else self._places.get(len(numbers))
         if place is None:
             place = _Place(numbers, self._dtype)
@@ -67,18 +68,18 @@ class HostNumbers(Numbers):
 class _Place:
     """Numbers in memory that Python writes and tensors read: making tensors takes longer."""
 
-    def __init__(self, numbers: Sequence[Number], dtype: torch.dtype) -> None:
+    def __init__(self, numbers: Sequence[float], dtype: torch.dtype) -> None:
         self._memory = array(_CODES[dtype], numbers)
         self.tensors = torch.frombuffer(self._memory, dtype=dtype).unbind()
 
-    def write(self, numbers: Sequence[Number]) -> None:
+    def write(self, numbers: Sequence[float]) -> None:
         """Replace the numbers."""
         for index, number in enumerate(numbers):
-            self._memory[index] = number  # type: ignore[assignment]
+            self._memory[index] = number
 
 
 # Who wants to know of calls on the host: function, tensors, and what writes its results.
-Observer = Callable[[Function, Sequence[Tensor], Callable[[Sequence[Number]], None]], None]
+Observer = Callable[[Function, Sequence[Tensor], Callable[[Sequence[Any]], None]], None]
 _observers: list[Observer] = []
 
 
@@ -129,7 +130,7 @@ def is_zero(number: Number) -> Tensor | bool:
 def where(condition: Tensor | bool, number: Number, other: Number) -> Number:
     """Return a number where the condition holds, and else the other; one of them must be no constant."""
     if isinstance(condition, Tensor):
-        return torch.where(condition, constant_like(other, number), constant_like(number, other))  # type: ignore[arg-type]
+        return torch.where(condition, constant_like(other, number), constant_like(number, other))
     return number if condition else other
 
 

@@ -146,7 +146,7 @@ class QLR(MinibatchOptimizer):
     @property
     def capturable(self) -> bool:
         """Whether all steps run the same kernels, so that one can be captured and replayed."""
-        return self._optional.capturable
+        return super().capturable and self._optional.capturable
 
     def _bind(self, state: State) -> None:
         self._direction.bind(self._flat, state)
@@ -184,7 +184,7 @@ class QLR(MinibatchOptimizer):
         before = self._move(weights)
         after = local.loss_after(weights)
         found = self._numbers.call(self._judge, local.loss, after, *weights, *forms, keep=True)
-        info = QLRInfo(local.loss, *found, self._true)
+        info = QLRInfo._make([local.loss, *found, self._true])
         if group["adapt_damping"]:
             damping.copy_(info.damping)
         if before is None and refusal is None:

@@ -27,10 +27,13 @@ class CpuRecorder:
         return step()
 
     def record(self, step: Callable[[], Any]) -> Callable[[], Any]:
-        """Take ``step`` once, and return a function that first returns its result, and then repeats it.
+        """Take ``step``, and record it.
+
+        Returns:
+            A function that returns the result once, and then takes the step again.
 
         Raises:
-            RuntimeError: The step does something that depends on numbers otherwise than by
+            RuntimeError: What the step calls depends on numbers that it reads otherwise than by
                 :class:`adamqlr.optim.numbers.HostNumbers`.
         """
         recording = _Recording()
@@ -82,8 +85,11 @@ class _Recording(TorchDispatchMode):
             self.calls.append(call)
             return result if func._schema.returns else None
         result = func(*args, **kwargs)
-        if not _is_view(result, args):
-            self.calls.append(_into(result, func, args, kwargs))
+        places = [result] if isinstance(result, Tensor) else result
+        if not isinstance(places, (list, tuple)):
+            raise RuntimeError(f"{func} reads numbers")
+        if not _is_view(places, args):
+            self.calls.append(_into(places, func, args, kwargs))
         return result
 
     def add_call_on_host(
@@ -94,11 +100,12 @@ class _Recording(TorchDispatchMode):
         self.calls.append(lambda: write(function(*map(Tensor.item, tensors))))
 
 
-def _is_view(result: Any, args: Sequence[Any]) -> bool:
-    """Tell whether a result lies where the argument lies: it is there again without a call."""
-    viewed = args[0] if args else None
-    first = result if isinstance(result, Tensor) else result[0]
-    return isinstance(viewed, Tensor) and viewed.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+def _is_view(results: Sequence[Tensor], args: Sequence[Any]) -> bool:
+    """Tell whether results lie where the argument lies: they are there again without a call."""
+    if not args or not isinstance(args[0], Tensor):
+        return False
+    first, viewed = (tensor.untyped_storage().data_ptr() for tensor in (results[0], args[0]))
+    return first == viewed
 
 
 def _is_indexed_by_numbers(func: Any, args: Sequence[Any]) -> bool:
@@ -118,35 +125,36 @@ def _in_place(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Call:
     return partial(function, *args, **others, out=outputs if len(outputs) > 1 else outputs[0])
 
 
-def _into(result: Any, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Call:
+def _into(places: Sequence[Tensor], func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Call:
     """Return a call that writes a kernel's results to where they lie."""
     function = _as_users_call(func)
-    results = [result] if isinstance(result, Tensor) else result
 
     def copied() -> None:
         found = function(*args, **kwargs)
-        for place, one in zip(results, [found] if isinstance(found, Tensor) else found, strict=True):
+        for place, one in zip(places, [found] if isinstance(found, Tensor) else found, strict=True):
             place.copy_(one)
 
     # What is drawn must not be drawn twice, and an operator has its places under other names.
     if torch.Tag.nondeterministic_seeded in func.tags or function is func:
         return copied
-    call, before = partial(function, *args, **kwargs, out=result), [one.clone() for one in results]
+    out = places[0] if len(places) == 1 else tuple(places)
+    call, expected = partial(function, *args, **kwargs, out=out), [place.clone() for place in places]
     try:
         call()
     except TypeError:
         return copied
-    for one, expected in zip(results, before, strict=True):
-        if not torch.equal(one.nan_to_num(), expected.nan_to_num()):
-            raise RuntimeError(f"{func} finds something else where it is called as {function.__name__}")
+    if not all(torch.equal(place.nan_to_num(), one.nan_to_num()) for place, one in zip(places, expected, strict=True)):
+        raise RuntimeError(f"{func} finds something else where it is called as {function.__name__}")
     return call
 
 
 def _as_users_call(func: Any) -> Callable[..., Any]:
     """Return the function by which users of PyTorch call a kernel: it has less to find out than the operator."""
     name = func.overloadpacket.__name__
+    home: Any = torch
     if name.endswith("_") and not name.startswith("_"):
-        return getattr(Tensor, name, func)
-    if name.startswith("linalg_"):
-        return getattr(torch.linalg, name.removeprefix("linalg_"), func)
-    return getattr(torch, name, func)
+        home = Tensor
+    elif name.startswith("linalg_"):
+        name, home = name.removeprefix("linalg_"), torch.linalg
+    function: Callable[..., Any] = getattr(home, name, func)
+    return function

@@ -122,7 +122,7 @@ def test_losses_at_the_end_of_single_precision_do_no_harm(loss: float) -> None:
     given = [torch.tensor(value) for value in (1.0, 0.0, loss, loss)]
     follow = DampingRule(0.5, 2.0, 0.0, math.inf, given[0], resolution=4.0)
     (on_host,) = HostNumbers(torch.float32).call(lambda *read: [follow(*read)], *given)
-    assert float(on_host) == float(follow(*given))  # type: ignore[arg-type]
+    assert float(on_host) == float(follow(*given))
 
 
 def test_numbers_that_are_kept_outlast_the_next_call() -> None:

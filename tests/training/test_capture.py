@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr import KFAC
+from adamqlr.optim.adam import Adam
 from adamqlr.problems.problem import load_problem
 from adamqlr.study.config import StudyConfig
 from adamqlr.study.limit import Limit
@@ -183,3 +184,37 @@ def test_convolutional_networks_are_captured(optimizer: str, caplog: pytest.LogC
         losses = [float(step(inputs, targets).loss) for _ in range(40)]
     assert "not captured" not in caplog.text
     assert losses[-1] < losses[0]
+
+
+class CountingAdam(Adam):
+    """Somebody's own: it counts its steps in Python."""
+
+    steps = 0
+
+    def _take_step(self, inputs: Any, targets: Any) -> Any:
+        self.steps += 1
+        return super()._take_step(inputs, targets)
+
+
+def test_optimizers_of_ones_own_are_not_captured() -> None:
+    model = nn.Sequential(nn.Linear(3, 2))
+    assert Adam(model, "half_mse").capturable
+    assert not CountingAdam(model, "half_mse").capturable
+
+
+@pytest.mark.parametrize("key", ["adamqlr", "kfac", "adam"])
+def test_packs_are_recorded_to_the_numbers_of_eager_ones(
+    study: StudyConfig, monkeypatch: pytest.MonkeyPatch, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    problem = load_problem("digits", study, CPU)
+    specs = [RunSpec(OPTIMIZERS[key], {"batch_size": 200, **HYPERPARAMETERS.get(key, {})}, seed) for seed in range(3)]
+    recorded = Run(problem, specs, SCHEDULE, step_seconds=0.1)
+    assert isinstance(recorded._take_step, CapturedStep)
+    monkeypatch.setattr("adamqlr.training.run.fastest_step", lambda step, *_: step)
+    eager = Run(problem, specs, SCHEDULE, step_seconds=0.1)
+    with caplog.at_level(logging.INFO, logger="adamqlr"):
+        recorded.advance(Limit(steps=STEPS))
+        eager.advance(Limit(steps=STEPS))
+    assert "not captured" not in caplog.text
+    for ours, theirs in zip(recorded.histories, eager.histories, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours.values), np.asarray(theirs.values))
