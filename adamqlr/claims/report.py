@@ -46,9 +46,9 @@ def as_text(table: pd.DataFrame, summary: pd.DataFrame, config: StudyConfig, rep
     Of several repetitions of the study, lines say how many more of them would.
     """
     width, unit = max(map(len, summary["verdict"])), unit_of(table)
-    lines = (
-        [f"Intervals are of {repetitions} repetitions of the study, searches included.\n"] if repetitions > 1 else []
-    )
+    lines = []
+    if repetitions > 1:
+        lines.append(f"Intervals are of bootstrap resamples of {_of_repetitions(config.claims, repetitions)}\n")
     undecided = table[table["verdict"] == Verdict.UNDECIDED]
     for claim in summary.to_dict("records"):
         lines.append(f"{claim['verdict']:{width}}  {claim['statement']}")
@@ -75,7 +75,7 @@ def judging_rule(settings: ClaimsConfig, repetitions: int = 1) -> str:
     return (
         "Quantities are ratios (÷) or differences (−) of medians over seeds, with "
         f"{settings.confidence:.0%} percentile intervals of {settings.resamples} bootstrap resamples of "
-        f"{'the seeds. ' if repetitions == 1 else _of_repetitions(settings, repetitions)}"
+        f"{'the seeds.' if repetitions == 1 else _of_repetitions(settings, repetitions)} "
         "A claim is *supported* where the whole interval is within what it allows, *refuted* where all of it is "
         "beyond, and *undecided* otherwise. *Comparable* means a "
         f"ratio of at most {1 + settings.margin:g}; *matters little*, of at most {settings.flatness:g}. Performance is "
@@ -88,29 +88,28 @@ def judging_rule(settings: ClaimsConfig, repetitions: int = 1) -> str:
 
 
 def _of_repetitions(settings: ClaimsConfig, repetitions: int) -> str:
-    text = f"the {repetitions} repetitions of the study, searches included, and then of the seeds of each. "
-    # The median of what is drawn so many times lies within all of them, unless all are on one side of it.
+    text = f"the {repetitions} repetitions of the study, searches included, and then of the seeds of each."
+    # So often the median is between the lowest and the highest of so many draws.
     most = 1 - 2.0 ** (1 - repetitions)
     if most < settings.confidence:
-        text += (
-            f"Where it is the search that decides, intervals of so few hold the true median in {most:.0%} of cases. "
-        )
+        text += f" Where the search decides, intervals of so few hold the true value in about {most:.0%} of cases."
     return text
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    rows = table.to_dict("records")
+    rows, unit = table.to_dict("records"), unit_of(table)
+    value = "Value [interval]" if unit == "seeds" else f"Value [interval over {unit}]"
     return pd.DataFrame(
         {
             "Claim": table["statement"],
             "Suite": table["suite"],
             "Dataset": table["dataset"],
             "Quantity": table["quantity"],
-            "Value [interval]": [f"{row['estimate']:.3g} [{row['lower']:.3g}, {row['upper']:.3g}]" for row in rows],
+            value: [f"{row['estimate']:.3g} [{row['lower']:.3g}, {row['upper']:.3g}]" for row in rows],
             "Wanted": [f"{row['relation']} {row['limit']:.3g}" for row in rows],
             "Verdict": table["verdict"],
             **{name.capitalize(): table[name] for name in ("seeds", "repetitions") if name in table},
-            f"More {unit_of(table)}": [more_seeds_text(row) for row in rows],
+            f"More {unit}": [more_seeds_text(row) for row in rows],
         }
     )
 

@@ -17,8 +17,7 @@ from adamqlr.study.names import TUNING
 
 # The coordinate of runs that says which repetition each is of.
 REPETITION = "repetition"
-# Where repetitions may differ: in these sections, and in how many seeds there are. None decides what a run ends with,
-# but for the seed.
+# Where repetitions may differ, and in how many seeds there are. But for the seed, none of it decides a run's numbers.
 _MAY_DIFFER = {"name", "seed", "data_dir", "ablations", "statistics"}
 
 
@@ -98,28 +97,27 @@ def open_repetitions(paths: Sequence[Path], config: StudyConfig | None) -> Itera
 
 def _check_alike(paths: Sequence[Path], configs: Mapping[Path, StudyConfig], may_differ: set[str]) -> None:
     """Check studies that are in the order of their seeds."""
-    first, settings = paths[0], _flat(configs[paths[0]].model_dump(mode="json", exclude=may_differ))
+    settings = [configs[path].model_dump(mode="json", exclude=may_differ) for path in paths]
+    for path, own in zip(paths, settings, strict=True):
+        for key, ours, theirs in _differences(settings[0], own):
+            difference = f"{key}: {ours} in {paths[0]}, {theirs} in {path}"
+            raise UserError(f"{difference}: repetitions differ in name and seed alone")
     for before, path in pairwise(paths):
-        own = _flat(configs[path].model_dump(mode="json", exclude=may_differ))
-        for key in {**settings, **own}:
-            if key.endswith(".seeds"):
-                continue
-            ours, theirs = (found.get(key, "nothing") for found in (settings, own))
-            if ours != theirs:
-                difference = f"{key}: {ours} in {first}, {theirs} in {path}"
-                raise UserError(f"{difference}: repetitions differ in name and seed alone")
         if (seed := configs[path].seed) == configs[before].seed:
-            raise UserError(
-                f"{before} and {path} both have the seed {seed}, so neither repeats the other: run one with another"
-            )
+            raise UserError(f"{before} and {path}: both have the seed {seed}, so neither repeats the other")
 
 
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by their paths, such as ``tuning.trials``."""
-    if not isinstance(settings, dict) or not settings:
-        return {prefix: settings}
-    parts = (_flat(value, f"{prefix}.{key}" if prefix else key) for key, value in settings.items())
-    return {path: value for part in parts for path, value in part.items()}
+def _differences(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield key and both values of settings that differ, but for how many seeds there are."""
+    for key in {**ours, **theirs}:
+        one, other = (settings.get(key, "nothing") for settings in (ours, theirs))
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differences(one, other, f"{prefix}{key}.")
+        elif one != other and key != "seeds":
+            one, other = ("a section" if isinstance(value, dict) else value for value in (one, other))
+            yield f"{prefix}{key}", one, other
 
 
 def _check_same_cubes(paths: Sequence[Path], trees: Sequence[xr.DataTree]) -> None:
