@@ -92,7 +92,7 @@ def _of_repetitions(settings: ClaimsConfig, repetitions: int) -> str:
     # So often the median is between the lowest and the highest of so many draws.
     most = 1 - 2.0 ** (1 - repetitions)
     if most < settings.confidence:
-        text += f" Where the search decides, intervals of so few hold the true value in about {most:.0%} of cases."
+        text += f" Where the search decides, intervals of so few hold the true value in as few as {most:.0%} of cases."
     return text
 
 
