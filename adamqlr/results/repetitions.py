@@ -17,7 +17,7 @@ from adamqlr.study.names import TUNING
 
 # The coordinate of runs that says which repetition each is of.
 REPETITION = "repetition"
-# Where repetitions may differ, and in how many seeds there are. But for the seed, none of it decides a run's numbers.
+# What may differ between repetitions, beside the numbers of seeds. But for the seed, it decides no run's numbers.
 _MAY_DIFFER = {"name", "seed", "data_dir", "ablations", "statistics"}
 
 
@@ -104,7 +104,9 @@ def _check_alike(paths: Sequence[Path], configs: Mapping[Path, StudyConfig], may
             raise UserError(f"{difference}: repetitions differ in name and seed alone")
     for before, path in pairwise(paths):
         if (seed := configs[path].seed) == configs[before].seed:
-            raise UserError(f"{before} and {path}: both have the seed {seed}, so neither repeats the other")
+            raise UserError(
+                f"{before} and {path}: both have the seed {seed}, so neither repeats the other: run one with another"
+            )
 
 
 def _differences(

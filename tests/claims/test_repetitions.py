@@ -163,7 +163,7 @@ ALIKE = {"adam_untuned": 1.0, "adamqlr_untuned": 1.0}
             {"claims": {"margin": 0.3}},
             "claims.margin: 0.1 in {0}, 0.3 in {1}: repetitions differ in name and seed alone",
         ),
-        (ALIKE, {"seed": 0}, "{0} and {1}: both have the seed 0, so neither repeats the other"),
+        (ALIKE, {"seed": 0}, "{0} and {1}: both have the seed 0, so neither repeats the other: run one with another"),
     ],
 )
 def test_what_is_no_repetition_is_named(
