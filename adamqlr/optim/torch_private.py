@@ -135,6 +135,14 @@ def unnoticed(tensors: Sequence[Tensor]) -> AbstractContextManager[Any]:
     return getattr(torch.autograd, "_unsafe_preserve_version_counter", nullcontext)(tuple(tensors))
 
 
+def transforms_are_active() -> bool:
+    """Tell whether ``torch.func`` or forward mode is at work, in which functions of one's own need rules for it."""
+    try:
+        return bool(torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0)
+    except AttributeError:
+        return False
+
+
 @contextmanager
 def _refused(function: type, message: str) -> Iterator[None]:
     def refuse(*args: Any, **kwargs: Any) -> NoReturn:

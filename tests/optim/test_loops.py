@@ -739,15 +739,7 @@ def test_two_optimizers_of_the_same_parameters_take_turns(make: Callable[..., QL
         assert float(info.true_change) == pytest.approx(float(moved_to - loss), rel=1e-3, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    "register",
-    [
-        "register_forward_hook",
-        "register_forward_pre_hook",
-        "register_full_backward_hook",
-        "register_full_backward_pre_hook",
-    ],
-)
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
 def test_hooks_of_a_perceptrons_layers_are_called(make: Callable[..., QLR], register: str) -> None:
     model = plain()
     optimizer = make(model, "cross_entropy")
