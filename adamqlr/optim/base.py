@@ -57,7 +57,8 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         microbatch: int | None = None,
         process_group: Any = None,
     ) -> None:
-        require(microbatch is None or microbatch >= 1, "microbatch", "at least 1, or None", microbatch)
+        whole = type(microbatch) is int and microbatch >= 1
+        require(microbatch is None or whole, "microbatch", "a whole number, 1 or more, or None", microbatch)
         self.model, self.loss = model, resolve_loss(loss)
         self._module, group = unwrapped(model)
         check_trainable(self._module)

@@ -69,7 +69,16 @@ def check_trainable(model: nn.Module) -> None:
 
 
 def unwrapped(model: nn.Module) -> tuple[nn.Module, Any]:
-    """Return the module within a ``DistributedDataParallel``, whose hooks the passes go around, and its group."""
+    """Return the module within a ``DistributedDataParallel``, whose hooks the passes go around, and its group.
+
+    Raises:
+        TypeError: It is no module.
+        ValueError: It is a ``DataParallel``.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be a module, got a {type(model).__name__}: params=… says which parameters to train"
+        )
     if isinstance(model, nn.parallel.DistributedDataParallel):
         return model.module, model.process_group
     if isinstance(model, nn.DataParallel):

@@ -329,6 +329,25 @@ def test_parameters_in_new_storage_are_trained_on_as_if_nothing_had_happened(
     assert_moved(model, before)
 
 
+def test_memory_that_becomes_shared_stays_so(make: Make, build: Callable[[], nn.Sequential]) -> None:
+    """Other processes, which evaluate say, see the parameters move."""
+    model, some = build(), batches(4)
+    other = copy.deepcopy(model)
+    optimizer, another = make(model, "cross_entropy"), make(other, "cross_entropy")
+    train(optimizer, some[:2])
+    train(another, some[:2])
+    model.share_memory()
+    elsewhere = [torch.from_numpy(parameter.detach().numpy()) for parameter in model.parameters()]
+    train(optimizer, some[2:])
+    train(another, some[2:])
+    assert all(parameter.is_shared() for parameter in model.parameters())
+    assert_same(model, other)
+    torch.testing.assert_close(elsewhere, [parameter.detach() for parameter in model.parameters()], rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"in memory shared with other processes, .* after the optimizer is made"):
+        make(model, "cross_entropy")
+    make(copy.deepcopy(model), "cross_entropy")
+
+
 def test_what_is_frozen_and_freed_stays_and_moves_on(make: Make, build: Callable[[], nn.Sequential]) -> None:
     model, some = build(), batches(7)
     optimizer = make(model, "cross_entropy")

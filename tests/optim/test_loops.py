@@ -597,6 +597,18 @@ def test_models_that_cannot_be_trained_are_refused(make: Callable[..., QLR]) -> 
     )
 
 
+def test_what_is_no_model_and_what_is_no_loss_are_refused(make: Callable[..., QLR]) -> None:
+    model = plain()
+    for maker in (AdamQLR, KFAC):
+        assert message_of(TypeError, lambda maker=maker: maker(model.parameters(), "cross_entropy")) == (
+            "model must be a module, got a generator: params=… says which parameters to train"
+        )
+    for loss in (nn.CrossEntropyLoss, nn.HuberLoss):
+        assert message_of(TypeError, lambda loss=loss: make(model, loss)) == (
+            f"loss must be made, not a class: {loss.__name__}()"
+        )
+
+
 def test_a_model_compiled_after_its_optimizer_was_made_is_refused(make: Callable[..., QLR]) -> None:
     model = normalized()
     optimizer = make(model, "cross_entropy")

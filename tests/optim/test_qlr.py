@@ -376,6 +376,9 @@ def test_optimizers_whose_step_is_no_direction_are_refused() -> None:
         assert message(one_of_ours) == (
             f"{type(one_of_ours).__name__} cannot be a direction: its step wants the minibatch; use its name instead"
         )
+    assert message(torch.optim.Adam(everything, maximize=True)) == (
+        "Adam cannot be a direction with maximize=True: give the negative of the loss"
+    )
     assert message("newton") == ("unknown direction 'newton': use 'gradient', 'adam', 'kronecker' or an optimizer")
     assert message(torch.optim.NAdam, TypeError) == ("direction must be made, not a class: NAdam(model.parameters())")
     assert message(3.0, TypeError) == (

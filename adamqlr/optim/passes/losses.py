@@ -179,7 +179,7 @@ def resolve_loss(loss: "str | nn.Module | Loss | Callable[[Tensor, Any], Tensor]
 
     Raises:
         ValueError: The name is unknown, the module does not reduce to one number, or it has no curvature.
-        TypeError: It is none of these.
+        TypeError: It is none of these, or a class.
     """
     if isinstance(loss, str):
         if loss == "cross_entropy":
@@ -187,6 +187,8 @@ def resolve_loss(loss: "str | nn.Module | Loss | Callable[[Tensor, Any], Tensor]
         if loss == "half_mse":
             return SquaredError(0.5)
         raise ValueError(f"unknown loss {loss!r}: use 'cross_entropy', 'half_mse', a torch.nn loss or a function")
+    if isinstance(loss, type):
+        raise TypeError(f"loss must be made, not a class: {loss.__name__}()")
     if isinstance(loss, Loss):
         return loss
     if isinstance(loss, nn.Module):
