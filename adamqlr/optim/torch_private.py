@@ -156,7 +156,7 @@ def _refused(function: type, message: str) -> Iterator[None]:
     def apply(*args: Any, **kwargs: Any) -> Any:
         if threading.get_ident() in _refusing_threads:
             raise RuntimeError(message)
-        return super(function, function).apply(*args, **kwargs)  # type: ignore[misc]
+        return super(function, function).apply(*args, **kwargs)  # type: ignore[arg-type]
 
     with _lock:
         _refusing_threads.append(thread)

@@ -169,6 +169,27 @@ def test_ones_own_state_can_be_loaded_at_any_time(make: Make, build: Callable[[]
     assert_same(model, other)
 
 
+@pytest.mark.parametrize("change", [lambda model: None, lambda model: model.double()], ids=["same", "double"])
+def test_state_is_loaded_into_parameters_that_have_replaced_others(
+    make: Make, build: Callable[[], nn.Sequential], change: Callable[[nn.Module], Any]
+) -> None:
+    model, some = build(), batches(6)
+    optimizer = make(model, "cross_entropy")
+    train(optimizer, some[:3])
+    other = build()
+    another = make(other, "cross_entropy")
+    other.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
+    for one in (model, other):
+        change(one)
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    another.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    dtype = model.get_parameter("2.weight").dtype
+    rest = [(inputs.to(dtype), targets) for inputs, targets in some[3:]]
+    train(optimizer, rest)
+    train(another, rest)
+    assert_same(model, other)
+
+
 # 4: schedulers of the learning rate.
 
 SCHEDULERS: dict[str, tuple[Callable[[Any], Any], Callable[[int], float]]] = {

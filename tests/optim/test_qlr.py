@@ -531,6 +531,11 @@ def test_state_of_another_direction_is_refused() -> None:
         STATEFUL["nadam"](model).load_state_dict(saved["adam"])
     with pytest.raises(ValueError, match=r"^the saved state has no 'exp_avg' of 0\.weight: it is of another optimizer"):
         STATEFUL["adam"](model).load_state_dict(saved["nadam"])
+    inner = torch.optim.Adam(model.parameters())
+    model(torch.randn(8, 4)).sum().backward()
+    inner.step()
+    with pytest.raises(ValueError, match=r"^the saved state has no damping: it is of another optimizer$"):
+        STATEFUL["adam"](model).load_state_dict(inner.state_dict())
 
 
 MEMORIZING: dict[str, tuple[int, Callable[[nn.Module], QLR]]] = {
