@@ -68,18 +68,28 @@ def tables(name: str, study_path: Path, suite: str, config_path: Path | None, st
 
 
 @click.command()
-@_STUDY_OPTION
+@click.option(
+    "--study",
+    "study_paths",
+    type=click.Path(path_type=Path),
+    required=True,
+    multiple=True,
+    help="The study's file, study.nc, or its folder results/<study>; may be given several times.",
+)
 @_CONFIG_IN_FORCE
 @_STEM_OPTION
-def claims(study_path: Path, config_path: Path | None, stem: Path) -> None:
+def claims(study_paths: tuple[Path, ...], config_path: Path | None, stem: Path) -> None:
     """Weigh the paper's claims on a study, draw and print the verdicts.
 
     CSV, Markdown and HTML have an interval and a verdict for each dataset and suite, PDF and PNG draw them, and files
     with _summary in their names have one verdict for each claim.
+
+    Several studies that are alike but for name and seed are repetitions: claims are weighed over all of them, and
+    intervals then cover the searches, too. --study=results/mine_{0..4} gives five.
     """
     from adamqlr.stages.claims import judge_claims
 
-    click.echo(judge_claims(study_path, _config(config_path), stem))
+    click.echo(judge_claims(study_paths, _config(config_path), stem))
 
 
 @click.command()

@@ -301,6 +301,11 @@ def test_datasets_and_optimizers_are_restricted_to_each_other(settings: dict[str
         ({"datasets": {"digits": {"optimizers": ["kfc"]}}}, r"datasets\.digits\.optimizers: unknown 'kfc'"),
         ({"optimizers": {"adam": {"datasets": ["svhn"]}}}, r"optimizers\.adam\.datasets: unknown 'svhn'"),
         ({"optimizers": {"adam": {"suites": ["epoch"]}}}, r"optimizers\.adam\.suites: unknown 'epoch'"),
+        ({"datasets": {"digits": {"suites": ["epoch"]}}}, r"datasets\.digits\.suites: unknown 'epoch'"),
+        (
+            {"ablations": {"pair": {"optimizers": ["adam", "kfac"], "datasets": ["svhn"]}}},
+            r"ablations\.pair\.datasets: unknown 'svhn'",
+        ),
     ):
         with pytest.raises(UserError, match=f"study.yaml: {problem}: this study has "):
             parse_config({**settings, **changes}, "study.yaml")

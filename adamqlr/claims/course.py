@@ -3,58 +3,66 @@
 from collections.abc import Iterator
 
 import numpy as np
+import xarray as xr
 
-from adamqlr.claims.evidence import Evidence, cubes_by_dataset, label_of
-from adamqlr.claims.judge import Judgment, judge_difference, judge_ratio
-from adamqlr.results.bootstrap import interval, resampled_medians
+from adamqlr.claims.evidence import Evidence, label_of, runs_by_dataset
+from adamqlr.claims.judge import Judgment, judge_difference, judge_ratio, resampled
+from adamqlr.results.bootstrap import interval
 from adamqlr.results.final import final_values
 from adamqlr.results.judged import at_lowest_validation_loss, measure_of, performance
 from adamqlr.results.pairs import Study
+from adamqlr.results.repetitions import Sample, sample_of
 
 
 def overfits(study: Study, subject: str) -> Iterator[Evidence]:
     """Weigh whether an optimizer ends with a higher test loss than where its validation loss was lowest."""
     settings = study.config.claims
-    for suite, dataset, cubes in cubes_by_dataset(study):
-        if subject in cubes:
-            cube = cubes[subject]
-            final = cube["value"].isel(time=-1).sel(metric="test_loss", drop=True)
-            best = at_lowest_validation_loss(cube).sel(metric="test_loss", drop=True)
+    for suite, dataset, runs in runs_by_dataset(study):
+        if subject in runs:
+            final = runs[subject].each(lambda cube: cube["value"].isel(time=-1).sel(metric="test_loss", drop=True))
+            best = runs[subject].each(lambda cube: at_lowest_validation_loss(cube).sel(metric="test_loss", drop=True))
             if not best.notnull().all():
                 continue
             judgment = judge_ratio(final, [best], 1 + settings.margin, settings)._replace(at_least=True)
-            quantity = f"test loss of {label_of(cube)}, final ÷ at lowest validation loss"
-            yield Evidence(suite, dataset, quantity, judgment, cube.sizes["seed"])
+            quantity = f"test loss of {label_of(runs[subject])}, final ÷ at lowest validation loss"
+            yield Evidence(suite, dataset, quantity, judgment, sample_of(final))
 
 
 def generalizes_worse(study: Study, subject: str, reference: str) -> Iterator[Evidence]:
     """Weigh whether an optimizer's generalization gap, final test less training loss, is at least another's."""
     settings = study.config.claims
-    for suite, dataset, cubes in cubes_by_dataset(study):
-        if subject in cubes and reference in cubes:
-            above, below = (final_values(cubes[key])["generalization_gap"] for key in (subject, reference))
+    for suite, dataset, runs in runs_by_dataset(study):
+        if subject in runs and reference in runs:
+            above, below = (
+                runs[key].each(lambda cube: final_values(cube)["generalization_gap"]) for key in (subject, reference)
+            )
             judgment = judge_difference(above, below, 0.0, settings)._replace(at_least=True)
-            quantity = f"generalization gap, {label_of(cubes[subject])} − {label_of(cubes[reference])}"
-            yield Evidence(suite, dataset, quantity, judgment, cubes[subject].sizes["seed"])
+            quantity = f"generalization gap, {label_of(runs[subject])} − {label_of(runs[reference])}"
+            yield Evidence(suite, dataset, quantity, judgment, sample_of(above))
 
 
 def learning_rate_grows(study: Study, subject: str) -> Iterator[Evidence]:
     """Weigh whether the learning rate is higher in the last quarter of the recorded steps than in the first."""
     settings = study.config.claims
-    for suite, dataset, cubes in cubes_by_dataset(study):
-        if subject not in cubes:
+    for suite, dataset, runs in runs_by_dataset(study):
+        if subject not in runs:
             continue
-        rates = cubes[subject]["value_by_step"].sel(metric="lr", drop=True).isel(step=slice(1, None))
-        quarter = max(1, rates.sizes["step"] // 4)
-        early, late = (rates.isel(step=part).median("step") for part in (slice(quarter), slice(-quarter, None)))
-        growth = (late / early).where(early > 0).values.astype(float)
-        growth = growth[np.isfinite(growth)]
+        growth = runs[subject].each(_growth)
+        growth = growth[np.isfinite(growth.values)]
         if not len(growth):
             continue
-        medians = resampled_medians(growth, settings.resamples, np.random.default_rng(0))
+        medians = resampled(growth, settings, np.random.default_rng(0))
         judgment = Judgment(float(np.median(growth)), *interval(medians, settings.confidence), 1.0, at_least=True)
-        quantity = f"learning rate of {label_of(cubes[subject])}, last ÷ first quarter of the records"
-        yield Evidence(suite, dataset, quantity, judgment, len(growth))
+        quantity = f"learning rate of {label_of(runs[subject])}, last ÷ first quarter of the records"
+        yield Evidence(suite, dataset, quantity, judgment, sample_of(growth))
+
+
+def _growth(cube: xr.Dataset) -> xr.DataArray:
+    """Return each run's learning rate in the last quarter of the records over that in the first, of shape (seed,)."""
+    rates = cube["value_by_step"].sel(metric="lr", drop=True).isel(step=slice(1, None))
+    quarter = max(1, rates.sizes["step"] // 4)
+    early, late = (rates.isel(step=part).median("step") for part in (slice(quarter), slice(-quarter, None)))
+    return (late / early).where(early > 0).astype(float)
 
 
 def ranks_high(study: Study, subject: str) -> Iterator[Evidence]:
@@ -65,25 +73,25 @@ def ranks_high(study: Study, subject: str) -> Iterator[Evidence]:
     """
     settings = study.config.claims
     for suite in study.config.suites:
-        generator, places, estimates, measures, seeds = np.random.default_rng(0), [], [], set(), 0
-        for of_suite, _, cubes in cubes_by_dataset(study):
-            others = [key for key in cubes if key != subject and key not in study.config.factorial_optimizers]
-            if of_suite != suite or subject not in cubes or not others:
+        generator, places, estimates, measures, sample = np.random.default_rng(0), [], [], set(), Sample(0)
+        for of_suite, _, runs in runs_by_dataset(study):
+            others = [key for key in runs if key != subject and key not in study.config.factorial_optimizers]
+            if of_suite != suite or subject not in runs or not others:
                 continue
-            values = [performance(cubes[key]).values.astype(float) for key in (subject, *others)]
+            values = [runs[key].each(performance) for key in (subject, *others)]
             if min(map(len, values)) < 2:
                 continue
-            medians = np.array([resampled_medians(one, settings.resamples, generator) for one in values])
+            medians = np.array([resampled(one, settings, generator) for one in values])
             found = np.array([[np.median(one)] for one in values])
             places.append(_place(medians))
             estimates.append(_place(found))
-            measures.add(measure_of(cubes[subject]))
-            seeds = max(seeds, cubes[subject].sizes["seed"])
+            measures.add(measure_of(runs[subject]))
+            sample = max(sample, sample_of(values[0]))
         if places:
             bounds = interval(np.mean(places, axis=0), settings.confidence)
             judgment = Judgment(float(np.mean(estimates)), *bounds, 0.5, is_ratio=False)
             quantity = f"mean place by {' or '.join(sorted(measures))}, 0 best and 1 worst"
-            yield Evidence(suite, f"{len(places)} datasets", quantity, judgment, seeds)
+            yield Evidence(suite, f"{len(places)} datasets", quantity, judgment, sample)
 
 
 def _place(medians: np.ndarray) -> np.ndarray:

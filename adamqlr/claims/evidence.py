@@ -1,6 +1,8 @@
 """What a study's cubes say about a statement."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -9,25 +11,31 @@ import xarray as xr
 from adamqlr.claims.judge import Judgment, Verdict, judge_ratio, judge_spread, judge_spreads
 from adamqlr.results.judged import measure_of, performance
 from adamqlr.results.pairs import Study, by_dataset
+from adamqlr.results.repetitions import Runs, Sample, sample_of
 from adamqlr.study.names import SENSITIVITY
 
 
-def cubes_by_dataset(study: Study) -> Iterator[tuple[str, str, dict[str, xr.Dataset]]]:
-    """Yield suite, dataset and the cubes of its optimizers, for everything that has a test set."""
+def runs_by_dataset(study: Study) -> Iterator[tuple[str, str, dict[str, Runs]]]:
+    """Yield suite, dataset and the runs of its optimizers, for everything that has a test set."""
     for suite in study.config.suites:
         if suite in study.tree.children:
             for dataset, pairs in by_dataset(study.test_pairs(suite)).items():
-                yield suite, dataset, {pair.optimizer: pair.cube for pair in pairs}
+                runs = {pair.optimizer: _runs(study, f"{suite}/{dataset}/{pair.optimizer}") for pair in pairs}
+                yield suite, dataset, runs
 
 
-def sweeps_of(study: Study, parameter: str, family: str) -> Iterator[tuple[str, dict[float, xr.Dataset]]]:
-    """Yield name and cubes by value of a family's sensitivity studies of one hyperparameter."""
+def sweeps_of(study: Study, parameter: str, family: str) -> Iterator[tuple[str, dict[float, Runs]]]:
+    """Yield name and runs by value of a family's sensitivity studies of one hyperparameter."""
     present = study.tree[SENSITIVITY].children if SENSITIVITY in study.tree.children else {}
     for name, node in present.items():
-        cubes = {float(value): leaf.to_dataset() for value, leaf in node.children.items()}
-        attrs = next(iter(cubes.values())).attrs
+        runs = {float(value): _runs(study, f"{SENSITIVITY}/{name}/{value}") for value in node.children}
+        attrs = next(iter(runs.values())).attrs
         if attrs["sweep_parameter"] == parameter and study.spec(attrs["optimizer"]).family == family:
-            yield name, cubes
+            yield name, runs
+
+
+def _runs(study: Study, path: str) -> Runs:
+    return Runs(tuple(tree[path].to_dataset() for tree in (study.tree, *study.others)))
 
 
 class Evidence(NamedTuple):
@@ -38,52 +46,52 @@ class Evidence(NamedTuple):
         dataset: The dataset.
         quantity: What was measured.
         judgment: Its value and what follows.
-        seeds: Runs that each median is of; the most of any dataset, where there are several.
+        sample: What each median is of; the most of any dataset, where there are several.
         sweeps: The sensitivity studies that it is about.
-        wanted_seeds: Estimate of the seeds that would decide it, where it is not by the width of the interval.
+        wanted_units: Estimate of the sample's units that would decide it, where it is not by the width of the interval.
     """
 
     suite: str
     dataset: str
     quantity: str
     judgment: Judgment
-    seeds: int
+    sample: Sample
     sweeps: tuple[str, ...] = ()
-    wanted_seeds: float | None = None
+    wanted_units: float | None = None
 
     @property
-    def seeds_to_decide(self) -> float:
-        """See :meth:`adamqlr.claims.judge.Judgment.seeds_to_decide`."""
-        return self.judgment.seeds_to_decide(self.seeds) if self.wanted_seeds is None else self.wanted_seeds
+    def units_to_decide(self) -> float:
+        """See :meth:`adamqlr.claims.judge.Judgment.units_to_decide`."""
+        return self.judgment.units_to_decide(self.sample.units) if self.wanted_units is None else self.wanted_units
 
 
 def pairwise(study: Study, subject: str, reference: str, with_margin: bool = False) -> Iterator[Evidence]:
     """Weigh one optimizer against another at the end of training: as good up to the margin, or else better."""
     limit = 1 + study.config.claims.margin if with_margin else 1.0
-    for suite, dataset, cubes in cubes_by_dataset(study):
-        if subject in cubes and reference in cubes:
-            values = performance(cubes[subject]), [performance(cubes[reference])]
-            quantity = f"{measure_of(cubes[subject])}, {label_of(cubes[subject])} ÷ {label_of(cubes[reference])}"
-            judgment = judge_ratio(*values, limit, study.config.claims)
-            yield Evidence(suite, dataset, quantity, judgment, cubes[subject].sizes["seed"])
+    for suite, dataset, runs in runs_by_dataset(study):
+        if subject in runs and reference in runs:
+            above, below = (runs[key].each(performance) for key in (subject, reference))
+            quantity = f"{measure_of(runs[subject])}, {label_of(runs[subject])} ÷ {label_of(runs[reference])}"
+            judgment = judge_ratio(above, [below], limit, study.config.claims)
+            yield Evidence(suite, dataset, quantity, judgment, sample_of(above))
 
 
 def against_best_baseline(study: Study, subject: str) -> Iterator[Evidence]:
     """Weigh an optimizer against the tuned baseline with the lowest final median, when the first of them has ended."""
-    for suite, dataset, cubes in cubes_by_dataset(study):
+    for suite, dataset, runs in runs_by_dataset(study):
         baselines = [
-            cube
-            for key, cube in cubes.items()
+            one
+            for key, one in runs.items()
             if study.spec(key).is_baseline and key not in study.config.factorial_optimizers
         ]
-        if subject not in cubes or not baselines:
+        if subject not in runs or not baselines:
             continue
-        best = min(baselines, key=lambda cube: float(performance(cube).median()))
-        time = min(float(cube["final_time"].median()) for cube in (cubes[subject], best))
-        values = performance(cubes[subject], time), [performance(best, time)]
-        quantity = f"{measure_of(best)} after {time:.3g} s, {label_of(cubes[subject])} ÷ {label_of(best)}"
-        judgment = judge_ratio(*values, 1 + study.config.claims.margin, study.config.claims)
-        yield Evidence(suite, dataset, quantity, judgment, cubes[subject].sizes["seed"])
+        best = min(baselines, key=lambda one: float(one.each(performance).median()))
+        time = min(float(one.each(itemgetter("final_time")).median()) for one in (runs[subject], best))
+        above, below = (one.each(partial(performance, time=time)) for one in (runs[subject], best))
+        quantity = f"{measure_of(best)} after {time:.3g} s, {label_of(runs[subject])} ÷ {label_of(best)}"
+        judgment = judge_ratio(above, [below], 1 + study.config.claims.margin, study.config.claims)
+        yield Evidence(suite, dataset, quantity, judgment, sample_of(above))
 
 
 def effect_varies(study: Study, subject: str, reference: str) -> Iterator[Evidence]:
@@ -105,32 +113,32 @@ def effect_varies(study: Study, subject: str, reference: str) -> Iterator[Eviden
         )
         quantity = f"share of the rarer effect ({sum(better)} surely better, {sum(worse)} surely worse)"
         judgment = Judgment(*shares, 1 / len(judged), at_least=True, is_ratio=False)
-        seeds = max(item.seeds for item in items)
-        wanted = _seeds_to_decide(items, seeds) if judgment.verdict is Verdict.UNDECIDED else seeds
-        yield Evidence(suite, f"{len(judged)} datasets", quantity, judgment, seeds, wanted_seeds=wanted)
+        sample = max(item.sample for item in items)
+        wanted = _units_to_decide(items, sample.units) if judgment.verdict is Verdict.UNDECIDED else sample.units
+        yield Evidence(suite, f"{len(judged)} datasets", quantity, judgment, sample, wanted_units=wanted)
 
 
-def _seeds_to_decide(items: Sequence[Evidence], seeds: int) -> float:
-    """Estimate the seeds that make surely better and surely worse of a dataset each, or the same of all datasets."""
+def _units_to_decide(items: Sequence[Evidence], units: int) -> float:
+    """Estimate the units that make surely better and surely worse of a dataset each, or the same of all datasets."""
     better, worse = (
-        [item.seeds_to_decide / item.seeds for item in items if (item.judgment.estimate < 1) == side]
+        [item.units_to_decide / item.sample.units for item in items if (item.judgment.estimate < 1) == side]
         for side in (True, False)
     )
     # What cannot be told of one dataset does not matter where another is sure.
     times = np.max([np.fmin.reduce(better), np.fmin.reduce(worse)] if better and worse else better + worse)
     # Less what rounding may have added to a whole number.
-    return float(np.ceil(seeds * times - 1e-9))
+    return float(np.ceil(units * times - 1e-9))
 
 
 def matters_little(study: Study, parameter: str) -> Iterator[Evidence]:
     """Weigh whether the worst of a hyperparameter's values is at most some times the best."""
     settings = study.config.claims
-    for name, cubes in sweeps_of(study, parameter, "AdamQLR"):
-        values = [performance(cube) for cube in cubes.values()]
-        first = next(iter(cubes.values()))
+    for name, runs in sweeps_of(study, parameter, "AdamQLR"):
+        values = [one.each(performance) for one in runs.values()]
+        first = next(iter(runs.values()))
         quantity = f"{measure_of(first)}, worst ÷ best of {len(values)} values ({name})"
         judgment = judge_spread(values, settings.flatness, settings)
-        yield Evidence(SENSITIVITY, str(first.attrs["dataset"]), quantity, judgment, first.sizes["seed"], (name,))
+        yield Evidence(SENSITIVITY, str(first.attrs["dataset"]), quantity, judgment, sample_of(values[0]), (name,))
 
 
 def matters_more(study: Study, family: str, parameter: str) -> Iterator[Evidence]:
@@ -142,7 +150,7 @@ def matters_more(study: Study, family: str, parameter: str) -> Iterator[Evidence
     settings = study.config.claims
     for name, ours in sweeps_of(study, parameter, "AdamQLR"):
         for other, theirs in sweeps_of(study, parameter, family):
-            attrs = [next(iter(cubes.values())).attrs for cubes in (theirs, ours)]
+            attrs = [next(iter(runs.values())).attrs for runs in (theirs, ours)]
             if attrs[0]["dataset"] != attrs[1]["dataset"]:
                 continue
             shared = _comparable(theirs, ours)
@@ -151,30 +159,29 @@ def matters_more(study: Study, family: str, parameter: str) -> Iterator[Evidence
             above, below = zip(*shared, strict=True)
             quantity = f"spread over {len(shared)} values of {parameter}, {other} ÷ {name}"
             judgment = judge_spreads(above, below, 1.0, settings)._replace(at_least=True)
-            seeds = min(values.size for values in above + below)
-            yield Evidence(SENSITIVITY, str(attrs[0]["dataset"]), quantity, judgment, seeds, (other, name))
+            sample = min(map(sample_of, above + below))
+            yield Evidence(SENSITIVITY, str(attrs[0]["dataset"]), quantity, judgment, sample, (other, name))
 
 
 def value_is_best(study: Study, parameter: str, choose: Callable[[list[float]], float]) -> Iterator[Evidence]:
     """Weigh whether one value of a hyperparameter is as good as the best of the others, up to the margin."""
     settings = study.config.claims
-    for name, cubes in sweeps_of(study, parameter, "AdamQLR"):
-        chosen = choose(list(cubes))
-        others = [performance(cube) for value, cube in cubes.items() if value != chosen]
-        quantity = f"{measure_of(cubes[chosen])} at {chosen:g} ÷ best of {len(others)} other values ({name})"
-        judgment = judge_ratio(performance(cubes[chosen]), others, 1 + settings.margin, settings)
-        best = cubes[chosen]
-        yield Evidence(SENSITIVITY, str(best.attrs["dataset"]), quantity, judgment, best.sizes["seed"], (name,))
+    for name, runs in sweeps_of(study, parameter, "AdamQLR"):
+        value = choose(list(runs))
+        values = {at: one.each(performance) for at, one in runs.items()}
+        chosen = values.pop(value)
+        quantity = f"{measure_of(runs[value])} at {value:g} ÷ best of {len(values)} other values ({name})"
+        judgment = judge_ratio(chosen, list(values.values()), 1 + settings.margin, settings)
+        dataset = str(runs[value].attrs["dataset"])
+        yield Evidence(SENSITIVITY, dataset, quantity, judgment, sample_of(chosen), (name,))
 
 
-def _comparable(
-    theirs: Mapping[float, xr.Dataset], ours: Mapping[float, xr.Dataset]
-) -> list[tuple[xr.DataArray, xr.DataArray]]:
+def _comparable(theirs: Mapping[float, Runs], ours: Mapping[float, Runs]) -> list[tuple[xr.DataArray, xr.DataArray]]:
     """Return what runs are judged by, theirs and ours, at each value of both at which not both medians diverge."""
     pairs = [
-        (performance(theirs[value]), performance(cube))
+        (theirs[value].each(performance), runs.each(performance))
         for value in theirs
-        for same, cube in ours.items()
+        for same, runs in ours.items()
         # Values are written with four digits.
         if np.isclose(value, same, rtol=1e-3, atol=0)
     ]
@@ -185,6 +192,6 @@ def _minority(one: list[bool], other: list[bool]) -> float:
     return min(sum(one), sum(other)) / len(one)
 
 
-def label_of(cube: xr.Dataset) -> str:
-    """Return the name of a cube's optimizer."""
-    return str(cube.attrs["optimizer_label"])
+def label_of(runs: Runs) -> str:
+    """Return the name of an optimizer."""
+    return str(runs.attrs["optimizer_label"])

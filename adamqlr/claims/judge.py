@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from adamqlr.results.bootstrap import divide, interval, resampled_medians, seeds_to_exclude
+from adamqlr.results.bootstrap import divide, interval, resampled_medians, resampled_repetitions, units_to_exclude
+from adamqlr.results.repetitions import REPETITION
 from adamqlr.study.settings import ClaimsConfig
 
 Array = NDArray[np.float64]
@@ -49,17 +50,17 @@ class Judgment(NamedTuple):
             within, beyond = self.lower >= self.limit, self.upper < self.limit
         return Verdict.SUPPORTED if within else Verdict.REFUTED if beyond else Verdict.UNDECIDED
 
-    def seeds_to_decide(self, seeds: int) -> float:
-        """Return how many seeds are estimated to decide it; those that there are, where it is decided.
+    def units_to_decide(self, units: int) -> float:
+        """Return how many seeds, or repetitions, are estimated to decide it; those that there are, where it is decided.
 
-        Infinite and NaN are as in :func:`adamqlr.results.bootstrap.seeds_to_exclude`.
+        Infinite and NaN are as in :func:`adamqlr.results.bootstrap.units_to_exclude`.
 
         Args:
-            seeds: Runs that each median is of.
+            units: How many were resampled: :attr:`adamqlr.results.repetitions.Sample.units`.
         """
         if self.verdict is not Verdict.UNDECIDED:
-            return seeds
-        return seeds_to_exclude(self.limit, self.estimate, (self.lower, self.upper), seeds, self.is_ratio)
+            return units
+        return units_to_exclude(self.limit, self.estimate, (self.lower, self.upper), units, self.is_ratio)
 
 
 def judge_ratio(
@@ -68,16 +69,17 @@ def judge_ratio(
     """Judge that a median is at most ``limit`` times the lowest median of some others.
 
     Args:
-        subject: Values of one set of runs, of shape (seed,).
+        subject: Values of one set of runs, of shape (seed,), from :meth:`adamqlr.results.repetitions.Runs.each`.
         references: Values of other sets of runs.
         limit: Largest ratio that the statement allows.
-        settings: Level and size of the bootstrap, in which every set is resampled on its own.
+        settings: Level and size of the bootstrap, in which the seeds of every set are resampled on their own, and
+            repetitions are the same for all.
 
     Returns:
         The ratio, with its bootstrap interval.
     """
     generator = np.random.default_rng(0)
-    above, *below = (_resampled(values, settings, generator) for values in (subject, *references))
+    above, *below = (resampled(values, settings, generator) for values in (subject, *references))
     ratios = divide(above, np.min(below, axis=0))
     estimate = divide(_median(subject), np.min([_median(values) for values in references], axis=0))
     return Judgment(float(estimate[0]), *interval(ratios, settings.confidence), limit)
@@ -90,7 +92,7 @@ def judge_difference(subject: xr.DataArray, reference: xr.DataArray, limit: floa
         The difference, with its bootstrap interval; nothing is known of that of two infinite medians.
     """
     generator = np.random.default_rng(0)
-    above, below = (_resampled(values, settings, generator) for values in (subject, reference))
+    above, below = (resampled(values, settings, generator) for values in (subject, reference))
     with np.errstate(invalid="ignore"):
         differences, estimate = above - below, _median(subject) - _median(reference)
     return Judgment(float(estimate[0]), *interval(differences, settings.confidence, -np.inf), limit, is_ratio=False)
@@ -103,7 +105,7 @@ def judge_spreads(
     generator = np.random.default_rng(0)
     spreads, found = [], []
     for sets in (above, below):
-        medians = np.array([_resampled(one, settings, generator) for one in sets])
+        medians = np.array([resampled(one, settings, generator) for one in sets])
         estimates = np.array([_median(one) for one in sets])
         spreads.append(divide(medians.max(axis=0), medians.min(axis=0)))
         found.append(divide(estimates.max(axis=0), estimates.min(axis=0)))
@@ -113,14 +115,18 @@ def judge_spreads(
 def judge_spread(sets: Sequence[xr.DataArray], limit: float, settings: ClaimsConfig) -> Judgment:
     """Judge that the highest median of some sets of runs is at most ``limit`` times the lowest."""
     generator = np.random.default_rng(0)
-    medians = np.array([_resampled(values, settings, generator) for values in sets])
+    medians = np.array([resampled(values, settings, generator) for values in sets])
     found = np.array([_median(values) for values in sets])
     ratios, estimate = (divide(values.max(axis=0), values.min(axis=0)) for values in (medians, found))
     return Judgment(float(estimate[0]), *interval(ratios, settings.confidence), limit)
 
 
-def _resampled(values: xr.DataArray, settings: ClaimsConfig, generator: np.random.Generator) -> Array:
-    return resampled_medians(values.values.astype(float), settings.resamples, generator)
+def resampled(values: xr.DataArray, settings: ClaimsConfig, generator: np.random.Generator) -> Array:
+    """Return the medians of bootstrap resamples of values of shape (seed,): of seeds, or of repetitions and seeds."""
+    numbers = values.values.astype(float)
+    if REPETITION in values.coords:
+        return resampled_repetitions(numbers, values[REPETITION].values, settings.resamples, generator)
+    return resampled_medians(numbers, settings.resamples, generator)
 
 
 def _median(values: xr.DataArray) -> Array:

@@ -1,7 +1,7 @@
-"""How many more seeds would decide what is undecided, and the command that trains them."""
+"""How many more seeds, or repetitions, would decide what is undecided, and the command that trains such seeds."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import pandas as pd
@@ -25,15 +25,33 @@ def setting_of(item: Evidence, config: StudyConfig) -> str:
     return f"datasets.{item.dataset}.seeds" if is_own else TRAINING
 
 
+def unit_of(table: Container[str]) -> str:
+    """Return what is resampled in a table of :func:`adamqlr.claims.weigh.weigh`, or a row: ``seeds`` or repetitions."""
+    return "repetitions" if "repetitions" in table else "seeds"
+
+
 def more_seeds_text(row: Mapping[Any, Any]) -> str:
-    """Say how many more seeds would decide a row of :func:`adamqlr.claims.weigh.weigh`; nothing if it is decided."""
+    """Say how many more seeds, or repetitions, would decide a row of ``weigh``; nothing if it is decided."""
     if row["verdict"] != Verdict.UNDECIDED:
         return ""
-    if math.isnan(row["more_seeds"]):
+    units, more = row[unit_of(row)], row[f"more_{unit_of(row)}"]
+    if math.isnan(more):
         # A single run has no interval, from which to tell more.
-        return "at least 1" if row["seeds"] == 1 else "unknown"
-    is_far = math.isinf(row["more_seeds"])
-    return f"more than {(MOST_TIMES - 1) * row['seeds']}" if is_far else f"{row['more_seeds']:.0f}"
+        return "at least 1" if units == 1 else "unknown"
+    return f"more than {(MOST_TIMES - 1) * units}" if math.isinf(more) else f"{more:.0f}"
+
+
+def how_to_decide(table: pd.DataFrame, config: StudyConfig) -> list[str]:
+    """Return what would decide all that a number can be told of, a line each; nothing where there is none.
+
+    Args:
+        table: What :func:`adamqlr.claims.weigh.weigh` returned.
+        config: The study.
+    """
+    if unit_of(table) == "seeds":
+        return advice(config, wanted_settings(table))
+    more = table.loc[table["more_repetitions"] < math.inf, "more_repetitions"]
+    return [f"{more.max():.0f} more repetitions of the study, each with a seed of its own"] if len(more) else []
 
 
 def wanted_settings(table: pd.DataFrame) -> dict[str, int]:

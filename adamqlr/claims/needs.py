@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from adamqlr.claims.evidence import cubes_by_dataset, sweeps_of
+from adamqlr.claims.evidence import runs_by_dataset, sweeps_of
 from adamqlr.results.pairs import Study
 
 
@@ -16,13 +16,13 @@ def lacks_optimizers(study: Study, optimizers: Sequence[str], datasets: int = 1,
         datasets: On how many datasets.
         otherwise: What to add where they are.
     """
-    tested = list(cubes_by_dataset(study))
+    tested = list(runs_by_dataset(study))
     if not tested:
         return "a dataset that has a test set"
-    missing = [key for key in optimizers if not any(key in cubes for *_, cubes in tested)]
+    missing = [key for key in optimizers if not any(key in runs for *_, runs in tested)]
     if missing:
         return f"the optimizer{'s' if len(missing) > 1 else ''} {_listed(missing)}"
-    together = Counter(suite for suite, _, cubes in tested if all(key in cubes for key in optimizers))
+    together = Counter(suite for suite, _, runs in tested if all(key in runs for key in optimizers))
     if not together:
         return f"a dataset on which {_listed(optimizers)} are all trained, in one suite"
     if max(together.values()) < datasets:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from adamqlr.claims.judge import Verdict
-from adamqlr.claims.more_seeds import advice, more_seeds_text, wanted_settings
+from adamqlr.claims.more_seeds import how_to_decide, more_seeds_text, unit_of
 from adamqlr.claims.weigh import NOT_WEIGHED, SUMMARY_RULE
 from adamqlr.files import write_text
 from adamqlr.study.config import StudyConfig
@@ -14,7 +14,9 @@ from adamqlr.study.settings import ClaimsConfig
 from adamqlr.tables.formats import to_html
 
 
-def write_claims(table: pd.DataFrame, summary: pd.DataFrame, settings: ClaimsConfig, stem: Path) -> None:
+def write_claims(
+    table: pd.DataFrame, summary: pd.DataFrame, settings: ClaimsConfig, stem: Path, repetitions: int = 1
+) -> None:
     """Write claims to ``stem``.md and .html, and to ``stem``_summary.csv, .md and .html a verdict for each.
 
     The CSV file of the rows is that of the figure, which draws them all.
@@ -24,10 +26,11 @@ def write_claims(table: pd.DataFrame, summary: pd.DataFrame, settings: ClaimsCon
         summary: What :func:`adamqlr.claims.weigh.summarize` returned.
         settings: How claims were judged.
         stem: Path of the files, less the suffix.
+        repetitions: How often the study was run.
     """
     short = _shown_summary(summary)
     texts = {
-        ".md": _markdown(table, summary, settings),
+        ".md": _markdown(table, summary, judging_rule(settings, repetitions)),
         ".html": to_html(_shown(table)),
         "_summary.csv": summary.to_csv(index=False),
         "_summary.md": f"{SUMMARY_RULE}\n\n{_as_markdown(short)}",
@@ -37,53 +40,76 @@ def write_claims(table: pd.DataFrame, summary: pd.DataFrame, settings: ClaimsCon
         write_text(stem.with_name(stem.name + suffix), text)
 
 
-def as_text(table: pd.DataFrame, summary: pd.DataFrame, config: StudyConfig) -> str:
-    """Return the verdicts as lines for a terminal, and the command whose seeds would decide what is undecided."""
-    width, lines = max(map(len, summary["verdict"])), []
+def as_text(table: pd.DataFrame, summary: pd.DataFrame, config: StudyConfig, repetitions: int = 1) -> str:
+    """Return the verdicts as lines for a terminal, and the command whose seeds would decide what is undecided.
+
+    Of several repetitions of the study, lines say how many more of them would.
+    """
+    width, unit = max(map(len, summary["verdict"])), unit_of(table)
+    lines = []
+    if repetitions > 1:
+        lines.append(f"Intervals are of bootstrap resamples of {_of_repetitions(config.claims, repetitions)}\n")
     undecided = table[table["verdict"] == Verdict.UNDECIDED]
     for claim in summary.to_dict("records"):
         lines.append(f"{claim['verdict']:{width}}  {claim['statement']}")
         if claim["lacks"]:
             lines.append(f"{'':{width}}    add {claim['lacks']}")
         for row in undecided[undecided["claim"] == claim["claim"]].to_dict("records"):
-            where = f"undecided on {row['dataset']} in {row['suite']} with {row['seeds']} seeds"
+            where = f"undecided on {row['dataset']} in {row['suite']} with {row[unit]} {unit}"
             lines.append(f"{'':{width}}    {where}; more that would decide it: {more_seeds_text(row)}")
-    if wanted := wanted_settings(table):
-        told = int((undecided["more_seeds"] < math.inf).sum())
+    if cure := how_to_decide(table, config):
+        told = int((undecided[f"more_{unit}"] < math.inf).sum())
         lines.append(f"\nTo decide {told} of the {len(undecided)} undecided verdicts, if values stay where they are:")
-        lines += [f"    {line}" for line in advice(config, wanted)]
+        lines += [f"    {line}" for line in cure]
     return "\n".join(lines)
 
 
-def judging_rule(settings: ClaimsConfig) -> str:
-    """Return what claims are about, and which verdict they get where."""
+def judging_rule(settings: ClaimsConfig, repetitions: int = 1) -> str:
+    """Return what claims are about, and which verdict they get where.
+
+    Args:
+        settings: How claims were judged.
+        repetitions: How often the study was run.
+    """
+    unit = "seeds" if repetitions == 1 else "repetitions"
     return (
         "Quantities are ratios (÷) or differences (−) of medians over seeds, with "
-        f"{settings.confidence:.0%} percentile intervals of {settings.resamples} bootstrap resamples of the seeds. "
+        f"{settings.confidence:.0%} percentile intervals of {settings.resamples} bootstrap resamples of "
+        f"{'the seeds.' if repetitions == 1 else _of_repetitions(settings, repetitions)} "
         "A claim is *supported* where the whole interval is within what it allows, *refuted* where all of it is "
         "beyond, and *undecided* otherwise. *Comparable* means a "
         f"ratio of at most {1 + settings.margin:g}; *matters little*, of at most {settings.flatness:g}. Performance is "
         "the test error for classes and the test loss for real targets, the lower the better; a diverged run counts as "
-        "infinitely bad. *More seeds* would decide what is undecided: an estimate, by which the value stays where it "
-        "is and its interval shrinks as one over the root of the number of seeds (of a ratio, on the logarithmic "
-        "scale). It is *at least 1* for single runs, which have no interval, and *unknown* where an interval has no "
-        "end."
+        f"infinitely bad. *More {unit}* would decide what is undecided: an estimate, by which the value stays where it "
+        f"is and its interval shrinks as one over the root of the number of {unit} (of a ratio, on the logarithmic "
+        f"scale). It is *at least 1* for single {'runs' if repetitions == 1 else unit}, which have no interval, and "
+        "*unknown* where an interval has no end."
     )
 
 
+def _of_repetitions(settings: ClaimsConfig, repetitions: int) -> str:
+    text = f"the {repetitions} repetitions of the study, searches included, and then of the seeds of each."
+    # So often the median is between the lowest and the highest of so many draws.
+    most = 1 - 2.0 ** (1 - repetitions)
+    if most < settings.confidence:
+        text += f" Where the search decides, intervals of so few hold the true value in as few as {most:.0%} of cases."
+    return text
+
+
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    rows = table.to_dict("records")
+    rows, unit = table.to_dict("records"), unit_of(table)
+    value = "Value [interval]" if unit == "seeds" else f"Value [interval over {unit}]"
     return pd.DataFrame(
         {
             "Claim": table["statement"],
             "Suite": table["suite"],
             "Dataset": table["dataset"],
             "Quantity": table["quantity"],
-            "Value [interval]": [f"{row['estimate']:.3g} [{row['lower']:.3g}, {row['upper']:.3g}]" for row in rows],
+            value: [f"{row['estimate']:.3g} [{row['lower']:.3g}, {row['upper']:.3g}]" for row in rows],
             "Wanted": [f"{row['relation']} {row['limit']:.3g}" for row in rows],
             "Verdict": table["verdict"],
-            "Seeds": table["seeds"],
-            "More seeds": [more_seeds_text(row) for row in rows],
+            **{name.capitalize(): table[name] for name in ("seeds", "repetitions") if name in table},
+            f"More {unit}": [more_seeds_text(row) for row in rows],
         }
     )
 
@@ -95,10 +121,10 @@ def _shown_summary(summary: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _markdown(table: pd.DataFrame, summary: pd.DataFrame, settings: ClaimsConfig) -> str:
+def _markdown(table: pd.DataFrame, summary: pd.DataFrame, rule: str) -> str:
     parts = [
         "# The paper's claims, and what this study says\n",
-        f"{judging_rule(settings)}\n",
+        f"{rule}\n",
         f"{SUMMARY_RULE}\n\n{_as_markdown(_shown_summary(summary))}",
     ]
     for key, rows in table.groupby("claim", sort=False):

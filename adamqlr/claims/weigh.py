@@ -26,9 +26,9 @@ COLUMNS = (
     "limit",
     "verdict",
     "seeds",
-    "more_seeds",
-    "setting",
 )
+# Of a study, and of repetitions of one.
+_MORE_SEEDS, _MORE_REPETITIONS = ("more_seeds", "setting"), ("repetitions", "more_repetitions")
 
 MIXED, NOT_WEIGHED = "mixed", "not weighed"
 SUMMARY_RULE = (
@@ -41,13 +41,16 @@ def weigh(study: Study) -> pd.DataFrame:
     """Return one row for each claim and each suite, dataset or sensitivity study that has something to say on it.
 
     ``more_seeds`` is NaN where a verdict is decided, or where no number can be told
-    (:func:`adamqlr.results.bootstrap.seeds_to_exclude`), and ``setting`` what to raise for them.
+    (:func:`adamqlr.results.bootstrap.units_to_exclude`), and ``setting`` what to raise for them. Where the study is
+    repeated, there are ``repetitions`` and ``more_repetitions`` instead, and ``seeds`` are those of all together.
     """
     rows = []
+    columns = [*COLUMNS, *(_MORE_REPETITIONS if study.others else _MORE_SEEDS)]
     for claim in claims_of(study.config):
         for item in claim.weigh(study):
             judgment = item.judgment
             is_open = judgment.verdict is Verdict.UNDECIDED
+            more = item.units_to_decide - item.sample.units if is_open else math.nan
             rows.append(
                 {
                     "claim": claim.key,
@@ -62,12 +65,14 @@ def weigh(study: Study) -> pd.DataFrame:
                     "relation": "≥" if judgment.at_least else "≤",
                     "limit": judgment.limit,
                     "verdict": str(judgment.verdict),
-                    "seeds": item.seeds,
-                    "more_seeds": item.seeds_to_decide - item.seeds if is_open else math.nan,
+                    "seeds": item.sample.seeds,
+                    "repetitions": item.sample.repetitions,
+                    "more_seeds": more,
+                    "more_repetitions": more,
                     "setting": setting_of(item, study.config) if is_open else "",
                 }
             )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def summarize(study: Study, table: pd.DataFrame) -> pd.DataFrame:

@@ -57,7 +57,8 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         microbatch: int | None = None,
         process_group: Any = None,
     ) -> None:
-        require(microbatch is None or microbatch >= 1, "microbatch", "at least 1, or None", microbatch)
+        whole = type(microbatch) is int and microbatch >= 1
+        require(microbatch is None or whole, "microbatch", "a whole number, 1 or more, or None", microbatch)
         self.model, self.loss = model, resolve_loss(loss)
         self._module, group = unwrapped(model)
         check_trainable(self._module)
@@ -114,22 +115,24 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
             return
         check_trainable(self._module)
         named = dict(self._module.named_parameters())
-        replaced: dict[nn.Parameter, nn.Parameter] = {}
         for name, old in self._named.items():
             new = named.get(name)
             if new is None or new.shape != old.shape:
                 raise ValueError(f"{name} is no longer what it was: make the optimizer anew for the changed model")
             if (new.dtype, new.device) != (self._flat.buffer.dtype, self._flat.buffer.device):
                 raise ValueError(f"{name} moved to {new.dtype} on {new.device}: make the optimizer anew")
-            if new is not old:
-                replaced[old] = new
         known = {id(parameter) for parameter in named.values() if parameter.requires_grad}
         added = known - {id(named[name]) for name in self._named}
         if self._takes_all and added:
             name = next(name for name, parameter in named.items() if id(parameter) in added)
             raise ValueError(f"{name} has become trainable: make the optimizer anew, or give it its params=…")
-        self._replace(replaced)
+        self._follow_parameters()
         self._lay_out()
+
+    def _follow_parameters(self) -> None:
+        named = dict(self._module.named_parameters())
+        stood = {old: named.get(name, old) for name, old in self._named.items()}
+        self._replace({old: new for old, new in stood.items() if new is not old})
 
     def _replace(self, replaced: Mapping[nn.Parameter, nn.Parameter]) -> None:
         """Let new parameters stand for old ones, state included."""
@@ -255,6 +258,7 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         Raises:
             ValueError: It is of another optimizer, or of other parameters.
         """
+        self._follow_parameters()
         _load_state_dict(self, self._separated(state_dict))
         for group in self.param_groups:
             for name, value in self.defaults.items():

@@ -56,7 +56,11 @@ class FlatParameters:
 
     def is_bound(self) -> bool:
         """Tell whether the parameters still are views of the buffer, and none has been given other storage."""
-        return list(map(_address_of, self.parameters)) == self._addresses
+        addresses = list(map(_address_of, self.parameters))
+        if addresses != self._addresses:
+            # Sharing memory with other processes moves the buffer, and the parameters with it.
+            self._addresses = list(map(_address_of, self.views(self.buffer)))
+        return addresses == self._addresses
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """Return views of ``flat``, of shape (…, n), shaped as the parameters."""
@@ -136,6 +140,11 @@ def _check_alike(named: Named) -> None:
             raise ValueError(f"{name} is sharded (FSDP or tensor parallel): use DistributedDataParallel instead")
         if parameter.layout != torch.strided:
             raise ValueError(f"{name} is sparse: parameters must be dense")
+        if parameter.device.type == "cpu" and parameter.is_shared():
+            raise ValueError(
+                f"{name} is in memory shared with other processes, which would not see it move: call "
+                "model.share_memory() after the optimizer is made, and copy.deepcopy(model) to train one's own"
+            )
         if parameter.is_complex():
             raise ValueError(f"{name} is complex: train its real view (torch.view_as_real) instead")
         if parameter.dtype not in (torch.float32, torch.float64):

@@ -323,6 +323,9 @@ class QLR(MinibatchOptimizer):
         Raises:
             ValueError: It is of another optimizer, or of other parameters.
         """
+        if "damping" not in state_dict["param_groups"][0]:
+            raise ValueError("the saved state has no damping: it is of another optimizer")
+        self._follow_parameters()
         if self._optional.state_dict():
             if "direction" not in state_dict:
                 raise ValueError("the saved state has none of the direction's: it is of another optimizer")

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_hooks_of, _is_trainable = attrgetter("_backward_hooks"), attrgetter("requires_grad")
+_is_trainable = attrgetter("requires_grad")
+_hooks_of, _accumulation_hooks_of = attrgetter("_backward_hooks"), attrgetter("_post_accumulate_grad_hooks")
 
 
 class Structure:
@@ -25,6 +26,7 @@ class Structure:
         self._members, self._size = list(chain.from_iterable(self._views)), sum(map(len, self._dicts))
         self._parameters = list(model.parameters())
         self._flags = list(map(_is_trainable, self._parameters))
+        self._hooks = [h for module in model.modules() for h in (module._backward_hooks, module._backward_pre_hooks)]
         self._model = model
 
     def is_unchanged(self) -> bool:
@@ -34,6 +36,8 @@ class Structure:
             and all(map(is_, chain.from_iterable(self._views), self._members))
             and list(map(_is_trainable, self._parameters)) == self._flags
             and not any(map(_hooks_of, self._parameters))
+            and not any(map(_accumulation_hooks_of, self._parameters))
+            and not any(self._hooks)
             and self._model._compiled_call_impl is None
         )
 
@@ -42,7 +46,7 @@ def check_trainable(model: nn.Module) -> None:
     """Refuse models whose passes would go wrong.
 
     Raises:
-        ValueError: The model is compiled or sharded, or its gradients are sparse.
+        ValueError: The model is compiled or sharded, or its gradients are sparse, or not the loss's.
     """
     for name, module in model.named_modules():
         where = f"the module {name!r}" if name else "the model"
@@ -55,13 +59,26 @@ def check_trainable(model: nn.Module) -> None:
             raise ValueError(f"{where} is sharded (FSDP): use DistributedDataParallel instead")
         if getattr(module, "sparse", False):
             raise ValueError(f"{where} has sparse gradients: make it with sparse=False")
+        if getattr(module, "scale_grad_by_freq", False):
+            raise ValueError(f"{where} scales its gradients by frequency: make it with scale_grad_by_freq=False")
+        if module._backward_hooks or module._backward_pre_hooks:
+            raise ValueError(f"{where} has a backward hook, which the curvature knows nothing of: remove it")
     for name, parameter in model.named_parameters():
-        if parameter._backward_hooks:
+        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
             raise ValueError(f"{name} has a hook on its gradient, which the curvature knows nothing of: remove it")
 
 
 def unwrapped(model: nn.Module) -> tuple[nn.Module, Any]:
-    """Return the module within a ``DistributedDataParallel``, whose hooks the passes go around, and its group."""
+    """Return the module within a ``DistributedDataParallel``, whose hooks the passes go around, and its group.
+
+    Raises:
+        TypeError: It is no module.
+        ValueError: It is a ``DataParallel``.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be a module, got a {type(model).__name__}: params=… says which parameters to train"
+        )
     if isinstance(model, nn.parallel.DistributedDataParallel):
         return model.module, model.process_group
     if isinstance(model, nn.DataParallel):

@@ -1,10 +1,11 @@
 """The functions of PyTorch that its documentation does not promise, in one place, each with what stands in for it."""
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -135,20 +136,42 @@ def unnoticed(tensors: Sequence[Tensor]) -> AbstractContextManager[Any]:
     return getattr(torch.autograd, "_unsafe_preserve_version_counter", nullcontext)(tuple(tensors))
 
 
+def transforms_are_active() -> bool:
+    """Tell whether ``torch.func`` or forward mode is at work, in which functions of one's own need rules for it."""
+    try:
+        return bool(torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0)
+    except AttributeError:
+        return False
+
+
+_lock = threading.Lock()
+# Which have a step under way, an entry for each.
+_refusing_threads: list[int] = []
+
+
 @contextmanager
 def _refused(function: type, message: str) -> Iterator[None]:
-    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
-        raise RuntimeError(message)
+    thread = threading.get_ident()
 
-    function.apply = refuse  # type: ignore[attr-defined]
+    def apply(*args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() in _refusing_threads:
+            raise RuntimeError(message)
+        return super(function, function).apply(*args, **kwargs)  # type: ignore[arg-type]
+
+    with _lock:
+        _refusing_threads.append(thread)
+        function.apply = apply  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        del function.apply  # type: ignore[attr-defined]
+        with _lock:
+            _refusing_threads.remove(thread)
+            if not _refusing_threads:
+                del function.apply  # type: ignore[attr-defined]
 
 
 def reentrant_checkpointing_refused() -> AbstractContextManager[None]:
-    """Return a context in which reentrant checkpointing raises: it would leave its block without gradients."""
+    """Return a context in which a thread's reentrant checkpointing raises: its block would have no gradients."""
     # Where there is no such class, nobody can checkpoint so.
     function = getattr(sys.modules.get("torch.utils.checkpoint"), "CheckpointFunction", None)
     if function is None:

@@ -3,13 +3,15 @@
 import numpy as np
 import xarray as xr
 
+from adamqlr.results.repetitions import Runs
 
-def is_classification(cube: xr.Dataset) -> bool:
+
+def is_classification(cube: xr.Dataset | Runs) -> bool:
     """Tell whether targets are classes."""
     return bool(cube.attrs["loss"] == "cross_entropy")
 
 
-def measure_of(cube: xr.Dataset) -> str:
+def measure_of(cube: xr.Dataset | Runs) -> str:
     """Return the name of what runs are judged by."""
     return "test error" if is_classification(cube) else "test loss"
 

@@ -53,11 +53,13 @@ class Study(NamedTuple):
         tree: The study's file, opened.
         config: The configuration in force.
         published: What others published, where the user put it beside the results.
+        others: Repetitions: the files of runs of the study with other seeds, opened. Claims are about them as well.
     """
 
     tree: xr.DataTree
     config: StudyConfig
     published: Mapping[Key, Value] = {}
+    others: tuple[xr.DataTree, ...] = ()
 
     @property
     def resampling(self) -> Resampling:

@@ -140,8 +140,11 @@ class StudyConfig(Section):
             for key in ablation.optimizers:
                 if key not in OPTIMIZERS and key not in self.optimizers:
                     raise ValueError(f"ablations.{name}: unknown optimizer '{key}': known are {', '.join(OPTIMIZERS)}")
+            _check_names(f"ablations.{name}.datasets", ablation.datasets, self.datasets)
         for key, dataset in self.datasets.items():
             _check_names(f"datasets.{key}.optimizers", dataset.optimizers, self.optimizers)
+            if key not in DATASETS or dataset.suites != tuple(DATASETS[key].defaults.get("suites", ())):
+                _check_names(f"datasets.{key}.suites", dataset.suites, self.suites)
             self._check_space(key, dataset)
         for key, optimizer in self.optimizers.items():
             _check_names(f"optimizers.{key}.datasets", optimizer.datasets, self.datasets)

@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import traceback
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -30,9 +31,17 @@ class OrdinaryOptimizer:
 
     Attributes:
         optimizer: As given.
+
+    Raises:
+        ValueError: Its step asks for what is not here: a closure, or sparse gradients.
     """
 
     def __init__(self, model: nn.Module, loss: str | Loss, optimizer: torch.optim.Optimizer) -> None:
+        name, closure = type(optimizer).__name__, inspect.signature(optimizer.step).parameters.get("closure")
+        if closure is not None and closure.default is inspect.Parameter.empty:
+            raise ValueError(f"{name} cannot be trained with: its step evaluates a closure several times")
+        if isinstance(optimizer, torch.optim.SparseAdam):
+            raise ValueError(f"{name} cannot be trained with: it needs sparse gradients")
         self._model, self._loss, self.optimizer = model, resolve_loss(loss), optimizer
         self.state_dict, self.load_state_dict = optimizer.state_dict, optimizer.load_state_dict
 
@@ -93,6 +102,10 @@ def load_class(path: str) -> Any:
         return getattr(_import_file(module) if module.endswith(".py") else import_module(module), name)
     except (ImportError, AttributeError, OSError) as error:
         raise UserError(f"{path}: cannot be imported: {error}") from error
+    except Exception as error:
+        line = traceback.extract_tb(error.__traceback__)[-1].lineno
+        reason = f"{type(error).__name__} in line {line}: {error}"
+        raise UserError(f"{path}: cannot be imported: {reason}") from error
 
 
 def _import_file(path: str) -> Any:

@@ -57,7 +57,7 @@ def test_a_single_run_decides_nothing() -> None:
         judgment = judge_ratio(above, [below], 1, SETTINGS)
         assert judgment == Judgment(0.25, 0, INF, 1)
         assert judgment.verdict is Verdict.UNDECIDED
-        assert np.isnan(judgment.seeds_to_decide(1))
+        assert np.isnan(judgment.units_to_decide(1))
 
 
 def test_by_hand() -> None:
@@ -179,7 +179,7 @@ def study_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_claim_gets_its_verdict_where_the_study_speaks_of_it(study_file: Path, tmp_path: Path) -> None:
-    judge_claims(study_file, None, tmp_path / "claims")
+    judge_claims([study_file], None, tmp_path / "claims")
     table = pd.read_csv(tmp_path / "claims.csv").set_index(["claim", "dataset"])
     verdicts = table["verdict"].to_dict()
     assert verdicts == {
@@ -218,7 +218,7 @@ def test_each_claim_gets_its_verdict_where_the_study_speaks_of_it(study_file: Pa
 
 def test_the_margin_is_the_configurations(study_file: Path, tmp_path: Path) -> None:
     lenient = STUDY.model_copy(update={"claims": ClaimsConfig(margin=5, flatness=1.2)})
-    judge_claims(study_file, lenient, tmp_path / "claims")
+    judge_claims([study_file], lenient, tmp_path / "claims")
     verdicts = pd.read_csv(tmp_path / "claims.csv").set_index(["claim", "dataset"])["verdict"]
     assert verdicts["untuned_adamqlr", "diabetes"] == "supported"
     assert verdicts["initial_damping", "digits"] == "refuted"
@@ -231,7 +231,7 @@ def test_runtime_is_compared_when_the_first_has_ended(tmp_path: Path) -> None:
         cube_file(tmp_path, config, "diabetes", "adamqlr_untuned", 0.1, duration=10),
     ]
     write_study(parts, tmp_path / "study.nc")
-    judge_claims(tmp_path / "study.nc", config, tmp_path / "claims")
+    judge_claims([tmp_path / "study.nc"], config, tmp_path / "claims")
     row = pd.read_csv(tmp_path / "claims.csv").set_index("claim").loc["untuned_adamqlr"]
     # After a tenth of its run AdamQLR has done one of its ten equal factors.
     assert row["estimate"] == pytest.approx(0.1**0.1 / 0.1, rel=0.01)

@@ -11,7 +11,8 @@ import yaml
 from adamqlr.claims.evidence import Evidence
 from adamqlr.claims.judge import Judgment
 from adamqlr.claims.more_seeds import advice, more_seeds_text, setting_of, wanted_settings
-from adamqlr.results.bootstrap import interval, resampled_medians, seeds_to_exclude
+from adamqlr.results.bootstrap import interval, resampled_medians, units_to_exclude
+from adamqlr.results.repetitions import Sample
 from adamqlr.study.config import parse_config
 
 INF, NAN = math.inf, math.nan
@@ -49,7 +50,7 @@ CONFIG = parse_config(SETTINGS, "test")
 def test_seeds_by_hand(
     bound: float, estimate: float, ends: tuple[float, float], is_ratio: bool, expected: float
 ) -> None:
-    assert seeds_to_exclude(bound, estimate, ends, 10, is_ratio) == pytest.approx(expected, nan_ok=True)
+    assert units_to_exclude(bound, estimate, ends, 10, is_ratio) == pytest.approx(expected, nan_ok=True)
 
 
 def test_with_the_estimated_seeds_intervals_end_at_the_bound() -> None:
@@ -62,20 +63,20 @@ def test_with_the_estimated_seeds_intervals_end_at_the_bound() -> None:
         ]
         return float(np.mean(ends))
 
-    wanted = seeds_to_exclude(0.25, 0.0, (-1.0, mean_end(25)), 25)
+    wanted = units_to_exclude(0.25, 0.0, (-1.0, mean_end(25)), 25)
     assert 50 < wanted < 400
     # 200 repetitions leave a standard error of about 3 %.
     assert mean_end(int(wanted)) == pytest.approx(0.25, rel=0.15)
 
 
 def test_a_decided_verdict_needs_no_more() -> None:
-    assert Judgment(1, 0.9, 1.05, 1.1).seeds_to_decide(5) == 5
-    assert Judgment(1, 0.9, 1.21, 1.1).seeds_to_decide(5) == 20
-    assert Judgment(0.2, -0.5, 0.9, 0.0, at_least=True, is_ratio=False).seeds_to_decide(4) == 49
+    assert Judgment(1, 0.9, 1.05, 1.1).units_to_decide(5) == 5
+    assert Judgment(1, 0.9, 1.21, 1.1).units_to_decide(5) == 20
+    assert Judgment(0.2, -0.5, 0.9, 0.0, at_least=True, is_ratio=False).units_to_decide(4) == 49
 
 
 def item(dataset: str, *sweeps: str) -> Evidence:
-    return Evidence("epochs", dataset, "anything", Judgment(1, 0.9, 1.21, 1.1), 5, sweeps)
+    return Evidence("epochs", dataset, "anything", Judgment(1, 0.9, 1.21, 1.1), Sample(5), sweeps)
 
 
 def test_the_setting_is_the_one_that_counts() -> None:

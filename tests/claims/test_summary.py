@@ -112,10 +112,10 @@ def test_an_effect_varies_surely_once_each_side_is_sure() -> None:
         found = study(finals)
         (evidence,) = effect_varies(found, "adamqlr", "adam")
         assert evidence.judgment.verdict is Verdict.UNDECIDED
-        alone = [item.judgment.seeds_to_decide(5) for item in pairwise(found, "adamqlr", "adam")]
+        alone = [item.judgment.units_to_decide(5) for item in pairwise(found, "adamqlr", "adam")]
         # Both datasets have to be sure, on whichever sides of 1 they are.
-        assert evidence.seeds_to_decide == max(alone)
-        return evidence.seeds_to_decide
+        assert evidence.units_to_decide == max(alone)
+        return evidence.units_to_decide
 
     assert 5 < seeds(0.85, 1.25) < math.inf
     assert 5 < seeds(1.2, 1.25) < math.inf
@@ -127,10 +127,10 @@ def test_what_is_decided_with_many_seeds_does_not_hide_what_is_not_with_few() ->
     for key, at in (("adam", 1.0), ("adamqlr", 0.9)):
         cubes[f"epochs/diabetes/{key}"] = cube("diabetes", key, at).isel(seed=slice(1, 4))
     found = Study(xr.DataTree.from_dict(cubes), CONFIG)
-    undecided, decided = sorted(pairwise(found, "adamqlr", "adam"), key=lambda item: item.seeds)
+    undecided, decided = sorted(pairwise(found, "adamqlr", "adam"), key=lambda item: item.sample)
     (evidence,) = effect_varies(found, "adamqlr", "adam")
-    assert decided.seeds_to_decide == decided.seeds == evidence.seeds == 5
-    assert evidence.seeds_to_decide == math.ceil(5 * undecided.seeds_to_decide / 3)
+    assert decided.units_to_decide == decided.sample.seeds == evidence.sample.seeds == 5
+    assert evidence.units_to_decide == math.ceil(5 * undecided.units_to_decide / 3)
 
 
 def test_the_terminal_shows_verdicts_what_is_lacking_and_the_command() -> None:

@@ -169,6 +169,27 @@ def test_ones_own_state_can_be_loaded_at_any_time(make: Make, build: Callable[[]
     assert_same(model, other)
 
 
+@pytest.mark.parametrize("change", [lambda model: None, lambda model: model.double()], ids=["same", "double"])
+def test_state_is_loaded_into_parameters_that_have_replaced_others(
+    make: Make, build: Callable[[], nn.Sequential], change: Callable[[nn.Module], Any]
+) -> None:
+    model, some = build(), batches(6)
+    optimizer = make(model, "cross_entropy")
+    train(optimizer, some[:3])
+    other = build()
+    another = make(other, "cross_entropy")
+    other.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
+    for one in (model, other):
+        change(one)
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    another.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    dtype = model.get_parameter("2.weight").dtype
+    rest = [(inputs.to(dtype), targets) for inputs, targets in some[3:]]
+    train(optimizer, rest)
+    train(another, rest)
+    assert_same(model, other)
+
+
 # 4: schedulers of the learning rate.
 
 SCHEDULERS: dict[str, tuple[Callable[[Any], Any], Callable[[int], float]]] = {
@@ -327,6 +348,25 @@ def test_parameters_in_new_storage_are_trained_on_as_if_nothing_had_happened(
     train(another, some[3:])
     assert_same(model, other)
     assert_moved(model, before)
+
+
+def test_memory_that_becomes_shared_stays_so(make: Make, build: Callable[[], nn.Sequential]) -> None:
+    """Other processes, which evaluate say, see the parameters move."""
+    model, some = build(), batches(4)
+    other = copy.deepcopy(model)
+    optimizer, another = make(model, "cross_entropy"), make(other, "cross_entropy")
+    train(optimizer, some[:2])
+    train(another, some[:2])
+    model.share_memory()
+    elsewhere = [torch.from_numpy(parameter.detach().numpy()) for parameter in model.parameters()]
+    train(optimizer, some[2:])
+    train(another, some[2:])
+    assert all(parameter.is_shared() for parameter in model.parameters())
+    assert_same(model, other)
+    torch.testing.assert_close(elsewhere, [parameter.detach() for parameter in model.parameters()], rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"in memory shared with other processes, .* after the optimizer is made"):
+        make(model, "cross_entropy")
+    make(copy.deepcopy(model), "cross_entropy")
 
 
 def test_what_is_frozen_and_freed_stays_and_moves_on(make: Make, build: Callable[[], nn.Sequential]) -> None:

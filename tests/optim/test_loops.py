@@ -7,6 +7,7 @@ refused, and what cannot be done.
 import copy
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -597,6 +598,17 @@ def test_models_that_cannot_be_trained_are_refused(make: Callable[..., QLR]) -> 
     )
 
 
+def test_what_is_no_model_and_what_is_no_loss_are_refused(make: Callable[..., QLR]) -> None:
+    model = plain()
+    parameters: Any = model.parameters()
+    for maker in (AdamQLR, KFAC):
+        assert message_of(TypeError, partial(maker, parameters, "cross_entropy")) == (
+            "model must be a module, got a generator: params=… says which parameters to train"
+        )
+    for loss in (nn.CrossEntropyLoss, nn.HuberLoss):
+        assert message_of(TypeError, partial(make, model, loss)) == f"loss must be made, not a class: {loss.__name__}()"
+
+
 def test_a_model_compiled_after_its_optimizer_was_made_is_refused(make: Callable[..., QLR]) -> None:
     model = normalized()
     optimizer = make(model, "cross_entropy")
@@ -739,15 +751,7 @@ def test_two_optimizers_of_the_same_parameters_take_turns(make: Callable[..., QL
         assert float(info.true_change) == pytest.approx(float(moved_to - loss), rel=1e-3, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    "register",
-    [
-        "register_forward_hook",
-        "register_forward_pre_hook",
-        "register_full_backward_hook",
-        "register_full_backward_pre_hook",
-    ],
-)
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
 def test_hooks_of_a_perceptrons_layers_are_called(make: Callable[..., QLR], register: str) -> None:
     model = plain()
     optimizer = make(model, "cross_entropy")
@@ -803,6 +807,37 @@ def test_kfac_names_a_layer_that_runs_without_gradients() -> None:
     model[0].requires_grad_(True)
     AdamQLR(model, "cross_entropy").step(*batch)
     assert torch.equal(weight, kept)
+
+
+def test_kfac_names_a_layer_that_the_outputs_do_not_depend_on() -> None:
+    class Idle(nn.Sequential):
+        def forward(self, input: Tensor) -> Tensor:
+            self[1](input)
+            outputs: Tensor = self[0](input)
+            return outputs
+
+    batch = torch.randn(8, 3), torch.randint(3, (8,))
+    for rest in (nn.Identity(), nn.PReLU()):
+        optimizer = KFAC(nn.Sequential(Idle(nn.Linear(3, 3), nn.Linear(3, 4)), rest), "cross_entropy")
+        assert message_of(ValueError, partial(optimizer.step, *batch)) == (
+            "K-FAC needs gradients of each layer that it trains: freeze "
+            "Linear(in_features=3, out_features=4, bias=True), which has none"
+        )
+
+
+def test_kfac_trains_layers_that_are_called_by_keyword() -> None:
+    class ByKeyword(nn.Sequential):
+        def forward(self, input: Tensor) -> Tensor:
+            outputs: Tensor = self[2](input=self[1](self[0](input=input)))
+            return outputs
+
+    ends = []
+    for kind in (nn.Sequential, ByKeyword):
+        torch.manual_seed(0)
+        model = kind(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
+        KFAC(model, "cross_entropy").step(torch.randn(8, 3), torch.randint(3, (8,)))
+        ends.append([parameter.detach() for parameter in model.parameters()])
+    torch.testing.assert_close(*ends)
 
 
 def test_a_models_file_is_no_larger_than_its_parameters(make: Callable[..., QLR], tmp_path: Any) -> None:

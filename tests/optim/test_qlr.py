@@ -375,6 +375,9 @@ def test_optimizers_whose_step_is_no_direction_are_refused() -> None:
         assert message(one_of_ours) == (
             f"{type(one_of_ours).__name__} cannot be a direction: its step wants the minibatch; use its name instead"
         )
+    assert message(torch.optim.Adam(everything, maximize=True)) == (
+        "Adam cannot be a direction with maximize=True: give the negative of the loss"
+    )
     assert message("newton") == ("unknown direction 'newton': use 'gradient', 'adam', 'kronecker' or an optimizer")
     assert message(torch.optim.NAdam, TypeError) == ("direction must be made, not a class: NAdam(model.parameters())")
     assert message(3.0, TypeError) == (
@@ -527,6 +530,11 @@ def test_state_of_another_direction_is_refused() -> None:
         STATEFUL["nadam"](model).load_state_dict(saved["adam"])
     with pytest.raises(ValueError, match=r"^the saved state has no 'exp_avg' of 0\.weight: it is of another optimizer"):
         STATEFUL["adam"](model).load_state_dict(saved["nadam"])
+    inner = torch.optim.Adam(model.parameters())
+    model(torch.randn(8, 4)).sum().backward()
+    inner.step()
+    with pytest.raises(ValueError, match=r"^the saved state has no damping: it is of another optimizer$"):
+        STATEFUL["adam"](model).load_state_dict(inner.state_dict())
 
 
 MEMORIZING: dict[str, tuple[int, Callable[[nn.Module], QLR]]] = {

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,35 @@ def test_checkpointing_needs_no_refusal_where_pytorch_has_none_that_is_reentrant
     monkeypatch.delattr(torch.utils.checkpoint, "CheckpointFunction")
     with reentrant_checkpointing_refused():
         pass
+
+
+def test_each_thread_refuses_reentrant_checkpointing_for_itself() -> None:
+    def checkpointed() -> torch.Tensor:
+        found: torch.Tensor = torch.utils.checkpoint.checkpoint(
+            torch.tanh, torch.zeros(1, requires_grad=True), use_reentrant=True
+        )
+        return found
+
+    with reentrant_checkpointing_refused(), ThreadPoolExecutor(1) as other:
+        other.submit(checkpointed).result().backward()
+        with pytest.raises(RuntimeError, match="reentrant checkpointing has no second derivatives"):
+            checkpointed()
+    checkpointed()
+
+
+def test_several_threads_train_at_once() -> None:
+    def trained(seed: int) -> float:
+        generator = torch.Generator().manual_seed(seed)
+        model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+        optimizer = QLR(model, "half_mse", "gradient")
+        for parameter in model.parameters():
+            parameter.data.normal_(generator=generator)
+        batch = torch.ones(5, 3), torch.ones(5, 2)
+        return float([optimizer.step(*batch) for _ in range(100)][-1].loss)
+
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(trained, range(4)))
+    assert together == [trained(seed) for seed in range(4)]
 
 
 LIBRARY = Path(adamqlr.__file__).parent / "optim"

@@ -134,6 +134,7 @@ def scaled_error(outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
     return ((outputs - targets["mean"]).square() * targets["scale"]).mean()
 
 
-def test_pieces_are_whole_numbers_of_rows() -> None:
-    with pytest.raises(ValueError, match="microbatch must be at least 1, or None, got 0"):
-        AdamQLR(nn.Linear(2, 1), "half_mse", microbatch=0)
+@pytest.mark.parametrize("microbatch", [0, 2.5, True])
+def test_pieces_are_whole_numbers_of_rows(microbatch: Any) -> None:
+    with pytest.raises(ValueError, match=f"microbatch must be a whole number, 1 or more, or None, got {microbatch}"):
+        AdamQLR(nn.Linear(2, 1), "half_mse", microbatch=microbatch)

@@ -61,7 +61,7 @@ def write_folder(folder: Path) -> StudyConfig:
             Image.new("RGBA", (60, 30), "white").save(path)
         for name in tables_of(config, suite, {}):
             write_table(name, folder, suite, config, folder / "tables" / suite / name)
-    judge_claims(folder / "study.nc", config, folder / "claims")
+    judge_claims([folder / "study.nc"], config, folder / "claims")
     return config
 
 

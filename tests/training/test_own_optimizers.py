@@ -215,7 +215,10 @@ def test_an_option_chosen_by_hand_that_nobody_knows(study_of: Callable[..., Stud
         make(named, "own", **{"direction.eps": 1e-3})
 
 
-def test_what_cannot_be_a_direction_says_why(study_of: Callable[..., StudyConfig]) -> None:
+def test_what_cannot_be_trained_with_says_why(study_of: Callable[..., StudyConfig]) -> None:
+    for name, reason in (("LBFGS", "its step evaluates a closure"), ("SparseAdam", "it needs sparse gradients")):
+        with pytest.raises(UserError, match=f"optimizer 'own': {name} cannot be trained with: {reason}"):
+            make(study_of(own={"optimizer": f"torch.optim:{name}"}), "own")
     with pytest.raises(UserError, match="optimizer 'own': LBFGS cannot be a direction: its step evaluates a closure"):
         make(study_of(own={"direction": "torch.optim:LBFGS"}), "own")
 
@@ -272,3 +275,12 @@ def test_two_files_of_one_name_are_two_modules(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "own.py").write_text(f"class Mine:\n    folder = {folder!r}\n")
     assert [load_class(f"{tmp_path / folder / 'own.py'}:Mine").folder for folder in ("a", "b")] == ["a", "b"]
+
+
+def test_a_file_that_fails_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text("class Mine:\n    pass\n\n\n1 / 0\n")
+    # Nor is half of it kept.
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"own\.py:Mine: cannot be imported: ZeroDivisionError in line 5: division"):
+            load_class(f"{file}:Mine")

@@ -22,7 +22,8 @@ class WrappedDirection:
         optimizer: An optimizer over the model's parameters.
 
     Raises:
-        ValueError: Its step is no direction: it evaluates a closure, averages parameters, or needs sparse gradients.
+        ValueError: Its step is no direction: it evaluates a closure, averages parameters, needs sparse gradients, or
+            maximizes.
     """
 
     defaults: Mapping[str, Any] = {}
@@ -40,6 +41,8 @@ class WrappedDirection:
             raise ValueError(f"{name} cannot be a direction: it keeps averaged parameters beside those it moves")
         if hasattr(optimizer, "step") and "inputs" in inspect.signature(type(optimizer).step).parameters:
             raise ValueError(f"{name} cannot be a direction: its step wants the minibatch; use its name instead")
+        if any(group.get("maximize") for group in optimizer.param_groups):
+            raise ValueError(f"{name} cannot be a direction with maximize=True: give the negative of the loss")
         self.optimizer = optimizer
 
     def bind(self, flat: FlatParameters, state: State) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr.optim.flat import FlatGradient, FlatParameters
+from adamqlr.optim.passes.custom_functions import watch_custom_functions
 from adamqlr.optim.passes.layer_record import RecordedLayers, recorded_layers
 from adamqlr.optim.passes.losses import Loss
 from adamqlr.optim.passes.network import Curvature, Forward, LocalModel, Observer, call_model, count_rows
@@ -33,6 +34,21 @@ def _missing_derivatives_explained() -> Iterator[None]:
         raise RuntimeError(
             f"curvature needs a network that can be differentiated twice ({reason}): use plain operations instead, "
             "for attention attn_implementation='eager' or torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
+        ) from error
+
+
+@contextmanager
+def _without_gradients() -> Iterator[None]:
+    """Disable gradients, and say what to do where a model needs them to compute its outputs."""
+    try:
+        with torch.no_grad():
+            yield
+    except RuntimeError as error:
+        if "does not require grad" not in str(error):
+            raise
+        raise RuntimeError(
+            "the model differentiates in its forward pass, where gradients are off for the loss after the step: have "
+            "it do so within torch.enable_grad()"
         ) from error
 
 
@@ -144,6 +160,7 @@ class DifferentiatedNetwork:
         self.model, self.loss, self.flat, self.forward = model, loss, flat, forward
         self.gradient = FlatGradient(flat)
         self.replay = Replay(model, flat.buffer.device)
+        self._watches = True
 
     def differentiate(self, inputs: Any, targets: Any) -> Tensor:
         """Set g and return L(θ; B)."""
@@ -181,13 +198,22 @@ class DifferentiatedNetwork:
             outputs = self._call(inputs, curvature == "fisher")
             if record is not None:
                 record.close(outputs)
+            if not outputs.requires_grad:
+                raise ValueError(
+                    "the model's outputs depend on no trained parameter: do not detach them or compute them under "
+                    "torch.no_grad"
+                )
+            if self._watches:
+                watch_custom_functions(outputs)
             make = Linearization if curvature == "fisher" else HessianLinearization
-            return make(outputs, self.loss, self.flat.parameters, targets), record
+            local = make(outputs, self.loss, self.flat.parameters, targets)
+        self._watches = False
+        return local, record
 
     def value(self, inputs: Any, targets: Any) -> Tensor:
         """Return L(θ; B), by the same operations as the passes above."""
         _forget_casts(self.flat.buffer.device)
-        with torch.no_grad():
+        with _without_gradients():
             value = self.loss(self._call(inputs, cheaply=False), targets)
         _forget_casts(self.flat.buffer.device)
         return value

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+_WITHOUT_GRADIENTS = "K-FAC needs gradients of each layer that it trains: freeze {}, which has none"
+
 
 class RecordedLayers:
     """What passed through the layers in one forward pass, an entry for each.
@@ -18,11 +20,13 @@ class RecordedLayers:
         targets: As the loss takes them.
 
     Args:
+        layers: The layers.
         parameters: Whose gradients are wanted besides.
         targets: As the loss takes them.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], targets: Any) -> None:
+    def __init__(self, layers: Sequence[nn.Module], parameters: Sequence[Tensor], targets: Any) -> None:
+        self._layers = layers
         self.inputs: Sequence[Tensor] = []
         self.targets = targets
         # Where δ of the layer outputs appears in the backward pass; in-place operations on them do no harm.
@@ -35,7 +39,11 @@ class RecordedLayers:
         self._graph, self.outputs, self.is_complete = outputs, outputs.detach(), True
 
     def back_propagate(self, cotangent: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """Return δ of each layer's outputs, and the gradient of each parameter asked for, for a δ of the outputs."""
+        """Return δ of each layer's outputs, and the gradient of each parameter asked for, for a δ of the outputs.
+
+        Raises:
+            ValueError: The outputs do not depend on a layer.
+        """
         wanted: Any = [*self.edges, *self._parameters]
         found = torch.autograd.grad(
             self._graph,
@@ -43,9 +51,13 @@ class RecordedLayers:
             cotangent.to(self._graph.dtype),
             retain_graph=True,
             allow_unused=True,
-            materialize_grads=bool(self._parameters),
         )
-        return found[: len(self.edges)], found[len(self.edges) :]
+        deltas, gradients = found[: len(self.edges)], found[len(self.edges) :]
+        for layer, delta in zip(self._layers, deltas, strict=True):
+            if delta is None:
+                raise ValueError(_WITHOUT_GRADIENTS.format(layer))
+        pairs = zip(self._parameters, gradients, strict=True)
+        return deltas, [torch.zeros_like(parameter) if one is None else one for parameter, one in pairs]
 
 
 @contextmanager
@@ -58,19 +70,20 @@ def recorded_layers(
         ValueError: A layer was called more than once, or never, or without gradients.
     """
     calls: dict[nn.Module, tuple[Tensor, GradientEdge]] = {}
-    record = RecordedLayers(parameters, targets)
+    record = RecordedLayers(layers, parameters, targets)
 
-    def keep_layer(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def keep_layer(module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
         # Checkpointed blocks run again in the backward pass.
         if record.is_complete:
             return
         if module in calls:
             raise ValueError(f"K-FAC needs each layer called once in a forward pass: {module} was called again")
         if not output.requires_grad:
-            raise ValueError(f"K-FAC needs gradients of each layer that it trains: freeze {module}, which has none")
-        calls[module] = (inputs[0].detach(), get_gradient_edge(output))
+            raise ValueError(_WITHOUT_GRADIENTS.format(module))
+        (features,) = [*inputs, *named.values()]
+        calls[module] = (features.detach(), get_gradient_edge(output))
 
-    handles = [layer.register_forward_hook(keep_layer) for layer in layers]
+    handles = [layer.register_forward_hook(keep_layer, with_kwargs=True) for layer in layers]
     try:
         yield record
     finally:

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adamqlr.optim.passes.differentiated_loss import DifferentiatedLoss
 from adamqlr.optim.passes.network import count_rows
+from adamqlr.optim.passes.targets import check_same_shape
 
 Reduction = Literal["mean", "sum"]
 
@@ -79,6 +81,8 @@ class CrossEntropy:
     def target_weights(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return a / N for each target, of shape (batch, …)."""
         weight = _one_for_each(self.class_weight, outputs)
+        # Bytes would be a mask where they stand as an index.
+        targets = targets.long() if targets.dtype == torch.uint8 else targets
         if targets.is_floating_point():
             broadcast = weight.view(-1, *[1] * (outputs.dim() - 2))
             sharp = (targets * broadcast).sum(dim=1)
@@ -167,59 +171,6 @@ class SquaredError:
         return float(targets.numel()) if self.reduction == "mean" else None
 
 
-class DifferentiatedLoss:
-    """Any function of outputs and targets that PyTorch differentiates twice in the outputs.
-
-    H is its Hessian there. Where the loss is not convex in the outputs, H and with it C is indefinite: a step along a
-    direction of negative curvature then climbs, as with any Hessian (``lr_clipping`` and damping bound it).
-
-    Args:
-        function: Returns the minibatch's loss, a 0-d tensor: a mean over the rows, unless it has an attribute
-            ``reduction`` that says ``"sum"``.
-    """
-
-    def __init__(self, function: Callable[[Tensor, Any], Tensor]) -> None:
-        self.function = function
-
-    def __call__(self, outputs: Tensor, targets: Any) -> Tensor:
-        """Return the function's value, a 0-d tensor.
-
-        Raises:
-            ValueError: It is no 0-d tensor, or the shapes differ for a loss that would broadcast them.
-        """
-        if isinstance(self.function, _ELEMENTWISE):
-            check_same_shape(outputs, targets)
-        value = self.function(outputs, targets)
-        if value.dim() != 0:
-            raise ValueError(f"the loss must be a 0-d tensor, got the shape {tuple(value.shape)}: return its mean")
-        return value
-
-    def hessian_vector_product(self, outputs: Tensor, targets: Any, vector: Tensor) -> Tensor:
-        """Return H v, of the shape of ``outputs``, by differentiating twice.
-
-        Raises:
-            ValueError: The loss is linear in the outputs, as far as PyTorch can tell.
-        """
-        with torch.enable_grad():
-            leaf = outputs.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self(leaf, targets), leaf, create_graph=True)
-            if not gradient.requires_grad:
-                name = getattr(self.function, "__name__", type(self.function).__name__)
-                raise ValueError(f"the loss {name} is linear in the outputs: there is no curvature to choose a step by")
-            (product,) = torch.autograd.grad(gradient, leaf, vector.to(gradient.dtype))
-        return product
-
-    @property
-    def is_elementwise(self) -> bool:
-        """Whether H is known to be diagonal."""
-        return isinstance(self.function, _ELEMENTWISE)
-
-    def weight(self, targets: Any) -> float | None:
-        """Return the number of rows; None for a sum."""
-        return None if getattr(self.function, "reduction", "mean") == "sum" else float(count_rows(targets))
-
-
-_ELEMENTWISE = (nn.BCEWithLogitsLoss, nn.BCELoss, nn.HuberLoss, nn.SmoothL1Loss, nn.MSELoss, nn.PoissonNLLLoss)
 _PIECEWISE_LINEAR = (nn.L1Loss, nn.HingeEmbeddingLoss, nn.MarginRankingLoss, nn.MultiLabelMarginLoss)
 
 
@@ -228,7 +179,7 @@ def resolve_loss(loss: "str | nn.Module | Loss | Callable[[Tensor, Any], Tensor]
 
     Raises:
         ValueError: The name is unknown, the module does not reduce to one number, or it has no curvature.
-        TypeError: It is none of these.
+        TypeError: It is none of these, or a class.
     """
     if isinstance(loss, str):
         if loss == "cross_entropy":
@@ -236,6 +187,8 @@ def resolve_loss(loss: "str | nn.Module | Loss | Callable[[Tensor, Any], Tensor]
         if loss == "half_mse":
             return SquaredError(0.5)
         raise ValueError(f"unknown loss {loss!r}: use 'cross_entropy', 'half_mse', a torch.nn loss or a function")
+    if isinstance(loss, type):
+        raise TypeError(f"loss must be made, not a class: {loss.__name__}()")
     if isinstance(loss, Loss):
         return loss
     if isinstance(loss, nn.Module):
@@ -264,12 +217,6 @@ def _of_module(loss: nn.Module) -> Loss:
     if isinstance(loss, nn.NLLLoss):
         raise ValueError(f"{name} is linear in the outputs: give it a hessian_vector_product")
     return DifferentiatedLoss(loss)
-
-
-def check_same_shape(outputs: Tensor, targets: Tensor) -> None:
-    """Raise a ValueError unless outputs and targets have one shape: broadcasting would compute another loss."""
-    if outputs.shape != targets.shape:
-        raise ValueError(f"outputs of shape {tuple(outputs.shape)} but targets of {tuple(targets.shape)}")
 
 
 def piece_weight(loss: Loss, targets: Any) -> Tensor | float | None:

@@ -105,7 +105,7 @@ class PerceptronNetwork:
     ) -> None:
         self.flat, self.loss, self.gradient = flat, loss, otherwise.gradient
         self._otherwise = otherwise
-        kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        kinds = ("_forward_hooks", "_forward_pre_hooks")
         self._hooks = [getattr(module, kind) for module in modules for kind in kinds]
         self._attributes = [module.__dict__ for module in modules]
         parameters = flat.views(flat.buffer)

@@ -13,6 +13,33 @@ from adamqlr.optim.torch_private import copy_all
 Mark = tuple[list[Tensor], list[Tensor]]
 
 
+def generator_states(device: torch.device) -> list[Tensor]:
+    """Return where PyTorch's generators stand for computations on a device; none while a CUDA graph is captured."""
+    if device.type != "cuda":
+        return [torch.get_rng_state()]
+    if torch.cuda.is_current_stream_capturing():
+        return []
+    return [torch.get_rng_state(), torch.cuda.get_rng_state(device)]
+
+
+def _set_generators(states: list[Tensor], device: torch.device) -> None:
+    if states:
+        torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state(states[1], device)
+
+
+@contextmanager
+def generators_from(states: list[Tensor], device: torch.device) -> Iterator[None]:
+    """Within it, random numbers are those that were drawn from ``states`` on; the generators then are as before it."""
+    ends = generator_states(device)
+    _set_generators(states, device)
+    try:
+        yield
+    finally:
+        _set_generators(ends, device)
+
+
 class Replay:
     """Remembers where PyTorch's generators and a model's buffers stood before a forward pass.
 
@@ -42,13 +69,13 @@ class Replay:
         Raises:
             RuntimeError: The pass draws random numbers while a CUDA graph is captured, which cannot be drawn again.
         """
-        captured = self._device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-        if captured and self._draws:
+        generators = generator_states(self._device)
+        if self._draws and not generators:
             raise RuntimeError("random layers draw anew at each pass of a captured step: run it eagerly")
-        self._start = [] if captured else self._generators(), [buffer.clone() for buffer in self._buffers()]
+        self._start = generators, [buffer.clone() for buffer in self._buffers()]
         yield
-        if not captured:
-            self._draws = not all(map(torch.equal, self._start[0], self._generators()))
+        if generators:
+            self._draws = not all(map(torch.equal, generators, generator_states(self._device)))
 
     @contextmanager
     def replayed(self, start: Mark | None = None) -> Iterator[None]:
@@ -58,7 +85,7 @@ class Replay:
             start: The mark of an earlier pass, if not the last: pieces of a minibatch have one each.
         """
         generators, buffers = start or self._start
-        generator_ends = self._generators() if self._draws else []
+        generator_ends = generator_states(self._device) if self._draws else []
         found = self._buffers()
         ends = [buffer.clone() for buffer in found]
         self._restore(generators, buffers)
@@ -76,15 +103,9 @@ class Replay:
     def _buffers(self) -> list[Tensor]:
         return [place[name] for place, name in self._places]
 
-    def _generators(self) -> list[Tensor]:
-        states = [torch.get_rng_state()]
-        return [*states, torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else states
-
     def _restore(self, generators: list[Tensor], buffers: list[Tensor]) -> None:
-        if self._draws and generators:
-            torch.set_rng_state(generators[0])
-            if len(generators) > 1:
-                torch.cuda.set_rng_state(generators[1], self._device)
+        if self._draws:
+            _set_generators(generators, self._device)
         if buffers:
             # Passes that are still to be differentiated may have kept a buffer, and need not mind: it comes back.
             # Autograd does not notice what is written into its data.

@@ -12,6 +12,7 @@ from torch import Tensor
 from adamqlr.optim.constants import constant
 from adamqlr.optim.heuristics import gram, inner_product
 from adamqlr.optim.passes.losses import CrossEntropy, Loss, SquaredError
+from adamqlr.optim.passes.targets import check_precision
 
 _aten = torch.ops.aten
 _UNREDUCED, _MEAN = 0, 1
@@ -115,11 +116,12 @@ class RowSquaredError:
         """Return the mean scaled squared error, its gradient and 2 scale / elements · I.
 
         Raises:
-            ValueError: The shapes differ; broadcasting them would silently compute another loss.
+            ValueError: The shapes differ, where broadcasting would compute another loss, or targets are too precise.
         """
         # Members may share their targets.
         if outputs.shape != targets.shape and outputs.shape[-2:] != targets.shape[-2:]:
             raise ValueError(f"outputs of shape {tuple(outputs.shape)} but targets of {tuple(targets.shape)}")
+        check_precision(outputs, targets)
         residuals, (once, twice) = outputs - targets, self._weights(outputs)
         flat = flat_rows(residuals)
         loss = inner_product(flat, flat).mul_(once)

@@ -16,14 +16,18 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from adamqlr.optim.torch_private import transforms_are_active
+
 _aten = torch.ops.aten
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: tuple[Any, ...]) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: tuple[Any, ...], mode: "_CheapTangents"
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.geometry, ctx.has_bias = geometry, bias is not None
+        ctx.geometry, ctx.mode = geometry, mode
         output: Tensor = _aten.convolution(x, weight, bias, *geometry)
         return output
 
@@ -31,7 +35,11 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         mask = tuple(ctx.needs_input_grad[:3])
-        return (*_ConvolutionBackward.apply(cotangent, x.detach(), weight.detach(), ctx.geometry, mask), None)
+        if ctx.mode.is_open:
+            gradients = _aten.convolution_backward(cotangent, x, weight, [weight.shape[0]], *ctx.geometry, list(mask))
+        else:
+            gradients = _ConvolutionBackward.apply(cotangent, x.detach(), weight.detach(), ctx.geometry, mask)
+        return (*gradients, None, None)
 
 
 class _ConvolutionBackward(torch.autograd.Function):
@@ -81,6 +89,7 @@ class _BatchNorm(torch.autograd.Function):
         training: bool,
         momentum: float,
         eps: float,
+        mode: "_CheapTangents",
     ) -> Tensor:
         output: Tensor
         output, mean, inverse_deviation = _aten.native_batch_norm(
@@ -91,24 +100,19 @@ class _BatchNorm(torch.autograd.Function):
             assert running_var is not None
             mean, inverse_deviation = running_mean.clone(), (running_var + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, inverse_deviation)
-        ctx.training, ctx.eps = training, eps
+        ctx.training, ctx.eps, ctx.mode = training, eps, mode
         return output
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, inverse_deviation = ctx.saved_tensors
-        weight = None if weight is None else weight.detach()
-        gradients = _BatchNormBackward.apply(
-            cotangent,
-            x.detach(),
-            weight,
-            mean,
-            inverse_deviation,
-            ctx.training,
-            ctx.eps,
-            ctx.needs_input_grad[:3],
-        )
-        return (*gradients, *[None] * 5)
+        found, mask = (mean, inverse_deviation, ctx.training, ctx.eps), ctx.needs_input_grad[:3]
+        if ctx.mode.is_open:
+            gradients = _batch_norm_backward(cotangent, x, weight, *found, mask)
+        else:
+            weight = None if weight is None else weight.detach()
+            gradients = _BatchNormBackward.apply(cotangent, x.detach(), weight, *found, mask)
+        return (*gradients, *[None] * 6)
 
 
 class _BatchNormBackward(torch.autograd.Function):
@@ -179,11 +183,13 @@ def _convolution_2d(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
+    *,
+    mode: "_CheapTangents",
 ) -> Tensor:
     if isinstance(padding, str) or input.dim() != 4:
         return functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
     pairs = [[value, value] if isinstance(value, int) else list(value) for value in (stride, padding, dilation)]
-    output: Tensor = _Convolution.apply(input, weight, bias, (*pairs, False, [0, 0], groups))
+    output: Tensor = _Convolution.apply(input, weight, bias, (*pairs, False, [0, 0], groups), mode)
     return output
 
 
@@ -196,10 +202,12 @@ def _batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    mode: "_CheapTangents",
 ) -> Tensor:
     if training and input.numel() == input.shape[1]:
         raise ValueError(f"batch normalization needs more than one value per channel, got {tuple(input.shape)}")
-    output: Tensor = _BatchNorm.apply(input, weight, bias, running_mean, running_var, training, momentum, eps)
+    output: Tensor = _BatchNorm.apply(input, weight, bias, running_mean, running_var, training, momentum, eps, mode)
     return output
 
 
@@ -211,6 +219,22 @@ _REPLACED: dict[Callable[..., Any], Callable[..., Tensor]] = {
 
 
 class _CheapTangents(TorchFunctionMode):
+    """Replaces operations, and knows whether the forward pass still runs.
+
+    Backward passes within it, of an energy in its inputs say, are themselves to be differentiated in the parameters.
+    """
+
+    is_open = False
+
+    def __enter__(self) -> "_CheapTangents":
+        self.is_open = True
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.is_open = False
+        super().__exit__(*error)
+
     def __torch_function__(
         self,
         func: Callable[..., Any],
@@ -219,15 +243,18 @@ class _CheapTangents(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         # Autocast looks into PyTorch's own operations only.
-        if func in _REPLACED and not torch.is_autocast_enabled(args[0].device.type):
-            func = _REPLACED[func]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in _REPLACED:
+            device = (args[0] if args else kwargs["input"]).device.type
+            if not torch.is_autocast_enabled(device) and not transforms_are_active():
+                return _REPLACED[func](*args, **kwargs, mode=self)
+        return func(*args, **kwargs)
 
 
 def cheap_tangents(model: nn.Module) -> AbstractContextManager[Any]:
     """Return a context for the forward pass of ``model`` after which derivatives of its backward pass are cheap.
 
-    Within it, only derivatives in the cotangent are right: gradients of gradients in the parameters are not.
+    Of backward passes after it, only derivatives in the cotangent are right, those in the parameters are not.
     """
     replaced = (nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
     # The mode costs microseconds a call, which networks of linear layers need not pay.

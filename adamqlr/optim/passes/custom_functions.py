@@ -1,0 +1,54 @@
+"""Functions of one's own in a network's graph whose backward pass autograd knows nothing of, found in the first step.
+
+Such are a backward pass in NumPy or by a kernel of one's own, with ``once_differentiable`` or without. Autograd takes
+what it returns for a constant, and the derivative in the cotangent then lacks it without a word.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Gradients = Sequence[Tensor | None]
+
+
+def watch_custom_functions(outputs: Tensor) -> None:
+    """Have the backward pass raise a RuntimeError where it comes through a function that ends the derivatives.
+
+    Args:
+        outputs: A network's outputs, with their graph.
+    """
+    for node in _nodes(outputs):
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            node.register_hook(partial(_check, type(node).__name__.removesuffix("Backward")))
+
+
+def _check(name: str, gradients: Gradients, cotangents: Gradients) -> None:
+    if not any(cotangent is not None and cotangent.requires_grad for cotangent in cotangents):
+        return
+    for gradient in gradients:
+        # Zeros may well be constant. This once, the step looks at the numbers.
+        if gradient is not None and _is_constant(gradient) and bool(gradient.any()):
+            raise RuntimeError(
+                f"curvature needs a network that can be differentiated twice, and the backward pass of {name} cannot "
+                "be: write it in PyTorch's operations, without once_differentiable, or use plain operations instead"
+            )
+
+
+def _is_constant(gradient: Tensor) -> bool:
+    # What once_differentiable returns has a history that only raises, and that nothing leads to.
+    return not gradient.requires_grad or type(gradient.grad_fn).__name__ == "Error"
+
+
+def _nodes(outputs: Tensor) -> Iterator[Any]:
+    waiting, seen = [outputs.grad_fn], {None, outputs.grad_fn}
+    while waiting:
+        node = waiting.pop()
+        if node is None:
+            continue
+        yield node
+        following = {after for after, _ in node.next_functions} - seen
+        seen |= following
+        waiting += following

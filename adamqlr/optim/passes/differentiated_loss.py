@@ -1,0 +1,70 @@
+"""A loss of one's own, whose Hessian in the outputs PyTorch finds."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adamqlr.optim.passes.network import count_rows
+from adamqlr.optim.passes.replay import generator_states, generators_from
+from adamqlr.optim.passes.targets import check_same_shape
+
+_ELEMENTWISE = (nn.BCEWithLogitsLoss, nn.BCELoss, nn.HuberLoss, nn.SmoothL1Loss, nn.MSELoss, nn.PoissonNLLLoss)
+
+
+class DifferentiatedLoss:
+    """Any function of outputs and targets that PyTorch differentiates twice in the outputs.
+
+    H is its Hessian there. Where the loss is not convex in the outputs, H and with it C is indefinite: a step along a
+    direction of negative curvature then climbs, as with any Hessian (``lr_clipping`` and damping bound it).
+
+    Args:
+        function: Returns the minibatch's loss, a 0-d tensor: a mean over the rows, unless it has an attribute
+            ``reduction`` that says ``"sum"``.
+    """
+
+    def __init__(self, function: Callable[[Tensor, Any], Tensor]) -> None:
+        self.function = function
+        # Where the generators stood before the last call.
+        self._start: list[Tensor] = []
+
+    def __call__(self, outputs: Tensor, targets: Any) -> Tensor:
+        """Return the function's value, a 0-d tensor.
+
+        Raises:
+            ValueError: It is no 0-d tensor, or the shapes differ for a loss that would broadcast them.
+        """
+        if isinstance(self.function, _ELEMENTWISE):
+            check_same_shape(outputs, targets)
+        self._start = generator_states(outputs.device)
+        value = self.function(outputs, targets)
+        if not isinstance(value, Tensor):
+            raise ValueError(f"the loss must be a 0-d tensor, got a {type(value).__name__}")
+        if value.dim() != 0:
+            raise ValueError(f"the loss must be a 0-d tensor, got the shape {tuple(value.shape)}: return its mean")
+        return value
+
+    def hessian_vector_product(self, outputs: Tensor, targets: Any, vector: Tensor) -> Tensor:
+        """Return H v, of the shape of ``outputs``, by differentiating twice what the last call computed.
+
+        Raises:
+            ValueError: The loss is linear in the outputs, as far as PyTorch can tell.
+        """
+        with torch.enable_grad(), generators_from(self._start, outputs.device):
+            leaf = outputs.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self(leaf, targets), leaf, create_graph=True)
+            if not gradient.requires_grad:
+                name = getattr(self.function, "__name__", type(self.function).__name__)
+                raise ValueError(f"the loss {name} is linear in the outputs: there is no curvature to choose a step by")
+            (product,) = torch.autograd.grad(gradient, leaf, vector.to(gradient.dtype))
+        return product
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether H is known to be diagonal."""
+        return isinstance(self.function, _ELEMENTWISE)
+
+    def weight(self, targets: Any) -> float | None:
+        """Return the number of rows; None for a sum."""
+        return None if getattr(self.function, "reduction", "mean") == "sum" else float(count_rows(targets))
