@@ -160,6 +160,12 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
 
     # Steps.
 
+    @property
+    def capturable(self) -> bool:
+        """Whether all steps run the same kernels, so that one can be captured and replayed."""
+        # Somebody else's subclass may do anything between them.
+        return type(self).__module__.partition(".")[0] == __name__.partition(".")[0]
+
     def step(self, inputs: Any = None, targets: Any = None, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """Take one step on a minibatch: forward and backward passes, and the update.
 

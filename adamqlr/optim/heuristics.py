@@ -24,20 +24,12 @@ side by side. For one network on a CPU they are Python's numbers: reading one th
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
 
-from adamqlr.optim.numbers import (
-    HostNumbers,
-    Number,
-    Numbers,
-    numbers_like,
-    plus_product,
-    quotient,
-    rounded,
-    where,
-)
+from adamqlr.optim.numbers import Number, at_hand, is_zero, plus_product, quotient, rounded, where
 from adamqlr.optim.ratios import GOOD_RATIO, POOR_RATIO
 
 Vector = Sequence[Tensor]
@@ -59,67 +51,67 @@ def gram(vectors: Vector, others: Vector) -> list[list[Tensor]]:
     return [[first, mixed], [mixed, inner_product(vectors[1], others[1])]]
 
 
-_ON_DEVICE = Numbers()
-
-
-class QuadraticModel:
-    """M(θ + V w) − L = bᵀw + ½ wᵀ (Q + λ D) w, in one or two directions.
+def quadratic_forms(gradient: Tensor, directions: Vector, curvature: Matrix, damping: Tensor) -> list[Tensor]:
+    """Return what a quadratic model is made of: λ, b, and Q and D by their upper triangles.
 
     Args:
         gradient: g, of shape (…, n).
         directions: v₁ and perhaps v₂, of shape (…, n) each.
         curvature: Q.
         damping: λ.
-        numbers: What numbers are computed with.
+    """
+    slopes = [inner_product(gradient, direction) for direction in directions]
+    triangles = [
+        row[index:] for matrix in (curvature, gram(directions, directions)) for index, row in enumerate(matrix)
+    ]
+    return [damping, *slopes, *chain(*triangles)]
+
+
+class QuadraticModel:
+    """M(θ + V w) − L = bᵀw + ½ wᵀ (Q + λ D) w, in one or two directions.
+
+    Args:
+        forms: The numbers that :func:`quadratic_forms` says.
 
     Attributes:
+        damping: λ.
         slopes: b.
         curvature: Q.
         damped: Q + λ D.
     """
 
-    def __init__(
-        self,
-        gradient: Tensor,
-        directions: Vector,
-        curvature: Matrix,
-        damping: Tensor,
-        numbers: Numbers = _ON_DEVICE,
-    ) -> None:
-        read = numbers.read
-        self._numbers, self._like, factor = numbers, gradient, read(damping)
-        self.slopes = [read(inner_product(gradient, direction)) for direction in directions]
-        self.curvature = [[read(q) for q in row] for row in curvature]
-        self.damped = [
-            [plus_product(q, factor, read(product)) for q, product in zip(row, products, strict=True)]
-            for row, products in zip(self.curvature, gram(directions, directions), strict=True)
-        ]
+    def __init__(self, forms: Sequence[Number]) -> None:
+        # Written out for one and for two directions: Python's loops would take longer than the rest.
+        if len(forms) == 4:
+            self.damping, b, q, d = forms
+            self.slopes, self.curvature = [b], [[q]]
+            self.damped = [[plus_product(q, self.damping, d)]]
+            return
+        self.damping, b1, b2, q11, q12, q22, d11, d12, d22 = forms
+        self.slopes, self.curvature = [b1, b2], [[q11, q12], [q12, q22]]
+        mixed = plus_product(q12, self.damping, d12)
+        first, second = plus_product(q11, self.damping, d11), plus_product(q22, self.damping, d22)
+        self.damped = [[first, mixed], [mixed, second]]
 
-    def minimizer(self, lr: Number | None = None, momentum: Number | None = None) -> Sequence[Tensor]:
-        """Return w = −(Q + λ D)⁻¹ b, or its minimum over what is free where a coefficient is given, as tensors.
+    def minimizer(self, nothing: Number, lr: Number | None = None, momentum: Number | None = None) -> list[Number]:
+        """Return w = −(Q + λ D)⁻¹ b, or its minimum over what is free where a coefficient is given.
 
         A direction that has vanished gets the weight 0.
 
         Args:
+            nothing: Minus the smallest number, which makes no difference but there.
             lr: Fixed α = −w₁, or None; for networks side by side also one for each.
             momentum: Fixed w₂, or None; for two directions; likewise.
         """
-        w1, w2 = None if lr is None else self._constant(-lr), None if momentum is None else self._constant(momentum)
-        return self._numbers.weights(self._minimizer(w1, w2))
-
-    def _constant(self, value: Number) -> Number:
         first = self.slopes[0]
-        return torch.full_like(first, value) if isinstance(first, Tensor) and not isinstance(value, Tensor) else value
-
-    def _minimizer(self, w1: Number | None, w2: Number | None) -> list[Number]:
+        w1, w2 = None if lr is None else _given(-lr, first), None if momentum is None else _given(momentum, first)
         if len(self.slopes) == 1:
-            # The smallest number makes no difference but to a vanished gradient: 0/0 must not undo what was learnt.
-            nothing = self._numbers.minus_nothing(self._like)
-            return [quotient(self.slopes[0], nothing - self.damped[0][0]) if w1 is None else w1]
+            # A gradient that has vanished must not undo what was learnt: 0/0 would.
+            return [quotient(first, nothing - self.damped[0][0]) if w1 is None else w1]
         (q11, q12), (_, q22) = self.damped
         b1, b2 = self.slopes
         # A direction without length has no curvature either: a 1 in its place leaves the other one's equation alone.
-        q11, q22 = (where((q == 0) & (b == 0), 1.0, q) for q, b in ((q11, b1), (q22, b2)))
+        q11, q22 = (where(is_zero(q) & is_zero(b), 1.0, q) for q, b in ((q11, b1), (q22, b2)))
         if w1 is None and w2 is None:
             determinant = q11 * q22 - q12 * q12
             return [quotient(q12 * b2 - q22 * b1, determinant), quotient(q12 * b1 - q11 * b2, determinant)]
@@ -128,15 +120,20 @@ class QuadraticModel:
             return [quotient(-(b1 + q12 * w2), q11), w2]
         return [w1, quotient(-(b2 + q12 * w1), q22) if w2 is None else w2]
 
-    def change(self, weights: Vector, damped: bool = True) -> Number:
+    def change(self, weights: Sequence[Number], damped: bool = True) -> Number:
         """Return M(θ + V w) − M(θ), with the damping in M or without."""
-        matrix, w = self.damped if damped else self.curvature, [self._numbers.read(weight) for weight in weights]
-        parts = []
-        for weight, slope, row in zip(w, self.slopes, matrix, strict=True):
-            for other, element in zip(w, row, strict=True):
-                slope = plus_product(slope, other, element, 0.5)
-            parts.append(weight * slope)
-        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        matrix = self.damped if damped else self.curvature
+        if len(weights) == 1:
+            return weights[0] * plus_product(self.slopes[0], weights[0], matrix[0][0], 0.5)
+        (w1, w2), (b1, b2), ((q11, q12), (_, q22)) = weights, self.slopes, matrix
+        first = plus_product(plus_product(b1, w1, q11, 0.5), w2, q12, 0.5)
+        second = plus_product(plus_product(b2, w1, q12, 0.5), w2, q22, 0.5)
+        return w1 * first + w2 * second
+
+
+def _given(value: Number, other: Number) -> Number:
+    """Return a given coefficient in the form of another number."""
+    return torch.full_like(other, value) if isinstance(other, Tensor) and not isinstance(value, Tensor) else value
 
 
 class DampingRule:
@@ -171,30 +168,23 @@ class DampingRule:
         self._nan_is_poor = nan_is_poor
         self._fraction = None if resolution is None else 0.5 / resolution
         numbers = self._decrease, self._increase, self._minimum, self._maximum
-        self._host = list(map(float, numbers)) if isinstance(numbers_like(like), HostNumbers) else None
+        self._host = list(map(float, numbers)) if at_hand(like) else None
         self._dtype = like.dtype
 
-    def __call__(self, damping: Tensor, rho: Number, loss: Number, true_change: Number) -> Number:
-        """Move λ, in place.
+    def __call__(self, damping: Number, rho: Number, loss: Number, true_change: Number) -> Number:
+        """Return what becomes of λ.
 
         Args:
             damping: λ.
             rho: ρ.
             loss: L(θ), which says what can be resolved.
             true_change: ΔL.
-
-        Returns:
-            What λ is then: a tensor of its own where ``rho`` is a tensor, else a number.
         """
-        if self._host is not None:
-            old = damping.item()
-            new = rounded(self._on_host(old, float(rho), float(loss), float(true_change)), self._dtype)
-            if new != old:
-                damping.fill_(new)
-            return damping.clone() if isinstance(rho, Tensor) else new
-        return self._on_device(damping, rho, loss, true_change)  # type: ignore[arg-type]
+        if isinstance(rho, Tensor):
+            return self._of_tensors(damping, rho, loss, true_change)  # type: ignore[arg-type]
+        return self._of_numbers(damping, rho, loss, true_change)  # type: ignore[arg-type]
 
-    def _on_device(self, damping: Tensor, rho: Tensor, loss: Tensor, true_change: Tensor) -> Tensor:
+    def _of_tensors(self, damping: Tensor, rho: Tensor, loss: Tensor, true_change: Tensor) -> Tensor:
         poor = ~(rho >= self._poor) if self._nan_is_poor else rho < self._poor
         factor = torch.where(rho > self._good, self._decrease, torch.where(poor, self._increase, self._unchanged))
         if self._fraction is not None:
@@ -202,11 +192,9 @@ class DampingRule:
             lost = torch.add(loss, true_change, alpha=self._fraction) == loss
             factor = torch.where(lost, self._unchanged, factor)
         adapted = torch.maximum(damping * factor, self._minimum)
-        adapted = torch.minimum(adapted, self._maximum) if self._limited else adapted
-        damping.copy_(adapted)
-        return adapted
+        return torch.minimum(adapted, self._maximum) if self._limited else adapted
 
-    def _on_host(self, damping: float, rho: float, loss: float, true_change: float) -> float:
+    def _of_numbers(self, damping: float, rho: float, loss: float, true_change: float) -> float:
         """Return the new λ as above, for one network on a CPU."""
         assert self._host is not None
         decrease, increase, minimum, maximum = self._host

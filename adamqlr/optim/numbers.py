@@ -2,7 +2,9 @@
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,24 +12,23 @@ from torch import Tensor
 from adamqlr.optim.constants import constant
 
 Number = Tensor | float
+Function = Callable[..., Sequence[Number]]
 
 _CODES = {torch.float32: "f", torch.float64: "d"}
 
 
 class Numbers:
-    """How the step computes with numbers: here as tensors, which nobody waits for."""
+    """Computes with numbers: here with tensors, which nobody waits for."""
 
-    def read(self, tensor: Tensor) -> Number:
-        """Return a number to compute with for a tensor."""
-        return tensor
+    def call(self, function: Function, *tensors: Tensor, keep: bool = False) -> Sequence[Tensor]:
+        """Return what a function of numbers finds for those in ``tensors``.
 
-    def weights(self, numbers: Sequence[Number]) -> Sequence[Tensor]:
-        """Return numbers as tensors that are good until the next call."""
-        return numbers  # type: ignore[return-value]
-
-    def tensors(self, numbers: Sequence[Number]) -> Sequence[Tensor]:
-        """Return numbers as tensors to keep."""
-        return numbers  # type: ignore[return-value]
+        Args:
+            function: Computes numbers from numbers, by operators and the functions below, and changes nothing.
+            tensors: What it is called with.
+            keep: Whether the results are to last beyond the next call for as many.
+        """
+        return function(*tensors)  # type: ignore[return-value]
 
     def minus_nothing(self, like: Tensor) -> Number:
         """Return minus the smallest normal number of a tensor's dtype."""
@@ -43,25 +44,53 @@ class HostNumbers(Numbers):
 
     def __init__(self, dtype: torch.dtype) -> None:
         self._dtype, self._minus_nothing = dtype, -torch.finfo(dtype).tiny
-        # Memory that is written from Python: making a tensor takes longer.
-        self._memory = array(_CODES[dtype], (0.0, 0.0))
-        self._weights = torch.frombuffer(self._memory, dtype=dtype).unbind()
+        self._places: dict[int, _Place] = {}
 
-    read = staticmethod(Tensor.item)  # type: ignore[assignment]
-
-    def weights(self, numbers: Sequence[Number]) -> Sequence[Tensor]:
-        """Return numbers, two at most, as tensors that are good until the next call."""
-        for index, number in enumerate(numbers):
-            self._memory[index] = number  # type: ignore[assignment]
-        return self._weights[: len(numbers)]
-
-    def tensors(self, numbers: Sequence[Number]) -> Sequence[Tensor]:
-        """Return numbers as tensors to keep."""
-        return torch.frombuffer(array(self._memory.typecode, numbers), dtype=self._dtype).unbind()
+    def call(self, function: Function, *tensors: Tensor, keep: bool = False) -> Sequence[Tensor]:
+        """Return what a function of numbers finds for those in ``tensors``."""
+        numbers: Sequence[Any] = function(*map(Tensor.item, tensors))
+        place = None if keep else self._places.get(len(numbers))
+        if place is None:
+            place = _Place(numbers, self._dtype)
+            if not keep:
+                self._places[len(numbers)] = place
+        else:
+            place.write(numbers)
+        for observe in _observers:
+            observe(function, tensors, place.write)
+        return place.tensors
 
     def minus_nothing(self, like: Tensor) -> Number:
         """Return minus the smallest normal number of the dtype."""
         return self._minus_nothing
+
+
+class _Place:
+    """Numbers in memory that Python writes and tensors read: making tensors takes longer."""
+
+    def __init__(self, numbers: Sequence[float], dtype: torch.dtype) -> None:
+        self._memory = array(_CODES[dtype], numbers)
+        self.tensors = torch.frombuffer(self._memory, dtype=dtype).unbind()
+
+    def write(self, numbers: Sequence[float]) -> None:
+        """Replace the numbers."""
+        for index, number in enumerate(numbers):
+            self._memory[index] = number
+
+
+# Who wants to know of calls on the host: function, tensors, and what writes its results.
+Observer = Callable[[Function, Sequence[Tensor], Callable[[Sequence[Any]], None]], None]
+_observers: list[Observer] = []
+
+
+@contextmanager
+def calls_observed(observer: Observer) -> Iterator[None]:
+    """Let an observer see every call on the host, after it."""
+    _observers.append(observer)
+    try:
+        yield
+    finally:
+        _observers.remove(observer)
 
 
 def at_hand(tensor: Tensor) -> bool:
@@ -83,7 +112,7 @@ def quotient(numerator: Number, denominator: Number) -> Number:
     """Return a quotient, infinite or NaN where the denominator is zero."""
     if isinstance(denominator, float) and denominator == 0:
         return numerator * math.copysign(math.inf, denominator)
-    return numerator / denominator
+    return constant_like(denominator, numerator) / denominator
 
 
 def plus_product(total: Number, first: Number, second: Number, scale: float = 1.0) -> Number:
@@ -93,11 +122,23 @@ def plus_product(total: Number, first: Number, second: Number, scale: float = 1.
     return total + scale * first * second
 
 
+def is_zero(number: Number) -> Tensor | bool:
+    """Tell whether a number is zero."""
+    return number == constant_like(number, 0.0)
+
+
 def where(condition: Tensor | bool, number: Number, other: Number) -> Number:
-    """Return a number where the condition holds, and else the other."""
+    """Return a number where the condition holds, and else the other; one of them must be no constant."""
     if isinstance(condition, Tensor):
-        return torch.where(condition, number, other)
+        return torch.where(condition, constant_like(other, number), constant_like(number, other))
     return number if condition else other
+
+
+def constant_like(other: Number, number: Number) -> Number:
+    """Return a number, a constant or not, in the form of another: as a tensor of its dtype, where that is one."""
+    if isinstance(other, Tensor) and not isinstance(number, Tensor):
+        return constant(number, other.dtype, other.device)
+    return number
 
 
 def root(number: Number) -> Number:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from adamqlr.optim.base import AnyLoss, MinibatchOptimizer, Params
 from adamqlr.optim.directions import Direction, OptionalMethods, observer_of, resolve_direction
-from adamqlr.optim.heuristics import DampingRule, QuadraticModel
+from adamqlr.optim.heuristics import DampingRule, QuadraticModel, quadratic_forms
 from adamqlr.optim.info import QLRInfo
 from adamqlr.optim.numbers import Number, numbers_like, quotient
 from adamqlr.optim.options import GivenOption, MemberOption, MemberTensors, checked_heuristics, common_rate
@@ -144,8 +145,8 @@ class QLR(MinibatchOptimizer):
 
     @property
     def capturable(self) -> bool:
-        """Whether all steps run the same kernels, so that one can be captured as a CUDA graph and replayed."""
-        return self._optional.capturable
+        """Whether all steps run the same kernels, so that one can be captured and replayed."""
+        return super().capturable and self._optional.capturable
 
     def _bind(self, state: State) -> None:
         self._direction.bind(self._flat, state)
@@ -160,6 +161,7 @@ class QLR(MinibatchOptimizer):
         self._operands, self._numbers = MemberTensors(self._damping), numbers_like(self._damping)
         self._rule_options: tuple[Any, ...] = ()
         self._zero, self._true = torch.zeros_like(self._damping), torch.ones_like(self._damping, dtype=torch.bool)
+        self._nothing = self._numbers.minus_nothing(self._damping)
 
     def _take_step(self, inputs: Any, targets: Any) -> QLRInfo:
         group, damping = self.param_groups[0], self._current_damping()
@@ -176,22 +178,37 @@ class QLR(MinibatchOptimizer):
             return self._fixed_step(local.loss, lr, momentum, refusal)
 
         # The paper's five lines: the quadratic model, its minimum, the step, the reduction ratio, the damping.
-        read = self._numbers.read
-        model = QuadraticModel(gradient, self._directions, local.curvature(self._views), damping, self._numbers)
-        weights = self._limited(model.minimizer(lr, momentum), factor if lr is None else 1.0)
+        forms = quadratic_forms(gradient, self._directions, local.curvature(self._views), damping)
+        weights = self._numbers.call(partial(self._minimizer, lr, momentum), *forms)
+        weights = self._limited(weights, factor if lr is None else 1.0)
         before = self._move(weights)
-        loss, model_change = read(local.loss), model.change(weights, self._damps_model)
-        true_change = read(local.loss_after(weights)) - loss
-        rho = quotient(true_change, model_change)
-        adapted = self._rule()(damping, rho, loss, true_change) if group["adapt_damping"] else read(damping.clone())
-
-        rate, second = -read(weights[0]), read(weights[1]) if len(weights) > 1 else read(self._zero)
-        found = rate, model.damped[0][0], model.slopes[0], adapted, rho, model_change, true_change, second
-        info = QLRInfo._make([local.loss, *self._numbers.tensors(found), self._true])
+        after = local.loss_after(weights)
+        found = self._numbers.call(self._judge, local.loss, after, *weights, *forms, keep=True)
+        info = QLRInfo._make([local.loss, *found, self._true])
+        if group["adapt_damping"]:
+            damping.copy_(info.damping)
         if before is None and refusal is None:
             return info
         taken = self._finish(before, refusal, local.loss, info.true_change)
         return info if refusal is None else info._replace(damping=damping.clone(), taken=taken)
+
+    def _minimizer(self, lr: Number | None, momentum: Number | None, *forms: Number) -> list[Number]:
+        """Return w, of numbers."""
+        return QuadraticModel(forms).minimizer(self._nothing, lr, momentum)
+
+    def _judge(self, loss: Number, after: Number, *numbers: Number) -> tuple[Number, ...]:
+        """Return what an info says between the loss and whether the step was taken, of w and the model's numbers."""
+        count = len(self._directions)
+        weights, model = numbers[:count], QuadraticModel(numbers[count:])
+        model_change, true_change = model.change(weights, self._damps_model), after - loss
+        rho, adapted = quotient(true_change, model_change), model.damping
+        if self.param_groups[0]["adapt_damping"]:
+            adapted = self._rule()(model.damping, rho, loss, true_change)
+        elif isinstance(adapted, Tensor):
+            adapted = adapted.clone()
+        none = self._zero if isinstance(loss, Tensor) else 0.0
+        momentum = weights[1] if count > 1 else none
+        return -weights[0], model.damped[0][0], model.slopes[0], adapted, rho, model_change, true_change, momentum
 
     def _fixed_step(self, loss: Tensor, lr: Number, momentum: Number, refusal: Refusal | None) -> QLRInfo:
         """Take the step that the options prescribe, of which no model is made."""
@@ -318,7 +335,7 @@ class QLR(MinibatchOptimizer):
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickling and copying keep."""
         bound = {"_directions", "_views", "_momentum_vector", "_damping", "_operands", "_numbers", "_current_rule"}
-        bound |= {"_zero", "_true"}
+        bound |= {"_zero", "_true", "_nothing"}
         return {name: value for name, value in super().__getstate__().items() if name not in bound}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ class OptimizerConfig(Section):
         space: Distributions that replace or join the catalogue's; of a direction's heuristics, and of its own options
             as ``direction.NAME``.
         schedule: How the learning rate changes while it trains; of the catalogue's optimizers too. With one, steps are
-            not captured as CUDA graphs, and runs are not trained side by side.
+            not captured, and runs are not trained side by side.
         batch_size: Rows a step, where it is neither tuned nor the dataset's.
         label: Its name in figures and tables.
         family: What it is a variant of.

@@ -1,4 +1,4 @@
-"""Training steps captured as CUDA graphs: a step is then one launch, whatever the number of its kernels."""
+"""Training steps captured and replayed: on CUDA as graphs, on a CPU as the list of their kernels."""
 
 import logging
 from collections.abc import Callable
@@ -6,7 +6,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
-from torch import Size, Tensor
+from torch import Size, Tensor, nn
+
+from adamqlr.optim.passes.perceptron import find_layers
+from adamqlr.training.cpu_graph import CpuRecorder
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +27,7 @@ class Recorder(Protocol):
         ...
 
     def record(self, step: Callable[[], Any]) -> Callable[[], Any]:
-        """Return a function that repeats ``step`` and returns its result, of which this is no call.
+        """Return a function that repeats ``step`` and returns its result; its first call is that of the recording.
 
         Raises:
             RuntimeError: The step does something that cannot be recorded.
@@ -66,18 +69,15 @@ class CapturedStep:
 
     Args:
         step: A function of tensors that always reads and writes the same other tensors and never looks at the host.
+        recorder: What captures.
         off_clock: Makes a context for what does not count as training: the capture.
-        recorder: What captures; CUDA graphs if not given.
     """
 
     def __init__(
-        self,
-        step: Step,
-        off_clock: Callable[[], AbstractContextManager[Any]] = nullcontext,
-        recorder: Recorder | None = None,
+        self, step: Step, recorder: Recorder, off_clock: Callable[[], AbstractContextManager[Any]] = nullcontext
     ) -> None:
         self._step, self._off_clock = step, off_clock
-        self._recorder: Recorder | None = recorder or CudaRecorder()
+        self._recorder: Recorder | None = recorder
         self._calls: dict[tuple[Size, ...], int] = {}
         self._captured: dict[tuple[Size, ...], tuple[list[Tensor], Callable[[], Any]]] = {}
 
@@ -106,14 +106,29 @@ class CapturedStep:
             self._captured[shapes] = inputs, self._recorder.record(lambda: self._step(*inputs))
         except RuntimeError as error:
             self._recorder = None
-            logger.info("steps are not captured as CUDA graphs: %s", str(error).partition("\n")[0])
+            logger.info("steps are not captured: %s", str(error).partition("\n")[0])
 
 
 def fastest_step(
     step: Step,
+    model: nn.Module,
     device: torch.device,
     capturable: bool,
     off_clock: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Step:
-    """Return ``step``, captured where the device has graphs and the optimizer allows it."""
-    return CapturedStep(step, off_clock) if device.type == "cuda" and capturable else step
+    """Return ``step``, captured where the optimizer allows it and where it is known to help.
+
+    Args:
+        step: As :class:`CapturedStep` wants it.
+        model: What it trains.
+        device: Where.
+        capturable: Whether all steps run the same kernels.
+        off_clock: As :class:`CapturedStep` takes it.
+    """
+    if capturable and device.type == "cuda":
+        return CapturedStep(step, CudaRecorder(), off_clock)
+    # Steps of other networks are long, and may draw random numbers where no kernel shows it.
+    if capturable and device.type == "cpu" and find_layers(model) is not None:
+        # The recording is a step, and counts as one.
+        return CapturedStep(step, CpuRecorder())
+    return step

@@ -137,10 +137,12 @@ class Run:
     def _prepare_steps(self) -> None:
         """Bind the step to the optimizer's state as it is now."""
         optimizer, gather = self._optimizer, self._batches.gather
-        # A graph would go on with the learning rate that it was captured with.
-        capturable = self._lr_schedule is None and getattr(optimizer, "capturable", True)
+        # A replay would go on with the learning rate that it was captured with.
+        capturable = self._lr_schedule is None and getattr(optimizer, "capturable", False)
         device, off_clock = self._problem.device, self._clock.paused
-        step = fastest_step(lambda *chosen: optimizer.step(*gather(*chosen)), device, capturable, off_clock)
+        step = fastest_step(
+            lambda *chosen: optimizer.step(*gather(*chosen)), self._model, device, capturable, off_clock
+        )
         self._take_step = self._lr_schedule.following(step) if self._lr_schedule else step
 
     @property

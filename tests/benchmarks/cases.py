@@ -8,14 +8,16 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
+from adamqlr.optim.passes.perceptron import find_layers
 from adamqlr.problems.models import mlp
 from adamqlr.study.optimizers import OPTIMIZERS
+from adamqlr.training.capture import fastest_step
 from adamqlr.training.optimizers import make_optimizer
 
 from .timing import Make
 
 EAGER, CAPTURED, JAX = "eager", "captured", "jax"
-# A captured step is captured in one of its first calls; none of them is timed.
+# A step is captured in one of its first calls; none of them is timed.
 CALLS_BEFORE_REPLAY = 5
 
 BASELINE = "torch_adam"
@@ -133,19 +135,16 @@ def study_step(
     def make() -> Callable[[], object]:
         torch.manual_seed(0)
         model = (build or case.build)().to(batch[0].device)
-        step = make_optimizer(OPTIMIZERS[optimizer], model, case.loss, MEASURED[optimizer]).step
-        if mode == EAGER:
-            return lambda: step(*batch)
-        from adamqlr.training.capture import CapturedStep
-
-        captured = CapturedStep(step)
-        for _ in range(CALLS_BEFORE_REPLAY):
-            captured(*batch)
-        return lambda: captured(*batch)
+        one = make_optimizer(OPTIMIZERS[optimizer], model, case.loss, MEASURED[optimizer]).step
+        step = fastest_step(lambda: one(*batch), model, batch[0].device, mode == CAPTURED)
+        for _ in range(CALLS_BEFORE_REPLAY if mode == CAPTURED else 0):
+            step()
+        return step
 
     return make
 
 
-def modes(device: torch.device) -> tuple[str, ...]:
-    """Return how steps can be run: captured as CUDA graphs as well, where there are any."""
-    return (EAGER, CAPTURED) if device.type == "cuda" else (EAGER,)
+def modes(case: Case, device: torch.device) -> tuple[str, ...]:
+    """Return how steps can be run: captured as well, where training captures them."""
+    captured = device.type == "cuda" or find_layers(case.build()) is not None
+    return (EAGER, CAPTURED) if captured else (EAGER,)

@@ -50,7 +50,7 @@ def measure_limits(device: torch.device, effort: Effort, quick: bool) -> list[Ro
     on_cuda = device.type == "cuda"
     case = SMALL_BATCH if quick else resnet(256 if on_cuda else 64)
     size, elements = (256, 2**20) if quick else (8192, 2**28) if on_cuda else (2048, 2**26)
-    batch, mode = case.minibatch(device), modes(device)[-1]
+    batch, mode = case.minibatch(device), modes(case, device)[-1]
     eager = {
         (BASELINE, EAGER): baseline(case, batch),
         ("adam", mode): study_step(case, "adam", batch),

@@ -23,7 +23,7 @@ def measure_packs(device: torch.device, effort: Effort, quick: bool) -> list[Row
 
 
 def _compare(case: Case, optimizer: str, sizes: tuple[int, ...], device: torch.device, effort: Effort) -> list[Row]:
-    mode = modes(device)[-1]
+    mode = modes(case, device)[-1]
     contenders: dict[int | None, Make] = {None: study_step(case, optimizer, case.minibatch(device), mode)}
     for size in sizes:
         contenders[size] = _pack_step(case, optimizer, size, mode, device)

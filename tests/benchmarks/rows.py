@@ -21,7 +21,7 @@ class Row:
         batch: Rows of a minibatch.
         parameters: Of the network.
         optimizer: The optimizer's key, or what else was timed.
-        mode: ``eager``, ``captured`` as a CUDA graph, or ``jax``: by JAX or kfac-jax.
+        mode: ``eager``, ``captured`` as in training, or ``jax``: by JAX or kfac-jax.
         members: Networks trained side by side.
         milliseconds: A step's, the median over blocks.
         milliseconds_iqr: Their interquartile range.

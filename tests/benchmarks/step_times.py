@@ -15,7 +15,7 @@ def measure_steps(device: torch.device, effort: Effort, quick: bool) -> list[Row
     """Measure time and memory of a step of every optimizer on every network of the study."""
     rows = []
     for case in study_cases(device, quick):
-        rows += _compare(STEPS, case, tuple(MEASURED), modes(device), device, effort)
+        rows += _compare(STEPS, case, tuple(MEASURED), modes(case, device), device, effort)
     return rows
 
 
@@ -27,7 +27,7 @@ def measure_growth(device: torch.device, effort: Effort, quick: bool) -> list[Ro
     by_width = [(PARAMETERS, perceptron("", [784, width, 10], 400)) for width in hidden]
     rows = []
     for section, case in by_batch + by_width:
-        rows += _compare(section, case, GROWING, modes(device)[-1:], device, effort)
+        rows += _compare(section, case, GROWING, modes(case, device)[-1:], device, effort)
     return rows
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from adamqlr import KFAC, AdamQLR
 from adamqlr.optim.qlr import QLR
-from tests.benchmarks.cases import EAGER, ENERGY, JAX, Case, perceptron
+from tests.benchmarks.cases import CAPTURED, EAGER, ENERGY, JAX, Case, perceptron
 from tests.benchmarks.peers import __main__ as command_line
 from tests.benchmarks.peers import process
 from tests.benchmarks.peers.compare import COMPARED, one_core
@@ -95,20 +95,21 @@ def test_a_quick_run_compares_every_pair(tmp_path: Path) -> None:
     frame = pd.read_csv(tmp_path / "peers.csv")
     for _, of in frame.groupby(["network", "batch"]):
         assert list(zip(of["optimizer"], of["mode"], strict=True)) == [
-            (key, mode) for key in COMPARED for mode in (JAX, EAGER)
+            (key, mode) for key in COMPARED for mode in (JAX, EAGER, CAPTURED)
         ]
         assert (of["milliseconds"] > 0).all()
-        assert of["ratio"].notna().tolist() == [False, True] * len(COMPARED)
+        assert of["ratio"].notna().tolist() == [False, True, True] * len(COMPARED)
 
 
 def test_the_table_has_both_times_and_their_ratio() -> None:
-    theirs, ours = Blocks([0.002, 0.003, 0.004]), Blocks([0.004, 0.006, 0.008])
+    theirs, eager, captured = (Blocks([k * 0.002, k * 0.003, k * 0.004]) for k in (1, 4, 2))
     rows = [row_of(PEERS, ENERGY, "adamqlr", JAX).timed(theirs, None)]
-    rows += [row_of(PEERS, ENERGY, "adamqlr", EAGER).timed(ours, theirs)]
+    rows += [row_of(PEERS, ENERGY, "adamqlr", EAGER).timed(eager, theirs)]
+    rows += [row_of(PEERS, ENERGY, "adamqlr", CAPTURED).timed(captured, theirs)]
     title, text = peers_table(table(rows, "somewhere"))
     assert "kfac-jax 0.0.6" in title
     cells = [cell.strip() for cell in text.splitlines()[-1].split("|")[1:-1]]
-    assert cells == ["UCI Energy 8-50-1, 588", "AdamQLR", "3.00 ± 0.50", "6.00 ± 1.00", "2.00 ± 0.00"]
+    assert cells == ["UCI Energy 8-50-1, 588", "AdamQLR", "3.00 ± 0.50", "12.0 ± 2.0", "6.00 ± 1.00", "2.00 ± 0.00"]
 
 
 def test_one_core_is_given_back() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adamqlr.optim.heuristics import DampingRule, QuadraticModel
+from adamqlr.optim.heuristics import DampingRule, QuadraticModel, quadratic_forms
 from adamqlr.optim.numbers import HostNumbers, Numbers, quotient
 
 SEEDS = st.integers(0, 2**31)
@@ -22,16 +22,21 @@ def number(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
 
-def drawn(seed: int, count: int, numbers: Numbers) -> tuple[QuadraticModel, Tensor, Tensor, Tensor]:
-    """Return a model in ``count`` directions of six dimensions, and the dense V, g and C + λ I that it is made of."""
+def drawn(seed: int, count: int) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+    """Return a model's forms in ``count`` directions of six dimensions, and the dense V, g and C + λ I behind them."""
     generator = torch.Generator().manual_seed(seed)
     directions, gradient, root = (
         torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((count, 6), (6,), (6, 6))
     )
     curvature, damping = root @ root.T, 0.3
     forms = directions @ curvature @ directions.T
-    model = QuadraticModel(gradient, list(directions), [list(row) for row in forms], number(damping), numbers)
-    return model, directions, gradient, curvature + damping * torch.eye(6, dtype=torch.float64)
+    made_of = quadratic_forms(gradient, list(directions), [list(row) for row in forms], number(damping))
+    return made_of, directions, gradient, curvature + damping * torch.eye(6, dtype=torch.float64)
+
+
+def minimizer(forms: list[Tensor], numbers: Numbers, *given: float | None) -> Tensor:
+    nothing = numbers.minus_nothing(forms[0])
+    return torch.stack([*numbers.call(lambda *read: QuadraticModel(read).minimizer(nothing, *given), *forms)])
 
 
 @given(SEEDS, st.sampled_from([1, 2]), NUMBERS, st.booleans(), st.booleans())
@@ -39,8 +44,8 @@ def drawn(seed: int, count: int, numbers: Numbers) -> tuple[QuadraticModel, Tens
 def test_the_model_is_at_its_minimum_over_what_is_free(
     seed: int, count: int, numbers: Numbers, fix_lr: bool, fix_momentum: bool
 ) -> None:
-    model, directions, gradient, matrix = drawn(seed, count, numbers)
-    weights = torch.stack([*model.minimizer(0.3 if fix_lr else None, 0.7 if fix_momentum else None)])
+    forms, directions, gradient, matrix = drawn(seed, count)
+    weights = minimizer(forms, numbers, 0.3 if fix_lr else None, 0.7 if fix_momentum else None)
     slope = directions @ (gradient + matrix @ (weights @ directions))
     for index, fixed in enumerate([(-0.3 if fix_lr else None), (0.7 if fix_momentum else None)][:count]):
         if fixed is None:
@@ -49,32 +54,33 @@ def test_the_model_is_at_its_minimum_over_what_is_free(
             assert float(weights[index]) == fixed
 
 
-@given(SEEDS, st.sampled_from([1, 2]), NUMBERS)
+@given(SEEDS, st.sampled_from([1, 2]), NUMBERS, st.booleans())
 @settings(max_examples=80, deadline=None)
-def test_its_change_is_that_of_the_dense_quadratic(seed: int, count: int, numbers: Numbers) -> None:
-    model, directions, gradient, matrix = drawn(seed, count, numbers)
+def test_its_change_is_that_of_the_dense_quadratic(seed: int, count: int, numbers: Numbers, damped: bool) -> None:
+    forms, directions, gradient, matrix = drawn(seed, count)
     weights = torch.linspace(-1, 0.5, count, dtype=torch.float64)
     update = weights @ directions
-    damped = gradient @ update + 0.5 * update @ matrix @ update
-    torch.testing.assert_close(torch.as_tensor(model.change(list(weights)), dtype=torch.float64), damped)
-    plain = damped - 0.5 * 0.3 * update @ update
-    torch.testing.assert_close(torch.as_tensor(model.change(list(weights), damped=False), dtype=torch.float64), plain)
+    expected = gradient @ update + 0.5 * update @ matrix @ update - (0.0 if damped else 0.5 * 0.3 * update @ update)
+    (change,) = numbers.call(
+        lambda *read: [QuadraticModel(read[count:]).change(read[:count], damped)], *weights.unbind(), *forms
+    )
+    torch.testing.assert_close(change, expected)
 
 
 @pytest.mark.parametrize("numbers", [Numbers(), HostNumbers(torch.float32)], ids=["device", "host"])
 def test_directions_that_have_vanished_get_no_weight(numbers: Numbers) -> None:
-    gradient, zero = torch.tensor([2.0, 0.0]), torch.zeros(2)
-    one = QuadraticModel(gradient, [zero], [[torch.tensor(0.0)]], torch.tensor(0.1), numbers)
-    assert float(one.minimizer()[0]) == 0
+    gradient, zero, damping = torch.tensor([2.0, 0.0]), torch.zeros(2), torch.tensor(0.1)
+    one = quadratic_forms(gradient, [zero], [[torch.tensor(0.0)]], damping)
+    assert float(minimizer(one, numbers)) == 0
     forms = [[torch.tensor(3.9), torch.tensor(0.0)], [torch.tensor(0.0), torch.tensor(0.0)]]
-    two = QuadraticModel(gradient, [torch.tensor([1.0, 0.0]), zero], forms, torch.tensor(0.1), numbers)
-    torch.testing.assert_close(torch.stack([*two.minimizer()]), torch.tensor([-0.5, 0.0]))
+    two = quadratic_forms(gradient, [torch.tensor([1.0, 0.0]), zero], forms, damping)
+    torch.testing.assert_close(minimizer(two, numbers), torch.tensor([-0.5, 0.0]))
 
 
 @given(st.floats(width=32), st.floats(width=32), st.sampled_from([torch.float32, torch.float64]))
 def test_quotients_on_the_host_are_those_of_tensors(numerator: float, denominator: float, dtype: torch.dtype) -> None:
     given = torch.tensor(numerator, dtype=dtype), torch.tensor(denominator, dtype=dtype)
-    (found,) = HostNumbers(dtype).tensors([quotient(numerator, denominator)])
+    (found,) = HostNumbers(dtype).call(lambda *read: [quotient(*read)], *given)
     torch.testing.assert_close(found, given[0] / given[1], rtol=0, atol=0, equal_nan=True)
 
 
@@ -105,24 +111,25 @@ def test_damping_follows_the_ratio(damping: float, rho: float) -> None:
 def test_the_rule_is_the_same_on_the_host_as_on_a_device(
     damping: float, rho: float, loss: float, change: float, nan_is_poor: bool, dtype: torch.dtype
 ) -> None:
-    """One network on a CPU is looked at on the host, networks side by side are not."""
-    found = []
-    for shape in ((), (1,)):
-        given = [torch.full(shape, number, dtype=dtype) for number in (damping, rho, loss, change)]
-        updated = DampingRule(0.9, 1 / 0.9, 1e-8, 1e5, given[0], nan_is_poor, 4.0)(*given)
-        assert isinstance(updated, Tensor)
-        assert torch.equal(given[0], updated)
-        found.append(updated)
-    torch.testing.assert_close(found[0], found[1][0], rtol=0, atol=0, equal_nan=True)
+    given = [torch.tensor(value, dtype=dtype) for value in (damping, rho, loss, change)]
+    follow = DampingRule(0.9, 1 / 0.9, 1e-8, 1e5, given[0], nan_is_poor, 4.0)
+    (on_host,) = HostNumbers(dtype).call(lambda *read: [follow(*read)], *given)
+    torch.testing.assert_close(on_host, follow(*given), rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("loss", [3.4e38, math.inf, math.nan])
 def test_losses_at_the_end_of_single_precision_do_no_harm(loss: float) -> None:
-    found = []
-    for shape in ((), (1,)):
-        given = [torch.full(shape, number) for number in (1.0, 0.0, loss, loss)]
-        found.append(float(DampingRule(0.5, 2.0, 0.0, math.inf, given[0], resolution=4.0)(*given)))
-    assert found[0] == found[1]
+    given = [torch.tensor(value) for value in (1.0, 0.0, loss, loss)]
+    follow = DampingRule(0.5, 2.0, 0.0, math.inf, given[0], resolution=4.0)
+    (on_host,) = HostNumbers(torch.float32).call(lambda *read: [follow(*read)], *given)
+    assert float(on_host) == float(follow(*given))
+
+
+def test_numbers_that_are_kept_outlast_the_next_call() -> None:
+    numbers, one = HostNumbers(torch.float64), number(1.0)
+    (passing,), (kept,) = (numbers.call(lambda read: [read + 1], one, keep=keep) for keep in (False, True))
+    numbers.call(lambda read: [read + 2], one)
+    assert (float(passing), float(kept)) == (3.0, 2.0)
 
 
 def test_damping_is_bounded_above() -> None:

@@ -310,7 +310,6 @@ class Counting:
     """The gradient every other step, by a count on the host, and its negative between."""
 
     defaults: Mapping[str, Any] = {}
-    capturable = False
 
     def __init__(self) -> None:
         self.count = 0

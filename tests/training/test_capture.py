@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr import KFAC
+from adamqlr.optim.adam import Adam
 from adamqlr.problems.problem import load_problem
 from adamqlr.study.config import StudyConfig
 from adamqlr.study.limit import Limit
 from adamqlr.study.optimizers import OPTIMIZERS
-from adamqlr.training.capture import CapturedStep
+from adamqlr.training.capture import CapturedStep, CudaRecorder
+from adamqlr.training.cpu_graph import CpuRecorder
 from adamqlr.training.optimizers import make_optimizer
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
@@ -64,7 +66,7 @@ def test_tensors_of_each_shape_are_recorded_once_and_copied_in() -> None:
         seen.append(x)
         return x.sum()
 
-    step = CapturedStep(total, off_clock, recorder)
+    step = CapturedStep(total, recorder, off_clock)
     for value in range(6):
         for size in (4, 2):
             assert float(step(torch.full((size,), float(value)))) == value * size
@@ -72,19 +74,34 @@ def test_tensors_of_each_shape_are_recorded_once_and_copied_in() -> None:
     assert len({x.data_ptr() for x in seen[6::2]}) == 1, "a graph reads where it was captured"
 
 
-@pytest.mark.parametrize("dataset", ["digits", "rosenbrock"])
+class CountedRecorder(CpuRecorder):
+    """Counts what it records."""
+
+    def __init__(self) -> None:
+        self.recorded = 0
+
+    def record(self, step: Callable[[], Any]) -> Callable[[], Any]:
+        replay = super().record(step)
+        self.recorded += 1
+        return replay
+
+
+@pytest.mark.parametrize(
+    ("dataset", "make_recorder"), [("digits", CountedRecorder), ("digits", Repeater), ("rosenbrock", Repeater)]
+)
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 def test_recorded_runs_have_the_numbers_of_eager_ones(
-    study: StudyConfig, monkeypatch: pytest.MonkeyPatch, dataset: str, optimizer: str
+    study: StudyConfig, monkeypatch: pytest.MonkeyPatch, dataset: str, make_recorder: Any, optimizer: str
 ) -> None:
     problem = load_problem(dataset, study, CPU)
     spec = RunSpec(OPTIMIZERS[optimizer], {"batch_size": 200, **HYPERPARAMETERS.get(optimizer, {})}, seed=1)
+    monkeypatch.setattr("adamqlr.training.run.fastest_step", lambda step, *_: step)
     eager = Run(problem, spec, SCHEDULE)
     eager.advance(Limit(steps=STEPS))
-    recorder = Repeater()
+    recorder = make_recorder()
     monkeypatch.setattr(
         "adamqlr.training.run.fastest_step",
-        lambda step, device, capturable, off_clock: CapturedStep(step, off_clock, recorder),
+        lambda step, model, device, capturable, off_clock: CapturedStep(step, recorder, off_clock),
     )
     recorded = Run(problem, spec, SCHEDULE)
     recorded.advance(Limit(steps=STEPS // 2))
@@ -102,11 +119,11 @@ def test_what_cannot_be_captured_goes_on_eagerly_with_one_line(caplog: pytest.Lo
         def record(self, step: Callable[[], Any]) -> Callable[[], Any]:
             raise RuntimeError("operation not permitted when stream is capturing\nand much more")
 
-    step = CapturedStep(lambda x: x + 1, recorder=Refusing())
+    step = CapturedStep(lambda x: x + 1, Refusing())
     with caplog.at_level(logging.INFO, logger="adamqlr"):
         assert [float(step(torch.tensor(float(n)))) for n in range(8)] == [n + 1.0 for n in range(8)]
     assert [record.getMessage() for record in caplog.records] == [
-        "steps are not captured as CUDA graphs: operation not permitted when stream is capturing"
+        "steps are not captured: operation not permitted when stream is capturing"
     ]
 
 
@@ -162,8 +179,42 @@ def test_convolutional_networks_are_captured(optimizer: str, caplog: pytest.LogC
     stepper = make_optimizer(OPTIMIZERS[optimizer], model, "cross_entropy", {"lr": 1e-3} if optimizer == "adam" else {})
     inputs: Tensor = torch.randn(64, 3, 12, 12, device="cuda")
     targets = torch.randint(4, (64,), device="cuda")
-    step = CapturedStep(stepper.step)
+    step = CapturedStep(stepper.step, CudaRecorder())
     with caplog.at_level(logging.INFO, logger="adamqlr"):
         losses = [float(step(inputs, targets).loss) for _ in range(40)]
     assert "not captured" not in caplog.text
     assert losses[-1] < losses[0]
+
+
+class CountingAdam(Adam):
+    """Somebody's own: it counts its steps in Python."""
+
+    steps = 0
+
+    def _take_step(self, inputs: Any, targets: Any) -> Any:
+        self.steps += 1
+        return super()._take_step(inputs, targets)
+
+
+def test_optimizers_of_ones_own_are_not_captured() -> None:
+    model = nn.Sequential(nn.Linear(3, 2))
+    assert Adam(model, "half_mse").capturable
+    assert not CountingAdam(model, "half_mse").capturable
+
+
+@pytest.mark.parametrize("key", ["adamqlr", "kfac", "adam"])
+def test_packs_are_recorded_to_the_numbers_of_eager_ones(
+    study: StudyConfig, monkeypatch: pytest.MonkeyPatch, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    problem = load_problem("digits", study, CPU)
+    specs = [RunSpec(OPTIMIZERS[key], {"batch_size": 200, **HYPERPARAMETERS.get(key, {})}, seed) for seed in range(3)]
+    recorded = Run(problem, specs, SCHEDULE, step_seconds=0.1)
+    assert isinstance(recorded._take_step, CapturedStep)
+    with caplog.at_level(logging.INFO, logger="adamqlr"):
+        recorded.advance(Limit(steps=STEPS))
+    assert "not captured" not in caplog.text
+    monkeypatch.setattr("adamqlr.training.run.fastest_step", lambda step, *_: step)
+    eager = Run(problem, specs, SCHEDULE, step_seconds=0.1)
+    eager.advance(Limit(steps=STEPS))
+    for ours, theirs in zip(recorded.histories, eager.histories, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours.values), np.asarray(theirs.values))

@@ -186,7 +186,7 @@ def test_a_momentum_that_a_scheduler_cycles_is_pytorchs() -> None:
 def test_scheduled_steps_are_neither_captured_nor_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def fastest_step(step: Any, device: Any, capturable: bool, off_clock: Any) -> Any:
+    def fastest_step(step: Any, model: Any, device: Any, capturable: bool, off_clock: Any) -> Any:
         asked.append(capturable)
         return step
 

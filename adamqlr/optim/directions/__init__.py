@@ -68,8 +68,11 @@ class OptionalMethods:
 
     @property
     def capturable(self) -> bool:
-        """Whether each proposal runs the same kernels, for CUDA graphs; True by default."""
-        return getattr(self._direction, "capturable", True)
+        """Whether each proposal runs the same kernels, so that a step can be replayed; False by default.
+
+        A direction that keeps a count in Python, say, would not have it counted by a replay.
+        """
+        return getattr(self._direction, "capturable", False)
 
     @property
     def makes_state(self) -> bool:

@@ -23,6 +23,8 @@ class AdamDirection:
         ValueError: An argument is out of its range.
     """
 
+    capturable = True
+
     def __init__(self, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
         require(all(0 <= beta < 1 for beta in betas), "betas", "in [0, 1)", betas)
         require(eps >= 0, "eps", "at least 0", eps)

@@ -13,6 +13,7 @@ class GradientDirection:
     """d = g."""
 
     defaults: Mapping[str, Any] = {}
+    capturable = True
 
     def bind(self, flat: FlatParameters, state: State) -> None:
         """Do nothing: there is no state."""

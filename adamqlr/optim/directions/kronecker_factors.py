@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.linalg import solve_triangular
 
-from adamqlr.optim.numbers import Number, numbers_like, quotient, root, where
+from adamqlr.optim.numbers import Number, is_zero, numbers_like, quotient, root, where
 
 # Panels narrower than this make matrix products slower than what they save.
 _MIN_PANEL, _MAX_PANELS = 96, 8
@@ -62,14 +62,12 @@ class DampedFactor:
         self.lower, self.upper, self._diagonal = cholesky, cholesky.mT, cholesky.diagonal(dim1=-2, dim2=-1)
         self.failure = torch.zeros(cholesky.shape[:-2], dtype=torch.int32, device=cholesky.device)
 
-    def renew(self, matrix: Tensor, shift: Tensor, vanished: Tensor | bool) -> None:
-        """Factor ``matrix`` + ``shift`` · I, or the latter alone where ``vanished``; ``failure`` is 0 if it could."""
-        self.lower.copy_(matrix)
-        if isinstance(vanished, Tensor):
-            self.lower.masked_fill_(vanished[..., None, None], 0.0)
-        elif vanished:
-            self.lower.zero_()
-        self._diagonal.add_(shift.unsqueeze(-1) if shift.dim() else shift)
+    def renew(self, matrix: Tensor, kept: Tensor, shift: Tensor) -> None:
+        """Factor ``kept`` · ``matrix`` + ``shift`` · I; ``failure`` is 0 if it could."""
+        if kept.dim():
+            kept, shift = kept[..., None, None], shift.unsqueeze(-1)
+        torch.mul(matrix, kept, out=self.lower)
+        self._diagonal.add_(shift)
         # In place: LAPACK would be given a copy.
         torch.linalg.cholesky_ex(self.lower, out=(self.lower, self.failure))
 
@@ -89,7 +87,7 @@ class KroneckerInverse:
         self.input = DampedFactor(input_cholesky) if input_cholesky.shape[-1] > 1 or output_is_one else None
         self.output = None if output_is_one else DampedFactor(output_cholesky)
         self.scale, self._scale_of_matrix = scale, scale[..., None, None] if scale.dim() else scale
-        self.numbers = numbers_like(scale)
+        self._numbers = numbers_like(scale)
 
     def __matmul__(self, gradient: Tensor) -> Tensor:
         """Return G⁻¹ V A⁻¹ for V of shape (…, d_G, d_A)."""
@@ -107,34 +105,42 @@ class KroneckerInverse:
 
     def renew(self, input_factor: Tensor, output_factor: Tensor, weight: Tensor, damping: Tensor) -> None:
         """Become the inverse for other factors, as :func:`damped_inverse` says."""
-        read, tensors = self.numbers.read, self.numbers.weights
-        trace, other_trace = read(_trace(input_factor)), read(_trace(output_factor))
-        shifts, scale = self._shifts_and_scale(trace, other_trace, read(weight), read(damping))
-        vanished = trace * other_trace == 0
-        shift, other_shift = tensors([where(vanished, 1.0, one) for one in shifts])
-        failed: Tensor | bool = False
-        if self.input is not None:
-            self.input.renew(input_factor, shift, vanished)
-            failed = read(self.input.failure) != 0
-        if self.output is not None:
-            self.output.renew(output_factor, other_shift, vanished)
-            failed = failed | (read(self.output.failure) != 0)
-        scale = where(vanished, quotient(1.0, read(damping)), scale)
-        # After a failure LAPACK leaves a half-finished factor behind, which looks like a result.
-        self.scale.copy_(tensors([where(failed, math.nan, scale)])[0])
+        traces = _trace(input_factor), _trace(output_factor)
+        shift, other_shift, kept, scale = self._numbers.call(self._shifts_and_scale, *traces, weight, damping)
+        failures = []
+        for factor, matrix, added in (
+            (self.input, input_factor, shift),
+            (self.output, output_factor, other_shift),
+        ):
+            if factor is not None:
+                factor.renew(matrix, kept, added)
+                failures.append(factor.failure)
+        self.scale.copy_(self._numbers.call(_unless_failed, scale, *failures)[0])
 
     def _shifts_and_scale(
         self, trace: Number, other_trace: Number, weight: Number, damping: Number
-    ) -> tuple[tuple[Number, Number], Number]:
-        """Return γ_A, γ_G and the scale, all for averages times their weight."""
+    ) -> tuple[Number, Number, Number, Number]:
+        """Return γ_A, γ_G, 0 where a factor vanishes and else 1, and the scale, all for averages times their weight."""
         norm = trace * other_trace
-        # Not a number where a trace has overflowed.
-        scale = weight * weight * quotient(norm, norm)
+        # 1, and not a number where a trace has overflowed or a factor vanishes.
+        one = quotient(norm, norm)
+        scale = weight * weight * one
         if self.input is None or self.output is None:
             scale = quotient(scale, trace if self.input is None else other_trace)
-            return (damping * scale, damping * scale), scale
-        pi_squared = quotient(trace * self.output.lower.shape[-1], other_trace * self.input.lower.shape[-1])
-        return (weight * root(damping * pi_squared), weight * root(quotient(damping, pi_squared))), scale
+            shift = other_shift = damping * scale
+        else:
+            pi_squared = quotient(trace * self.output.lower.shape[-1], other_trace * self.input.lower.shape[-1])
+            shift, other_shift = weight * root(damping * pi_squared), weight * root(quotient(damping, pi_squared))
+        vanished = is_zero(norm)
+        shift, other_shift = where(vanished, 1.0, shift), where(vanished, 1.0, other_shift)
+        scale = where(vanished, quotient(1.0, damping), scale)
+        return shift, other_shift, where(vanished, 0.0, one), scale
+
+
+def _unless_failed(scale: Number, *failures: Number) -> list[Number]:
+    """Return the scale: after a failure LAPACK leaves a half-finished factor behind, which looks like a result."""
+    failed = sum(failures[1:], start=failures[0]) != 0
+    return [where(failed, math.nan, scale)]
 
 
 def damped_inverse(

@@ -183,7 +183,8 @@ class PerceptronModel:
         self._relus: list[ReluDerivative] = []
         self._first = current = network.forward(0, inputs)
         for layer in range(1, len(network.weights)):
-            features.append(torch.relu(current))
+            # ReLU, by the name under which PyTorch can write it to a place.
+            features.append(torch.clamp_min(current, 0.0))
             self._relus.append(ReluDerivative(features[layer]))
             current = network.forward(layer, features[layer])
         self.outputs = current

@@ -8,7 +8,7 @@ from functools import partial
 import click
 import torch
 
-from tests.benchmarks.cases import EAGER, ENERGY, JAX, SMALL_BATCH, Case, perceptron, study_step
+from tests.benchmarks.cases import CAPTURED, EAGER, ENERGY, JAX, SMALL_BATCH, Case, perceptron, study_step
 from tests.benchmarks.rows import PEERS, Row, row_of
 from tests.benchmarks.timing import Effort, TimeBlock, interleave_blocks, time_here
 
@@ -42,7 +42,8 @@ def _compare(case: Case, device: torch.device, effort: Effort) -> list[Row]:
         contenders: dict[tuple[str, str], TimeBlock] = {}
         for key in COMPARED:
             contenders[key, JAX] = partial(peers.seconds, key)
-            contenders[key, EAGER] = time_here(study_step(case, key, batch))
+            for mode in (EAGER, CAPTURED):
+                contenders[key, mode] = time_here(study_step(case, key, batch, mode))
             # Compiles the step, which is not to be measured, nor to use up anybody's patience.
             contenders[key, JAX](1)
         blocks = interleave_blocks(contenders, effort)

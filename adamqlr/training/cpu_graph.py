@@ -1,0 +1,160 @@
+"""Training steps recorded as the kernels that they call: on a CPU, what CUDA graphs are on a GPU.
+
+A small step takes longer to find its kernels, to view tensors and to allocate results than to compute. Recorded kernels
+are called again with the tensors that they were called with, and write their results to where those lay.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from adamqlr.optim.numbers import Function, calls_observed
+
+Call = Callable[[], object]
+
+_READ = torch.ops.aten._local_scalar_dense.default
+
+
+class CpuRecorder:
+    """Records the kernels of steps, and what is computed with Python's numbers between them."""
+
+    def warm_up(self, step: Callable[[], Any]) -> Any:
+        """Call ``step``."""
+        return step()
+
+    def record(self, step: Callable[[], Any]) -> Callable[[], Any]:
+        """Take ``step``, and record it.
+
+        Returns:
+            A function that returns the result once, and then takes the step again.
+
+        Raises:
+            RuntimeError: What the step calls depends on numbers that it reads otherwise than by
+                :class:`adamqlr.optim.numbers.HostNumbers`.
+        """
+        recording = _Recording()
+        with recording, calls_observed(recording.add_call_on_host):
+            result = step()
+        if recording.reads:
+            raise RuntimeError("a step reads numbers on its own")
+        calls, is_first = recording.calls, True
+
+        def replay() -> Any:
+            nonlocal is_first
+            if not is_first:
+                with torch.no_grad():
+                    for call in calls:
+                        call()
+            is_first = False
+            return result
+
+        return replay
+
+
+class _Recording(TorchDispatchMode):
+    """Lists what a step calls.
+
+    Attributes:
+        calls: What to call to take the step again.
+        reads: Numbers that were read, but for calls on the host.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+        self.reads = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a kernel, and list how it is called again."""
+        kwargs = kwargs or {}
+        if torch.Tag.dynamic_output_shape in func.tags and not _is_indexed_by_numbers(func, args):
+            raise RuntimeError(f"{func} makes as much as numbers say")
+        if func is _READ:
+            self.reads += 1
+            return func(*args, **kwargs)
+        if "empty" in func.overloadpacket.__name__:
+            # Its contents are not read.
+            return func(*args, **kwargs)
+        if func._schema.is_mutable:
+            call = _in_place(func, args, kwargs)
+            result = call()
+            self.calls.append(call)
+            return result if func._schema.returns else None
+        result = func(*args, **kwargs)
+        places = [result] if isinstance(result, Tensor) else result
+        if not isinstance(places, (list, tuple)):
+            raise RuntimeError(f"{func} reads numbers")
+        if not _is_view(places, args):
+            self.calls.append(_into(places, func, args, kwargs))
+        return result
+
+    def add_call_on_host(
+        self, function: Function, tensors: Sequence[Tensor], write: Callable[[Sequence[Any]], None]
+    ) -> None:
+        """List a call of :class:`adamqlr.optim.numbers.HostNumbers`."""
+        self.reads -= len(tensors)
+        self.calls.append(lambda: write(function(*map(Tensor.item, tensors))))
+
+
+def _is_view(results: Sequence[Tensor], args: Sequence[Any]) -> bool:
+    """Tell whether results lie where the argument lies: they are there again without a call."""
+    if not args or not isinstance(args[0], Tensor):
+        return False
+    first, viewed = (tensor.untyped_storage().data_ptr() for tensor in (results[0], args[0]))
+    return first == viewed
+
+
+def _is_indexed_by_numbers(func: Any, args: Sequence[Any]) -> bool:
+    """Tell whether a kernel takes elements by their numbers, and not by a mask: that many every time."""
+    return func is torch.ops.aten.index.Tensor and all(
+        index is None or index.dtype not in (torch.bool, torch.uint8) for index in args[1]
+    )
+
+
+def _in_place(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Call:
+    """Return the call of a kernel that writes into its arguments."""
+    function, names = _as_users_call(func), [argument.name for argument in func._schema.arguments if argument.is_out]
+    if function is func or not names:
+        return partial(function, *args, **kwargs)
+    outputs = tuple(kwargs[name] for name in names)
+    others = {name: value for name, value in kwargs.items() if name not in names}
+    return partial(function, *args, **others, out=outputs if len(outputs) > 1 else outputs[0])
+
+
+def _into(places: Sequence[Tensor], func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Call:
+    """Return a call that writes a kernel's results to where they lie."""
+    function = _as_users_call(func)
+
+    def copied() -> None:
+        found = function(*args, **kwargs)
+        for place, one in zip(places, [found] if isinstance(found, Tensor) else found, strict=True):
+            place.copy_(one)
+
+    # What is drawn must not be drawn twice, and an operator has its places under other names.
+    if torch.Tag.nondeterministic_seeded in func.tags or function is func:
+        return copied
+    out = places[0] if len(places) == 1 else tuple(places)
+    call, expected = partial(function, *args, **kwargs, out=out), [place.clone() for place in places]
+    try:
+        call()
+    except TypeError:
+        return copied
+    if not all(torch.equal(place.nan_to_num(), one.nan_to_num()) for place, one in zip(places, expected, strict=True)):
+        raise RuntimeError(f"{func} finds something else where it is called as {function.__name__}")
+    return call
+
+
+def _as_users_call(func: Any) -> Callable[..., Any]:
+    """Return the function by which users of PyTorch call a kernel: it has less to find out than the operator."""
+    name = func.overloadpacket.__name__
+    home: Any = torch
+    if name.endswith("_") and not name.startswith("_"):
+        home = Tensor
+    elif name.startswith("linalg_"):
+        name, home = name.removeprefix("linalg_"), torch.linalg
+    function: Callable[..., Any] = getattr(home, name, func)
+    return function
