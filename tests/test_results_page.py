@@ -35,7 +35,7 @@ def test_its_tables_are_computed_from_them(study: Study) -> None:
         for name, text in blocks_of(page.read_text(encoding="utf-8")).items():
             assert text == computed(study, claims, name), f"run docs/write_results.py: {name}"
             seen.add(name.partition(" ")[0])
-    assert seen == {"budget", "claims", "factorial", "repeated", "results", "summary"}
+    assert seen == {"budget", "claims", "factorial", "repeated", "repetitions", "results", "summary"}
 
 
 def test_its_verdicts_follow_from_them(study: Study) -> None:

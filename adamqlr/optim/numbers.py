@@ -4,6 +4,7 @@ import math
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ class HostNumbers(Numbers):
                 self._places[len(numbers)] = place
         else:
             place.write(numbers)
-        for observe in _observers:
+        if observe := _observer.get():
             observe(function, tensors, place.write)
         return place.tensors
 
@@ -80,17 +81,17 @@ class _Place:
 
 # Who wants to know of calls on the host: function, tensors, and what writes its results.
 Observer = Callable[[Function, Sequence[Tensor], Callable[[Sequence[Any]], None]], None]
-_observers: list[Observer] = []
+_observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
 
 
 @contextmanager
 def calls_observed(observer: Observer) -> Iterator[None]:
-    """Let an observer see every call on the host, after it."""
-    _observers.append(observer)
+    """Let an observer see every call on the host in this thread, after it."""
+    token = _observer.set(observer)
     try:
         yield
     finally:
-        _observers.remove(observer)
+        _observer.reset(token)
 
 
 def at_hand(tensor: Tensor) -> bool:

@@ -4,6 +4,7 @@ A small step takes longer to find its kernels, to view tensors and to allocate r
 are called again with the tensors that they were called with, and write their results to where those lay.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adamqlr.optim.numbers import Function, calls_observed
+
+logger = logging.getLogger(__name__)
 
 Call = Callable[[], object]
 
@@ -29,27 +32,30 @@ class CpuRecorder:
     def record(self, step: Callable[[], Any]) -> Callable[[], Any]:
         """Take ``step``, and record it.
 
+        A step cannot be recorded if what it calls depends on numbers that it reads otherwise than by
+        :class:`adamqlr.optim.numbers.HostNumbers`. It goes on as it is, as it could not be begun again.
+
         Returns:
             A function that returns the result once, and then takes the step again.
-
-        Raises:
-            RuntimeError: What the step calls depends on numbers that it reads otherwise than by
-                :class:`adamqlr.optim.numbers.HostNumbers`.
         """
         recording = _Recording()
         with recording, calls_observed(recording.add_call_on_host):
             result = step()
-        if recording.reads:
-            raise RuntimeError("a step reads numbers on its own")
-        calls, is_first = recording.calls, True
+        calls, is_taken = recording.calls, True
+        obstacle = "it reads numbers" if recording.reads else recording.obstacle
+        if obstacle:
+            logger.info("steps are not captured: %s", obstacle)
 
         def replay() -> Any:
-            nonlocal is_first
-            if not is_first:
-                with torch.no_grad():
-                    for call in calls:
-                        call()
-            is_first = False
+            nonlocal is_taken
+            if is_taken:
+                is_taken = False
+                return result
+            if obstacle:
+                return step()
+            with torch.no_grad():
+                for call in calls:
+                    call()
             return result
 
         return replay
@@ -61,18 +67,19 @@ class _Recording(TorchDispatchMode):
     Attributes:
         calls: What to call to take the step again.
         reads: Numbers that were read, but for calls on the host.
+        obstacle: Why they would be no step; empty if they are one.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[Call] = []
-        self.reads = 0
+        self.reads, self.obstacle = 0, ""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a kernel, and list how it is called again."""
         kwargs = kwargs or {}
         if torch.Tag.dynamic_output_shape in func.tags and not _is_indexed_by_numbers(func, args):
-            raise RuntimeError(f"{func} makes as much as numbers say")
+            self.obstacle = f"{func} makes as much as numbers say"
         if func is _READ:
             self.reads += 1
             return func(*args, **kwargs)
@@ -87,8 +94,8 @@ class _Recording(TorchDispatchMode):
         result = func(*args, **kwargs)
         places = [result] if isinstance(result, Tensor) else result
         if not isinstance(places, (list, tuple)):
-            raise RuntimeError(f"{func} reads numbers")
-        if not _is_view(places, args):
+            self.obstacle = f"{func} reads numbers"
+        elif not self.obstacle and not _is_view(places, args):
             self.calls.append(_into(places, func, args, kwargs))
         return result
 
@@ -138,14 +145,17 @@ def _into(places: Sequence[Tensor], func: Any, args: Sequence[Any], kwargs: dict
     if torch.Tag.nondeterministic_seeded in func.tags or function is func:
         return copied
     out = places[0] if len(places) == 1 else tuple(places)
-    call, expected = partial(function, *args, **kwargs, out=out), [place.clone() for place in places]
+    call, found = partial(function, *args, **kwargs, out=out), [place.clone() for place in places]
     try:
         call()
     except TypeError:
         return copied
-    if not all(torch.equal(place.nan_to_num(), one.nan_to_num()) for place, one in zip(places, expected, strict=True)):
-        raise RuntimeError(f"{func} finds something else where it is called as {function.__name__}")
-    return call
+    if all(torch.equal(place.nan_to_num(), one.nan_to_num()) for place, one in zip(places, found, strict=True)):
+        return call
+    for place, one in zip(places, found, strict=True):
+        place.copy_(one)
+    function = func
+    return copied
 
 
 def _as_users_call(func: Any) -> Callable[..., Any]:

@@ -10,8 +10,8 @@ from adamqlr.study.case import Case
 MOST_MEMBERS = 64
 
 # On a CPU, runs side by side share the cost of calling kernels: they are faster while all that a step touches stays in
-# cache. Measured with 1 MB of L2 and 32 MB of L3 cache on captured steps of ten perceptrons of 8–50–1 to 64–50–10: 1.1 to
-# 4.4 times the steps a second within these bounds. Beyond them it was 0.3 to 1.5 times, eager.
+# cache. Measured with 1 MB of L2 and 32 MB of L3 cache on captured steps of ten perceptrons of 8–50–1 to 64–50–10: 1.1
+# to 4.4 times the steps a second within these bounds. Beyond them it was 0.3 to 1.5 times, eager.
 _RUN_BYTES, _PACK_BYTES = 1 << 19, 5 << 20
 _FEWEST_MEMBERS = 3
 # Steps of all runs below which measuring a step takes longer than is saved.
