@@ -39,7 +39,8 @@ refuse_real_clusters() {
 }
 
 # What both clusters have in common; $1 is the folder of its files.
-# Requeued jobs wait for their old credentials to expire, two minutes unless cred_expire says otherwise.
+# Requeued jobs wait for their old credentials to expire, two minutes unless cred_expire says otherwise, and for the next
+# look at the queue, half a minute later unless these intervals say otherwise.
 common_configuration() {
     cat <<EOT
 $marker
@@ -56,6 +57,7 @@ JobAcctGatherType=jobacct_gather/none
 SlurmdParameters=config_overrides
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
+SchedulerParameters=bf_interval=3,sched_interval=3
 ReturnToService=2
 MinJobAge=10
 KillWait=10
@@ -82,8 +84,7 @@ EOT
 }
 
 # Three nodes of two kinds of GPU. `urgent` preempts: jobs of `main` are requeued, those of `cancel` are cancelled and
-# those of `grace` are first given some seconds. Nodes that go are noticed within seconds instead of minutes, and jobs that
-# were requeued are looked at within seconds instead of half a minute.
+# those of `grace` are first given some seconds. Nodes that go are noticed within seconds instead of minutes.
 write_accounting_configuration() {
     local folder=$root/accounting
     mkdir --parents "$folder"
@@ -106,7 +107,6 @@ MaxArraySize=6
 MessageTimeout=5
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-SchedulerParameters=bf_interval=3
 NodeName=node1 NodeHostname=$host NodeAddr=localhost Port=16821 CPUs=2 RealMemory=16000 Gres=gpu:a100:1
 NodeName=node2 NodeHostname=$host NodeAddr=localhost Port=16822 CPUs=2 RealMemory=16000 Gres=gpu:h100:1
 NodeName=node3 NodeHostname=$host NodeAddr=localhost Port=16823 CPUs=2 RealMemory=16000

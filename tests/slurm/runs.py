@@ -24,7 +24,9 @@ rule all:
 rule one:
     output: "out/{i}.txt"
     resources: mem_mb=100, runtime=5, gpu=int(config.get("gpu", 0))
-    shell: "touch started_{wildcards.i}; sleep {config[seconds]}; echo ${{CUDA_VISIBLE_DEVICES:-none}} > {output}"
+    shell:
+        "touch started_{wildcards.i}; sleep {config[seconds]}; while [ -e held_{wildcards.i} ]; do sleep 0.1; done; "
+        "echo ${{CUDA_VISIBLE_DEVICES:-none}} > {output}"
 """
 
 
@@ -82,6 +84,19 @@ def trivial(
     (folder / "empty.yaml").write_text("name: trivial\n")
     config = ["--config", f"seconds={seconds}", f"jobs={jobs}", f"gpu={gpu}"]
     return head(folder, "--configfile", "empty.yaml", *arguments, *config)
+
+
+def hold(folder: Path, jobs: int) -> dict[str, Path]:
+    """Have the first jobs of :func:`trivial` go on for as long as the file of each, by its wildcard, is there."""
+    held = {str(i): folder / f"held_{i}" for i in range(jobs)}
+    for file in held.values():
+        file.touch()
+    return held
+
+
+def started(folder: Path) -> list[str]:
+    """Return the wildcards of the jobs of :func:`trivial` that have started."""
+    return [path.name.removeprefix("started_") for path in folder.glob("started_*")]
 
 
 def small_study(folder: Path, epochs: int, optimizers: list[str], **sections: object) -> Path:
