@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Slurm clusters on this machine, for tests. Needs root; no systemd.
 #
-#   tests/slurm/cluster.sh install [accounting]  Debian's Slurm and munge, by apt-get; slurmdbd and MariaDB too
+#   tests/slurm/cluster.sh install [accounting]  Debian's Slurm and munge, by apt-get, and Btrfs, which has quotas;
+#                                                slurmdbd and MariaDB too
 #   tests/slurm/cluster.sh start [accounting]    start a cluster, unless it answers already
 #   tests/slurm/cluster.sh stop                  cancel all jobs and stop all daemons
 #
@@ -19,8 +20,8 @@ host=$(hostname -s)
 memory=$(awk '/MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
 
 install() {
-    local packages=(slurm-wlm munge)
-    local programs=(slurmctld munged)
+    local packages=(slurm-wlm munge btrfs-progs)
+    local programs=(slurmctld munged mkfs.btrfs)
     if [[ ${1:-} == accounting ]]; then
         packages+=(slurmdbd mariadb-server)
         programs+=(slurmdbd mariadbd)
@@ -241,7 +242,7 @@ stop() {
 case "${1:-} ${2:-}" in
 "install "* | "start "* | "stop ") "$@" ;;
 *)
-    sed --quiet '2,14s/^# \{0,1\}//p' "$0"
+    sed --quiet '2,15s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
 esac
