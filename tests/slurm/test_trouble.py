@@ -24,8 +24,8 @@ FULL = pytest.mark.parametrize("disk", [small_disk, small_quota], indirect=True)
 
 @FULL
 def test_a_full_disk_on_the_head(disk: Disk, folder: Path) -> None:
-    disk.fill(left=1 << 14)
-    process = trivial(folder, "--submitit-logdir", disk.path / "logs", jobs=8)
+    disk.fill(left=1 << 13)
+    process = trivial(folder, "--submitit-logdir", disk.path / "logs", jobs=4)
     assert process.wait(timeout=60) == 1, messages(folder)
     lines = [line for line in messages(folder).splitlines() if disk.said in line]
     assert len(lines) == 1, messages(folder)
@@ -36,7 +36,7 @@ def test_a_full_disk_on_the_head(disk: Disk, folder: Path) -> None:
     assert sbatch_calls(folder) == 0
     assert list(disk.path.rglob("*.pkl")) == []
     disk.free()
-    assert trivial(folder, "--submitit-logdir", disk.path / "logs", jobs=8).wait(timeout=120) == 0, messages(folder)
+    assert trivial(folder, "--submitit-logdir", disk.path / "logs", jobs=4).wait(timeout=120) == 0, messages(folder)
 
 
 @FULL
