@@ -37,7 +37,8 @@ def read_trouble(log: Path) -> str:
         return (
             f"the node cannot run {missing.group(1)} ({missing.group(2)}): is the environment on a shared file system?"
         )
-    if rooms := _NO_ROOM.findall(text):
+    rooms: list[str] = _NO_ROOM.findall(text)
+    if rooms:
         return rooms[-1].strip()
     return f"{log.parent} {why}" if (why := _try_to_write(log.parent)) else ""
 
