@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import tempfile
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 KIND = "adamqlr_kind"
-# Bytes; with more than these free, a disk is not what stopped a file from being written.
-_ROOM = 1 << 20
+# Bytes; where as many can be written, room is not what stopped a file from being written.
+_ROOM = 4 << 20
 # Bytes; what the index of a compressed array's chunks takes.
 _INDEX_BYTES = 2048
 
@@ -48,13 +47,24 @@ def replacing(path: Path) -> Iterator[Path]:
         _match_umask(temporary)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        # The libraries of NetCDF and PyTorch have errors of their own for a disk that is full.
-        is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        if not is_full and shutil.disk_usage(path.parent).free > _ROOM:
+        # The libraries of NetCDF and PyTorch have errors of their own for want of room.
+        if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT) and _has_room(path.parent):
             raise
         raise UserError(f"{path}: no space is left there: free some, and run the same command again") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _has_room(folder: Path) -> bool:
+    # What is free on a disk is not what a quota leaves of it: only writing tells.
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_ROOM))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
+    return True
 
 
 def check_place(path: Path) -> None:

@@ -1,7 +1,6 @@
 """Files that appear whole or not at all."""
 
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import xarray as xr
 from adamqlr.errors import UserError
 from adamqlr.files import Kind, read_netcdf, replacing, write_netcdf, write_text
 from adamqlr.jobs.checkpoint import Checkpoint
+from tests.disks import Limit, small_disk, small_quota
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
@@ -36,38 +36,30 @@ def test_a_place_that_cannot_be_written_is_named(place: str) -> None:
         write_text(Path(place), "text")
 
 
-@pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk with 256 kB on it, less a file of most of them."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("no disk can be mounted here")
-    (folder / "other").write_bytes(bytes(128 << 10))
-    yield folder
-    # Lazily, as a library that has failed keeps its file open for a while.
-    subprocess.run(["umount", "--lazy", folder], check=True)
+def _save_checkpoint(path: Path, rows: np.ndarray) -> None:
+    Checkpoint(path, "identity").save({"rows": torch.from_numpy(rows)})
 
 
-def test_a_full_disk_is_named_and_nothing_half_written(full_disk: Path) -> None:
+WRITERS: dict[str, Callable[[Path, np.ndarray], None]] = {
+    "text": lambda path, rows: write_text(path, "x" * rows.nbytes),
+    "netcdf": lambda path, rows: write_netcdf(xr.Dataset({"x": ("t", rows)}), path, Kind.RUNS),
+    "checkpoint": _save_checkpoint,
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("limit", [small_disk, small_quota])
+def test_a_full_disk_is_named_and_nothing_half_written(limit: Limit, writer: str, tmp_path: Path) -> None:
+    """Also where a quota leaves no room on a disk that has some."""
     rows = np.random.default_rng(0).random(1 << 16)
-    results = xr.Dataset({"x": ("t", rows)})
-
-    def save_checkpoint(path: Path) -> None:
-        Checkpoint(path.with_suffix(".nc"), "identity").save({"rows": torch.from_numpy(rows)})
-
-    writers: dict[str, Callable[[Path], None]] = {
-        "a.txt": lambda path: write_text(path, "x" * rows.nbytes),
-        "a.nc": lambda path: write_netcdf(results, path, Kind.RUNS),
-        "a.checkpoint": save_checkpoint,
-    }
-    for name, write in writers.items():
+    with limit(tmp_path / "disk", 4 << 20) as disk:
+        disk.fill(left=128 << 10)
+        before = list(disk.path.iterdir())
         with pytest.raises(UserError, match="no space is left there: free some, and run the same command again"):
-            write(full_disk / name)
-        assert [path.name for path in full_disk.iterdir()] == ["other"]
-    (full_disk / "other").unlink()
-    write_text(full_disk / "a.txt", "x")
+            WRITERS[writer](disk.path / "file", rows)
+        assert list(disk.path.iterdir()) == before
+        disk.free()
+        WRITERS[writer](disk.path / "file", rows)
 
 
 def _umask() -> int:

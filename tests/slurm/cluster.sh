@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Slurm clusters on this machine, for tests. Needs root; no systemd.
 #
-#   tests/slurm/cluster.sh install [accounting]  Debian's Slurm and munge, by apt-get; slurmdbd and MariaDB too
+#   tests/slurm/cluster.sh install [accounting]  Debian's Slurm and munge, by apt-get, and Btrfs, which has quotas;
+#                                                slurmdbd and MariaDB too
 #   tests/slurm/cluster.sh start [accounting]    start a cluster, unless it answers already
 #   tests/slurm/cluster.sh stop                  cancel all jobs and stop all daemons
 #
@@ -19,8 +20,8 @@ host=$(hostname -s)
 memory=$(awk '/MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
 
 install() {
-    local packages=(slurm-wlm munge)
-    local programs=(slurmctld munged)
+    local packages=(slurm-wlm munge btrfs-progs)
+    local programs=(slurmctld munged mkfs.btrfs)
     if [[ ${1:-} == accounting ]]; then
         packages+=(slurmdbd mariadb-server)
         programs+=(slurmdbd mariadbd)
@@ -39,7 +40,8 @@ refuse_real_clusters() {
 }
 
 # What both clusters have in common; $1 is the folder of its files.
-# Requeued jobs wait for their old credentials to expire, two minutes unless cred_expire says otherwise.
+# Requeued jobs wait for their old credentials to expire, two minutes unless cred_expire says otherwise, and for the next
+# look at the queue, half a minute later unless these intervals say otherwise.
 common_configuration() {
     cat <<EOT
 $marker
@@ -56,6 +58,7 @@ JobAcctGatherType=jobacct_gather/none
 SlurmdParameters=config_overrides
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
+SchedulerParameters=bf_interval=3,sched_interval=3
 ReturnToService=2
 MinJobAge=10
 KillWait=10
@@ -82,8 +85,7 @@ EOT
 }
 
 # Three nodes of two kinds of GPU. `urgent` preempts: jobs of `main` are requeued, those of `cancel` are cancelled and
-# those of `grace` are first given some seconds. Nodes that go are noticed within seconds instead of minutes, and jobs that
-# were requeued are looked at within seconds instead of half a minute.
+# those of `grace` are first given some seconds. Nodes that go are noticed within seconds instead of minutes.
 write_accounting_configuration() {
     local folder=$root/accounting
     mkdir --parents "$folder"
@@ -106,7 +108,6 @@ MaxArraySize=6
 MessageTimeout=5
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-SchedulerParameters=bf_interval=3
 NodeName=node1 NodeHostname=$host NodeAddr=localhost Port=16821 CPUs=2 RealMemory=16000 Gres=gpu:a100:1
 NodeName=node2 NodeHostname=$host NodeAddr=localhost Port=16822 CPUs=2 RealMemory=16000 Gres=gpu:h100:1
 NodeName=node3 NodeHostname=$host NodeAddr=localhost Port=16823 CPUs=2 RealMemory=16000
@@ -241,7 +242,7 @@ stop() {
 case "${1:-} ${2:-}" in
 "install "* | "start "* | "stop ") "$@" ;;
 *)
-    sed --quiet '2,14s/^# \{0,1\}//p' "$0"
+    sed --quiet '2,15s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
 esac

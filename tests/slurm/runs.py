@@ -24,7 +24,9 @@ rule all:
 rule one:
     output: "out/{i}.txt"
     resources: mem_mb=100, runtime=5, gpu=int(config.get("gpu", 0))
-    shell: "touch started_{wildcards.i}; sleep {config[seconds]}; echo ${{CUDA_VISIBLE_DEVICES:-none}} > {output}"
+    shell:
+        "touch started_{wildcards.i}; sleep {config[seconds]}; while [ -e held_{wildcards.i} ]; do sleep 0.1; done; "
+        "echo ${{CUDA_VISIBLE_DEVICES:-none}} > {output}"
 """
 
 
@@ -84,6 +86,19 @@ def trivial(
     return head(folder, "--configfile", "empty.yaml", *arguments, *config)
 
 
+def hold(folder: Path, jobs: int) -> dict[str, Path]:
+    """Have the first jobs of :func:`trivial` go on for as long as the file of each, by its wildcard, is there."""
+    held = {str(i): folder / f"held_{i}" for i in range(jobs)}
+    for file in held.values():
+        file.touch()
+    return held
+
+
+def started(folder: Path) -> list[str]:
+    """Return the wildcards of the jobs of :func:`trivial` that have started."""
+    return [path.name.removeprefix("started_") for path in folder.glob("started_*")]
+
+
 def small_study(folder: Path, epochs: int, optimizers: list[str], **sections: object) -> Path:
     """Write the configuration of a study of digits that often writes where it is, and return its path."""
     settings = {
@@ -141,7 +156,7 @@ class Study:
     """A whole study in small: a search, training with what it found and without, cubes, and the file of it all."""
 
     def __init__(self, folder: Path, epochs: int) -> None:
-        tuning = {"trials": 6, "unit": "epochs", "first_rung": 50, "limit": 400, "shards": 1}
+        tuning = {"trials": 6, "unit": "epochs", "first_rung": 500, "limit": 4000, "shards": 1}
         self.folder, config = folder, small_study(folder, epochs, ["adam", "adamqlr_untuned"], tuning=tuning)
         self.output = folder / "results/small/study.nc"
         self._options = [self.output.relative_to(folder), "--snakefile", ROOT / "Snakefile"]

@@ -57,15 +57,15 @@ def test_a_study_whose_jobs_are_preempted_five_times_each(folder: Path) -> None:
     study = Study(folder, epochs=6000)
     assert study.start_undisturbed().wait(timeout=900) == 0
     # Each has a node for itself, so that none is preempted with another.
-    elsewhere = [f"{rule}:slurm_extra=--nodelist=node3" for rule in ("tune", "aggregate", "study")]
+    elsewhere = [f"{rule}:slurm_extra=--nodelist=node3" for rule in ("aggregate", "study")]
     process = study.start("--retries", "0", "--set-resources", *elsewhere)
 
     def is_due(name: str, started: float) -> bool:
-        return study.newest_checkpoint() > started if {"train", "tune_shard"} & set(name.split("-")) else True
+        return study.newest_checkpoint() > started if {"train", "tune"} & set(name.split("-")) else True
 
     restarts = preempt_each(5, is_due, process)
     assert process.wait() == 0, messages(folder)
-    assert len(restarts) == 7
+    assert len(restarts) == 6
     assert min(restarts.values()) >= 5
     assert "Error in rule" not in messages(folder)
     assert "goes on from step" in (folder / "results/small/logs/train/epochs/digits/adam/seeds_0-0.log").read_text()

@@ -6,73 +6,65 @@ from pathlib import Path
 
 import pytest
 
+from tests.disks import Disk, small_disk, small_quota
 from tests.slurm.runs import head, messages, sbatch_calls, stand_in, trivial
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 
 @pytest.fixture
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of a few kilobytes for the jobs' logs."""
-    disk = folder / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)]
-    if subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("no file system can be mounted here")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+def disk(folder: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
+    """A disk of a few kilobytes, or one that a parameter makes."""
+    with getattr(request, "param", small_disk)(folder / "disk", 4 << 20) as disk:
+        yield disk
 
 
-def test_a_full_disk_on_the_head(small_disk: Path, folder: Path) -> None:
-    ballast = small_disk / "ballast"
-    ballast.write_bytes(bytes(2**20 - 2**14))
-    process = trivial(folder, "--submitit-logdir", small_disk / "logs", jobs=8)
+FULL = pytest.mark.parametrize("disk", [small_disk, small_quota], indirect=True)
+
+
+@FULL
+def test_a_full_disk_on_the_head(disk: Disk, folder: Path) -> None:
+    disk.fill(left=1 << 13)
+    process = trivial(folder, "--submitit-logdir", disk.path / "logs", jobs=4)
     assert process.wait(timeout=60) == 1, messages(folder)
-    lines = [line for line in messages(folder).splitlines() if "No space left on device" in line]
+    lines = [line for line in messages(folder).splitlines() if disk.said in line]
     assert len(lines) == 1, messages(folder)
-    assert f"the head process cannot write {small_disk}" in lines[0]
-    assert "make room on that disk" in lines[0]
+    assert f"the head process cannot write {disk.path}" in lines[0]
+    assert "make room" in lines[0]
     assert "Slurm refused" not in messages(folder)
     assert "Traceback" not in messages(folder)
     assert sbatch_calls(folder) == 0
-    assert list(small_disk.rglob("*.pkl")) == []
-    ballast.unlink()
-    assert trivial(folder, "--submitit-logdir", small_disk / "logs", jobs=8).wait(timeout=120) == 0, messages(folder)
+    assert list(disk.path.rglob("*.pkl")) == []
+    disk.free()
+    assert trivial(folder, "--submitit-logdir", disk.path / "logs", jobs=4).wait(timeout=120) == 0, messages(folder)
 
 
+@FULL
 @pytest.mark.parametrize("what", ["output", "log"])
-def test_a_disk_that_fills_up_inside_a_job(what: str, small_disk: Path, folder: Path) -> None:
+def test_a_disk_that_fills_up_inside_a_job(what: str, disk: Disk, folder: Path) -> None:
     """With what the job makes, or where its log and its result are to be."""
-    ballast, output = small_disk / "ballast", small_disk / "out" / "a.bin"
-    target = "{output}" if what == "output" else f"{ballast}"
+    output = disk.path / "out" / "a.bin" if what == "output" else folder / "a.bin"
+    fills = "{output}" if what == "output" else f"{disk.path}/ballast || true; touch {{output}}"
     (folder / "Snakefile").write_text(
         f'rule fill:\n    output: "{output}"\n    resources: mem_mb=100, runtime=5\n'
-        f'    shell: "head -c $(cat bytes) /dev/zero > {target} || {what == "log"}; touch {{output}}"\n'
+        f'    shell: "head -c $(cat bytes) /dev/zero > {fills}"\n'
     )
     (folder / "empty.yaml").write_text("name: fill\n")
-    (folder / "bytes").write_text("2000000")
-    logs = ["--submitit-logdir", small_disk / "logs"] if what == "log" else []
+    (folder / "bytes").write_text(str(2 * disk.size))
+    logs = ["--submitit-logdir", disk.path / "logs"] if what == "log" else []
     command = ["--configfile", "empty.yaml", "--retries", "0", *logs]
     process = head(folder, *command)
     assert process.wait(timeout=60) == 1, messages(folder)
     lines = [line for line in messages(folder).splitlines() if "message: slurm job" in line]
     assert len(lines) == 1
-    assert "No space left on device. The end of " in lines[0]
+    assert f"{disk.said}. The end of " in lines[0]
     assert not output.exists()
-    ballast.unlink(missing_ok=True)
+    disk.free()
     (folder / "bytes").write_text("2")
     assert head(folder, *command).wait(timeout=60) == 0, messages(folder)
     if what == "log":
-        assert (small_disk / "logs" / "efficiency.tsv").read_text().startswith("rule\t")
-        assert f"{small_disk}/logs/efficiency.tsv cannot be written (No space left on device)" in messages(folder)
-
-
-def test_what_a_command_says_of_its_quota(folder: Path) -> None:
-    (folder / "copy.sh").write_text("echo \"cp: error writing '/data/x': Disk quota exceeded\" >&2; exit 1\n")
-    (folder / "Snakefile").write_text('rule copy:\n    output: "x"\n    shell: "bash copy.sh"\n')
-    (folder / "empty.yaml").write_text("name: copy\n")
-    assert head(folder, "--configfile", "empty.yaml", "--retries", "0").wait(timeout=60) == 1, messages(folder)
-    assert "cp: error writing '/data/x': Disk quota exceeded. The end of " in messages(folder)
+        assert (disk.path / "logs" / "efficiency.tsv").read_text().startswith("rule\t")
+        assert f"{disk.path}/logs/efficiency.tsv cannot be written ({disk.said})" in messages(folder)
 
 
 @pytest.mark.parametrize(
@@ -87,14 +79,14 @@ def test_what_a_command_says_of_its_quota(folder: Path) -> None:
     ],
 )
 def test_a_folder_that_a_node_lacks_or_cannot_write(
-    name: str, what: str, said: str | None, small_disk: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, what: str, said: str | None, disk: Disk, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is named where a job fails for want of it."""
-    place = Path("/proc/nowhere") if what == "missing" else small_disk
+    place = Path("/proc/nowhere") if what == "missing" else disk.path
     if what == "read-only":
-        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk.path)], check=True)
     elif what == "full":
-        (small_disk / "ballast").write_bytes(bytes(2**20 - 2**14))
+        disk.fill(left=1 << 14)
     # Where the job is submitted, all is well: a site's prolog sets such things on nodes.
     prolog = folder / "prolog.sh"
     prolog.write_text(f"#!/bin/sh\necho export {name}={place}\n")
@@ -106,11 +98,12 @@ def test_a_folder_that_a_node_lacks_or_cannot_write(
     assert said is None or f"{name} ({place}) cannot be written: {said}" in messages(folder)
 
 
-def test_a_log_folder_that_can_only_be_read(small_disk: Path, folder: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    process = trivial(folder, "--submitit-logdir", small_disk / "logs")
+def test_a_log_folder_that_can_only_be_read(disk: Disk, folder: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(disk.path)], check=True)
+    process = trivial(folder, "--submitit-logdir", disk.path / "logs")
     assert process.wait(timeout=60) == 1, messages(folder)
-    assert f"{small_disk}/logs: cannot be written (Read-only file system); choose another folder" in messages(folder)
+    assert f"the head process cannot write {disk.path}/logs" in messages(folder)
+    assert "Read-only file system. To go on, choose a --submitit-logdir elsewhere" in messages(folder)
     assert sbatch_calls(folder) == 0
 
 

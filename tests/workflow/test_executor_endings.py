@@ -1,7 +1,6 @@
 """How jobs end, what is asked for after it, and what sbatch leaves behind."""
 
 import os
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -17,6 +16,8 @@ from snakemake_executor_plugin_submitit.job import LIMIT_REACHED, JobCommand
 from snakemake_executor_plugin_submitit.results import JobFiles
 from snakemake_executor_plugin_submitit.sbatch import Sbatch
 from submitit.core.utils import FailedSubmissionError
+
+from tests.disks import small_disk
 
 CANNOT_REQUEUE = (
     "Traceback\nCalledProcessError: Command '['scontrol', 'requeue', '7_1']' returned non-zero exit status 1."
@@ -269,14 +270,8 @@ def test_what_slurm_took_without_an_answer_is_cancelled(programs: Path, tmp_path
 def test_a_full_disk_leaves_nothing_half_written(programs: Path, tmp_path: Path) -> None:
     stand_in(programs, "sbatch", "echo 'Submitted batch job 12'")
     command = JobCommand("x" * 10**6)
-    folder = tmp_path / "full"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]).returncode != 0:
-        pytest.skip("no file system can be mounted here")
-    try:
-        with pytest.raises(OSError, match="No space left"):
-            Sbatch().submit(executor_in(folder), [command], lambda ids: None)
-        assert list(folder.iterdir()) == []
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "full", 64 << 10) as disk:
+        with pytest.raises(OSError, match=disk.said):
+            Sbatch().submit(executor_in(disk.path), [command], lambda ids: None)
+        assert list(disk.path.iterdir()) == []
     assert not (programs / "sbatch.calls").exists()

@@ -106,7 +106,7 @@ def test_a_reason_nobody_knows_is_passed_on() -> None:
 
 @pytest.mark.parametrize(
     ("number", "advice"),
-    [(28, "make room on that disk"), (122, "your quota"), (30, "can only be read"), (13, "may write to")],
+    [(28, "make room on that disk"), (122, "your quota"), (30, "mounted anew"), (13, "may write to")],
 )
 def test_a_file_that_cannot_be_written_is_not_slurms_doing(number: int, advice: str, tmp_path: Path) -> None:
     text = explain_file_error(OSError(number, os.strerror(number), str(tmp_path / "x.pkl")), tmp_path)

@@ -97,8 +97,8 @@ def test_a_log_folder_that_cannot_be_written(folder: Path) -> None:
     (folder / "file").touch()
     code, output = finish(snakemake(folder, "--submitit-cluster", "local", "--submitit-logdir", "file/logs"))
     assert code == 1
-    assert "--submitit-logdir" in output
-    assert "choose another folder" in output
+    assert f"the head process cannot write {folder}/file/logs" in output
+    assert "choose another --submitit-logdir" in output
     assert "Traceback" not in output
 
 

@@ -12,6 +12,8 @@ from snakemake_executor_plugin_submitit.job import JobCommand
 from snakemake_executor_plugin_submitit.trouble import read_trouble
 from snakemake_executor_plugin_submitit.usage import Efficiency, ExitCode
 
+from tests.disks import small_disk
+
 ASKED = {"timeout_min": 240, "cpus_per_task": 6, "mem_gb": 7.8125, "gpus_per_node": 1}
 
 
@@ -89,3 +91,10 @@ def test_an_environment_that_the_node_does_not_see(tmp_path: Path) -> None:
     )
     assert read_trouble(tmp_path / "log").startswith("the node cannot run /home/me/.venv/bin/python (No such file")
     assert read_trouble(tmp_path / "none") == ""
+
+
+def test_a_log_that_had_no_room_for_more(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 64 << 10) as disk:
+        (disk.path / "log").touch()
+        disk.fill()
+        assert read_trouble(disk.path / "log") == f"{disk.path} cannot be written: {disk.said}"

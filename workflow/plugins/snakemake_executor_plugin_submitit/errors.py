@@ -8,7 +8,7 @@ from snakemake_executor_plugin_submitit.reasons import find_refusal
 _FILE_ADVICE = {
     errno.ENOSPC: "make room on that disk",
     errno.EDQUOT: "make room: your quota there is used up",
-    errno.EROFS: "the file system can only be read: choose a --submitit-logdir elsewhere, or have it mounted anew",
+    errno.EROFS: "choose a --submitit-logdir elsewhere, or have the file system mounted anew",
     errno.EACCES: "choose a --submitit-logdir that you may write to",
 }
 
@@ -30,6 +30,6 @@ def explain_refusal(error: str, asked: str) -> str:
 
 def explain_file_error(error: OSError, folder: Path) -> str:
     """Return one line: which file the head process could not write, why, and what to change."""
-    advice = _FILE_ADVICE.get(error.errno or 0, "see to the file system")
+    advice = _FILE_ADVICE.get(error.errno or 0, "choose another --submitit-logdir, or see to the file system")
     where = error.filename or folder
     return f"the head process cannot write {where}: {error.strerror or error}. To go on, {advice}, and start again."

@@ -10,6 +10,8 @@ import cloudpickle
 from snakemake_interface_common.exceptions import WorkflowError
 from submitit.core.utils import JobPaths
 
+from snakemake_executor_plugin_submitit.errors import explain_file_error
+
 _TAIL_LINES = 20
 
 
@@ -30,9 +32,7 @@ def make_log_folder(template: str, config: dict[str, Any]) -> Path:
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise WorkflowError(
-            f"--submitit-logdir {parent}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
+        raise WorkflowError(explain_file_error(error, parent)) from error
     return folder
 
 

@@ -20,17 +20,16 @@ def find_trouble() -> str | None:
     """Return one line that names what a job cannot write to on this node, if there is such a thing."""
     folders = {"TMPDIR": os.environ.get("TMPDIR"), "HOME": os.environ.get("HOME"), "the working directory": os.getcwd()}
     for name, folder in folders.items():
-        try:
-            if folder:
-                with tempfile.TemporaryFile(dir=folder) as file:
-                    file.write(bytes(2**16))
-        except OSError as error:
-            return f"{_MARK}{socket.gethostname()}: {name} ({folder}) cannot be written: {error.strerror}"
+        if folder and (why := _try_to_write(folder)):
+            return f"{_MARK}{socket.gethostname()}: {name} ({folder}) {why}"
     return None
 
 
 def read_trouble(log: Path) -> str:
-    """Return what :func:`find_trouble`, Slurm or a program without room has left in a job's log, or nothing."""
+    """Return what :func:`find_trouble`, Slurm or a program without room has left in a job's log, or nothing.
+
+    A log that itself had no room for more tells nothing: what its folder lacks is found here.
+    """
     text = _read(log)
     if _MARK in text:
         return text.rpartition(_MARK)[2].splitlines()[0]
@@ -38,12 +37,24 @@ def read_trouble(log: Path) -> str:
         return (
             f"the node cannot run {missing.group(1)} ({missing.group(2)}): is the environment on a shared file system?"
         )
-    return rooms[-1].strip() if (rooms := _NO_ROOM.findall(text)) else ""
+    rooms: list[str] = _NO_ROOM.findall(text)
+    if rooms:
+        return rooms[-1].strip()
+    return f"{log.parent} {why}" if (why := _try_to_write(log.parent)) else ""
 
 
 def ran_out_of_memory(log: Path) -> bool:
     """Tell whether Slurm, or the kernel on its behalf, has killed one of a job's processes for want of memory."""
     return _NO_MEMORY.search(_read(log)) is not None
+
+
+def _try_to_write(folder: Path | str) -> str | None:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(2**16))
+    except OSError as error:
+        return f"cannot be written: {error.strerror}"
+    return None
 
 
 def _read(log: Path) -> str:
