@@ -90,7 +90,21 @@ def budget_table(claims: pd.DataFrame) -> str:
     }
     # That of the best of all baselines is about others there.
     keys = set(studies["100 trials"]["claim"]) - {"untuned_adamqlr"}
-    return _compared({name: study[study["claim"].isin(keys)] for name, study in studies.items()})
+    return _compared(_of_all(studies, keys))
+
+
+def repetitions_table(claims: pd.DataFrame) -> str:
+    """Return the same of eight repetitions of search and training, and of eight others, beside those of one search."""
+    studies = {
+        "One search": claims,
+        "Eight searches": _claims_of("repetitions"),
+        "Eight others": _claims_of("other_repetitions"),
+    }
+    return _compared(_of_all(studies, set(studies["Eight searches"]["claim"])))
+
+
+def _of_all(studies: dict[str, pd.DataFrame], claims: set[str]) -> dict[str, pd.DataFrame]:
+    return {name: study[study["claim"].isin(claims)] for name, study in studies.items()}
 
 
 def _claims_of(repetition: str) -> pd.DataFrame:
@@ -129,7 +143,13 @@ def computed(study: Study, claims: pd.DataFrame, name: str) -> str:
         return factorial_table(study, *words)
     if kind == "claims":
         return claims_table(claims, words)
-    return {"budget": budget_table, "repeated": repeated_table, "summary": summary_table}[kind](claims)
+    tables = {
+        "budget": budget_table,
+        "repeated": repeated_table,
+        "repetitions": repetitions_table,
+        "summary": summary_table,
+    }
+    return tables[kind](claims)
 
 
 def main() -> None:
