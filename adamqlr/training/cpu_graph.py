@@ -75,6 +75,11 @@ class _Recording(TorchDispatchMode):
         self.calls: list[Call] = []
         self.reads, self.obstacle = 0, ""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Tell PyTorch not to mark the method below as not to be compiled: that would import its compiler."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a kernel, and list how it is called again."""
         kwargs = kwargs or {}
