@@ -33,9 +33,12 @@ def command(stage: str, config: Path, output: Path, optimizer: str = "adamqlr", 
     setting = {"adamqlr": "optimizer.lr_clipping=0.1", "kfac": "optimizer.inverse_period=3"}[optimizer]
     count = ["--processes", str(processes)]
     options = {
-        "train": [*count, "--seeds", "0-1", "--set", "dataset.epochs=700", "--set", setting],
-        "tune": [*count, "--set", "dataset.epochs=2500", "--set", "tuning.limit=2500"],
-        "tune packed": ["--set", "training.pack=always", "--set", "dataset.fixed_batch_size=true"],
+        "train": [*count, "--seeds", "0-1", "--set", "dataset.epochs=1500", "--set", setting],
+        "tune": [*count, "--set", "dataset.epochs=6000", "--set", "tuning.limit=6000"],
+        "tune packed": [
+            *("--set", "training.pack=always", "--set", "dataset.fixed_batch_size=true"),
+            *("--set", "dataset.epochs=1000", "--set", "tuning.limit=1000"),
+        ],
     }
     pair = ["--dataset", "diabetes", "--optimizer", optimizer, *options[stage]]
     program = [sys.executable, "-c", "from adamqlr.cli import main; main()"]
