@@ -132,7 +132,7 @@ class QuadraticModel:
 
 
 def _given(value: Number, other: Number) -> Number:
-    """Return a given coefficient in the form of another number."""
+    """Return a given coefficient in the form of another number: no constant, as a schedule may change it."""
     return torch.full_like(other, value) if isinstance(other, Tensor) and not isinstance(value, Tensor) else value
 
 

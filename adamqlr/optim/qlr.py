@@ -2,17 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from adamqlr.optim.arithmetic import StepArithmetic
 from adamqlr.optim.base import AnyLoss, MinibatchOptimizer, Params
 from adamqlr.optim.directions import Direction, OptionalMethods, observer_of, resolve_direction
-from adamqlr.optim.heuristics import DampingRule, QuadraticModel, quadratic_forms
+from adamqlr.optim.heuristics import quadratic_forms
 from adamqlr.optim.info import QLRInfo
-from adamqlr.optim.numbers import Number, numbers_like, quotient
+from adamqlr.optim.numbers import Number
 from adamqlr.optim.options import GivenOption, MemberOption, MemberTensors, checked_heuristics, common_rate
 from adamqlr.optim.passes.losses import resolve_loss
 from adamqlr.optim.passes.network import Curvature, Forward
@@ -158,10 +158,9 @@ class QLR(MinibatchOptimizer):
         self._damping = state.number("damping", 0.0)
         for group in self.param_groups:
             group["damping"] = self._damping
-        self._operands, self._numbers = MemberTensors(self._damping), numbers_like(self._damping)
-        self._rule_options: tuple[Any, ...] = ()
+        self._operands = MemberTensors(self._damping)
+        self._arithmetic = StepArithmetic(self._damping, self._damps_model, self._nan_is_poor)
         self._zero, self._true = torch.zeros_like(self._damping), torch.ones_like(self._damping, dtype=torch.bool)
-        self._nothing = self._numbers.minus_nothing(self._damping)
 
     def _take_step(self, inputs: Any, targets: Any) -> QLRInfo:
         group, damping = self.param_groups[0], self._current_damping()
@@ -179,11 +178,10 @@ class QLR(MinibatchOptimizer):
 
         # The paper's five lines: the quadratic model, its minimum, the step, the reduction ratio, the damping.
         forms = quadratic_forms(gradient, self._directions, local.curvature(self._views), damping)
-        weights = self._numbers.call(partial(self._minimizer, lr, momentum), *forms)
+        weights = self._arithmetic.minimizer(forms, lr, momentum)
         weights = self._limited(weights, factor if lr is None else 1.0)
         before = self._move(weights)
-        after = local.loss_after(weights)
-        found = self._numbers.call(self._judge, local.loss, after, *weights, *forms, keep=True)
+        found = self._arithmetic.judge(local.loss, local.loss_after(weights), weights, forms, group)
         info = QLRInfo._make([local.loss, *found, self._true])
         if group["adapt_damping"]:
             damping.copy_(info.damping)
@@ -191,24 +189,6 @@ class QLR(MinibatchOptimizer):
             return info
         taken = self._finish(before, refusal, local.loss, info.true_change)
         return info if refusal is None else info._replace(damping=damping.clone(), taken=taken)
-
-    def _minimizer(self, lr: Number | None, momentum: Number | None, *forms: Number) -> list[Number]:
-        """Return w, of numbers."""
-        return QuadraticModel(forms).minimizer(self._nothing, lr, momentum)
-
-    def _judge(self, loss: Number, after: Number, *numbers: Number) -> tuple[Number, ...]:
-        """Return what an info says between the loss and whether the step was taken, of w and the model's numbers."""
-        count = len(self._directions)
-        weights, model = numbers[:count], QuadraticModel(numbers[count:])
-        model_change, true_change = model.change(weights, self._damps_model), after - loss
-        rho, adapted = quotient(true_change, model_change), model.damping
-        if self.param_groups[0]["adapt_damping"]:
-            adapted = self._rule()(model.damping, rho, loss, true_change)
-        elif isinstance(adapted, Tensor):
-            adapted = adapted.clone()
-        none = self._zero if isinstance(loss, Tensor) else 0.0
-        momentum = weights[1] if count > 1 else none
-        return -weights[0], model.damped[0][0], model.slopes[0], adapted, rho, model_change, true_change, momentum
 
     def _fixed_step(self, loss: Tensor, lr: Number, momentum: Number, refusal: Refusal | None) -> QLRInfo:
         """Take the step that the options prescribe, of which no model is made."""
@@ -290,19 +270,6 @@ class QLR(MinibatchOptimizer):
             return self._true
         return refusal.unless_finite(loss, true_change, self._flat.buffer)
 
-    def _rule(self) -> DampingRule:
-        """Return the damping rule, made anew where its options have changed."""
-        group = self.param_groups[0]
-        names = ("damping_decrease", "damping_increase", "min_damping", "max_damping")
-        options = (*[group[name] for name in names], group["resolution"])
-        if options != self._rule_options:
-            decrease, increase, lowest, highest, resolution = options
-            self._current_rule = DampingRule(
-                decrease, increase, lowest, highest, self._damping, self._nan_is_poor, resolution
-            )
-            self._rule_options = options
-        return self._current_rule
-
     def _refusal(self) -> Refusal:
         if self._flat.members:
             raise ValueError("on_nonfinite='skip' is for one network: networks side by side fail each on their own")
@@ -334,8 +301,8 @@ class QLR(MinibatchOptimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickling and copying keep."""
-        bound = {"_directions", "_views", "_momentum_vector", "_damping", "_operands", "_numbers", "_current_rule"}
-        bound |= {"_zero", "_true", "_nothing"}
+        bound = {"_directions", "_views", "_momentum_vector", "_damping", "_operands", "_arithmetic"}
+        bound |= {"_zero", "_true"}
         return {name: value for name, value in super().__getstate__().items() if name not in bound}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

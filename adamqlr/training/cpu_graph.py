@@ -141,26 +141,27 @@ def _into(places: Sequence[Tensor], func: Any, args: Sequence[Any], kwargs: dict
     """Return a call that writes a kernel's results to where they lie."""
     function = _as_users_call(func)
 
-    def copied() -> None:
-        found = function(*args, **kwargs)
-        for place, one in zip(places, [found] if isinstance(found, Tensor) else found, strict=True):
-            place.copy_(one)
-
     # What is drawn must not be drawn twice, and an operator has its places under other names.
     if torch.Tag.nondeterministic_seeded in func.tags or function is func:
-        return copied
+        return partial(_copy, places, function, args, kwargs)
     out = places[0] if len(places) == 1 else tuple(places)
     call, found = partial(function, *args, **kwargs, out=out), [place.clone() for place in places]
     try:
         call()
     except TypeError:
-        return copied
+        return partial(_copy, places, function, args, kwargs)
     if all(torch.equal(place.nan_to_num(), one.nan_to_num()) for place, one in zip(places, found, strict=True)):
         return call
     for place, one in zip(places, found, strict=True):
         place.copy_(one)
-    function = func
-    return copied
+    return partial(_copy, places, func, args, kwargs)
+
+
+def _copy(places: Sequence[Tensor], function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    """Copy what a function finds to where it lay."""
+    found = function(*args, **kwargs)
+    for place, one in zip(places, [found] if isinstance(found, Tensor) else found, strict=True):
+        place.copy_(one)
 
 
 def _as_users_call(func: Any) -> Callable[..., Any]:
