@@ -5,7 +5,8 @@ import re
 
 _PROGRESS = re.compile(r": +(\d+) %, ")
 _DEVICE = re.compile(r" computes on (\w+): ")
-_STOPPED = "adamqlr: stopped by "
+# The latter two are a job's words when it was stopped by Ctrl-C while it still imported what it needs.
+_STOPPED = ("adamqlr: stopped by ", "Aborted!", "KeyboardInterrupt")
 _ERROR = re.compile(r"(adamqlr: error: |Error: |[\w.]*(Error|Exception)(: |$))")
 
 

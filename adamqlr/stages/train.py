@@ -8,7 +8,7 @@ from typing import Any
 from adamqlr.files import check_place
 from adamqlr.jobs.checkpoint import Checkpoint
 from adamqlr.jobs.device import device_name, keep_freed_memory, resolve_device
-from adamqlr.jobs.interrupts import stop_on_signals
+from adamqlr.jobs.interrupts import StopRequest, stop_on_signals
 from adamqlr.jobs.processes import process_count
 from adamqlr.logs import device_line
 from adamqlr.problems.problem import load_problem
@@ -47,20 +47,24 @@ def train(
     check_place(output)
     hyperparameters = case.hyperparameters(chosen)
     check_hyperparameters(case, hyperparameters)
-    job = SeedsJob(case, hyperparameters, seeds)
+    with stop_on_signals() as stop:
+        _train(SeedsJob(case, hyperparameters, seeds), output, processes, labels or {}, stop)
+
+
+def _train(job: SeedsJob, output: Path, processes: int | None, labels: Mapping[str, str], stop: StopRequest) -> None:
+    case = job.case
     device = resolve_device(case.study.device)
     logger.info(device_line(case, device.type, device_name(device)))
     keep_freed_memory()
     problem = load_problem(case.dataset, case.study, device)
     side_by_side = 1 if processes is not None else seeds_side_by_side(job, problem)
-    identity = case.training_fingerprint(hyperparameters, seeds)
+    identity = case.training_fingerprint(job.hyperparameters, job.seeds)
     checkpoint = Checkpoint(output, f"{identity}-packed" if side_by_side > 1 else identity)
-    count = 1 if side_by_side > 1 else process_count(processes, device, case.settings.runs_per_gpu, len(seeds))
-    with stop_on_signals() as stop:
-        if count == 1:
-            finished = train_seeds(job, problem, checkpoint, stop, side_by_side)
-        else:
-            finished = train_seeds_together(job, device, checkpoint, stop, count)
+    count = 1 if side_by_side > 1 else process_count(processes, device, case.settings.runs_per_gpu, len(job.seeds))
+    if count == 1:
+        finished = train_seeds(job, problem, checkpoint, stop, side_by_side)
+    else:
+        finished = train_seeds_together(job, device, checkpoint, stop, count)
     timing: dict[str, str | float] = {"time_source": "measured", "packed_seeds": 1}
     if finished.step_seconds is not None:
         timing = {
@@ -70,12 +74,12 @@ def train(
         }
     attrs = file_attributes(
         case,
-        seeds=list(seeds),
-        hyperparameters=hyperparameters,
+        seeds=list(job.seeds),
+        hyperparameters=job.hyperparameters,
         device=device_name(device),
         runs_sharing_device=count,
         **timing,
-        **(labels or {}),
+        **labels,
     )
     write_runs(output, finished.histories, attrs)
     for kept in (checkpoint, *(checkpoint.part(index, count) for index in range(count))):

@@ -49,11 +49,24 @@ def tune(
     """
     if not case.is_tuned:
         raise UserError(f"optimizer '{case.optimizer}': nothing to tune on '{case.dataset}'")
-    index, count = shard
-    if best and count > 1:
-        raise UserError(f"--best: this is one of {count} shards; `adamqlr select` chooses from all of them")
-    tuning, costs = case.study.tuning, _read_costs(case, costs_path)
+    if best and shard[1] > 1:
+        raise UserError(f"--best: this is one of {shard[1]} shards; `adamqlr select` chooses from all of them")
+    costs = _read_costs(case, costs_path)
     check_place(output)
+    with stop_on_signals() as stop:
+        _tune(case, shard, output, processes, costs, best, stop)
+
+
+def _tune(
+    case: Case,
+    shard: tuple[int, int],
+    output: Path,
+    processes: int | None,
+    costs: StepCosts | None,
+    best: Path | None,
+    stop: StopRequest,
+) -> None:
+    index, count = shard
     device = resolve_device(case.study.device)
     logger.info(device_line(case, device.type, device_name(device)))
     keep_freed_memory()
@@ -64,14 +77,14 @@ def tune(
     search = search_identity(case, costs)
     identity = f"{search}-{index}-{count}" + ("-packed" if is_packed else "")
     checkpoint = Checkpoint(output, identity)
-    owned = len(range(index, tuning.trials, count))
+    owned = len(range(index, case.study.tuning.trials, count))
     sharing = 1 if is_packed else process_count(processes, device, case.settings.runs_per_gpu, owned)
-    with stop_on_signals() as stop:
-        if sharing == 1:
-            whole.run(checkpoint, stop)
-        else:
-            run_together(partial(_tune_part, case, shard, sharing, journal, device, checkpoint, costs), sharing, stop)
-    trials = trials_dataset(whole.results(), case.rungs, tuning.unit, _attributes(case, whole, device, sharing, search))
+    if sharing == 1:
+        whole.run(checkpoint, stop)
+    else:
+        run_together(partial(_tune_part, case, shard, sharing, journal, device, checkpoint, costs), sharing, stop)
+    unit = case.study.tuning.unit
+    trials = trials_dataset(whole.results(), case.rungs, unit, _attributes(case, whole, device, sharing, search))
     write_trials(trials, output)
     logger.info(summary(trials))
     if best:

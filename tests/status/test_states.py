@@ -85,6 +85,13 @@ def test_a_checkpoint_alone_is_no_running_job(folder: Path) -> None:
     assert see(folder) == Seen(JOB, State.WAITING, fraction=0.45)
 
 
+@pytest.mark.parametrize("last_word", ["adamqlr: stopped by SIGINT; the checkpoint is written", "Aborted!"])
+def test_a_job_that_was_stopped_waits_whatever_it_had_come_to(folder: Path, last_word: str) -> None:
+    mark(folder, JOB.outputs[0], ago=5)
+    write(folder / JOB.log, f"{last_word}\n", ago=1)
+    assert see(folder).state is State.WAITING
+
+
 def test_what_another_job_writes_is_no_sign_of_life(folder: Path) -> None:
     mark(folder, JOB.outputs[0], ago=5_000)
     write(folder / "runs/epochs/digits/adam/.seeds_0-49.nc.checkpoint")

@@ -1,17 +1,26 @@
 """Training and tuning processes that are killed or asked to stop, and started again."""
 
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
+
+from adamqlr.jobs.interrupts import Interrupted
+from adamqlr.problems.problem import Problem, load_problem
+from adamqlr.stages.train import train
+from adamqlr.stages.tune import tune
+from adamqlr.study.case import Case
+from adamqlr.study.config import load_config
 
 ConfigFile = Callable[..., Path]
 # Shards that run at once prune by what the others have found by then: only the configurations are the same.
@@ -138,6 +147,27 @@ def test_asked_to_stop_writes_a_checkpoint_and_goes_on(
     assert not output.exists()
     run(command(stage, config, output))
     assert_same_results(output, expected, timed)
+
+
+@pytest.mark.parametrize("stage", ["train", "tune"])
+def test_asked_to_stop_while_data_is_loaded_stops_by_the_first_step(
+    stage: str, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_and_stop(*arguments: Any) -> Problem:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return load_problem(*arguments)
+
+    monkeypatch.setattr(f"adamqlr.stages.{stage}.load_problem", load_and_stop)
+    output = tmp_path / "loading" / "out.nc"
+    case = Case(load_config(config), "epochs", "diabetes", "adamqlr")
+    work = {
+        "train": partial(train, case, [0], {"lr_clipping": 0.1}, output, 1),
+        "tune": partial(tune, case, (0, 1), output, 1),
+    }
+    with pytest.raises(Interrupted, match="stopped by SIGTERM; the checkpoint is written"):
+        work[stage]()
+    assert output.with_name(".out.nc.checkpoint").exists()
+    assert not output.exists()
 
 
 @pytest.mark.parametrize(
