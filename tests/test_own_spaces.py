@@ -85,6 +85,30 @@ def test_only_a_search_is_another_one() -> None:
     assert len({case.training_fingerprint({"lr": 0.1}, [0]) for case in (plain, limited, spaced)}) == 1
 
 
+def fingerprints(dataset: dict[str, Any], suite: str) -> tuple[str, str]:
+    suites = {"epochs": {}, "runtime": {"budget": "runtime", "objective": "train_loss"}}
+    case = Case(study_of({"digits": dataset}, suites=suites), suite, "digits", "adam")
+    return case.training_fingerprint({"lr": 0.1}, [0]), case.search_fingerprint()
+
+
+@pytest.mark.parametrize("suite", ["epochs", "runtime"])
+@pytest.mark.parametrize(
+    ("changed", "decides"),
+    [
+        ({"seeds": 7}, {}),
+        ({"suites": ["epochs", "runtime"]}, {}),
+        ({"runtime": 7.0}, {"runtime": (True, True)}),
+        ({"epochs": 7}, {"epochs": (True, True)}),
+        ({"objective": "train_loss"}, {"epochs": (False, True), "runtime": (False, True)}),
+    ],
+)
+def test_a_setting_concerns_what_it_decides(
+    suite: str, changed: dict[str, Any], decides: dict[str, tuple[bool, bool]]
+) -> None:
+    before, after = fingerprints({}, suite), fingerprints(changed, suite)
+    assert (before[0] != after[0], before[1] != after[1]) == decides.get(suite, (False, False))
+
+
 def test_batch_sizes_of_its_own_decide_what_untuned_optimizers_train_with() -> None:
     plain = case_of("adamqlr_untuned", "digits")
     spaced = case_of("adamqlr_untuned", "digits", {"space": {"batch_size": {"choice": [5, 10]}}})

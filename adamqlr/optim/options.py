@@ -123,6 +123,8 @@ def checked_heuristics(options: dict[str, Any], members: Sequence[int]) -> dict[
         options["max_damping"] >= options["min_damping"], "max_damping", "at least min_damping", options["max_damping"]
     )
     require(options["curvature"] in ("fisher", "hessian"), "curvature", "'fisher' or 'hessian'", options["curvature"])
+    adapts = options["adapt_damping"]
+    require(isinstance(adapts, bool), "adapt_damping", "True or False", adapts)
     policy = options["on_nonfinite"]
     require(policy in ("propagate", "skip"), "on_nonfinite", "'propagate' or 'skip'", policy)
     return options

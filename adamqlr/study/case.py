@@ -20,6 +20,8 @@ from adamqlr.study.space import Space, draw_configurations
 
 # What does not decide a run's numbers, though the last two decide a search.
 _UNDECISIVE = {"label", "runs_per_gpu", "optimizers", "space", "tuning_limit"}
+# What decides some numbers and not others.
+_CONDITIONAL = ("epochs", "runtime", "objective", "seeds", "suites")
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ class Case:
         training = self.study.training
         return fingerprint(
             {
-                "dataset": [self.dataset, self._decisive_settings()],
+                "dataset": [self.dataset, self._decisive_settings(self._budget)],
                 "optimizer": [self.optimizer, dict(self.spec.options), dict(hyperparameters), *self._own()],
                 "precision": self.study.precision.model_dump(),
                 "budget": self.study.suite(self.suite).budget,
@@ -215,7 +217,7 @@ class Case:
         limit = self.settings.model_dump(include={"tuning_limit"}, exclude_none=True)
         return fingerprint(
             {
-                "dataset": [self.dataset, {**self._decisive_settings(), **limit}],
+                "dataset": [self.dataset, {**self._decisive_settings(self._budget, "objective"), **limit}],
                 "optimizer": [self.optimizer, space, self.study.optimizer(self.optimizer).options, *self._own()],
                 "precision": self.study.precision.model_dump(),
                 "suite": self.study.suite(self.suite).model_dump(mode="json"),
@@ -224,8 +226,17 @@ class Case:
             }
         )
 
-    def _decisive_settings(self) -> dict[str, Any]:
+    @property
+    def _budget(self) -> str:
+        """The setting of the dataset that bounds a run."""
+        return "epochs" if self.by_epochs else "runtime"
+
+    def _decisive_settings(self, *conditions: str) -> dict[str, Any]:
+        """Return the dataset's settings that decide; of the conditional ones those named, and else the usual ones."""
         decisive = self.settings.model_dump(mode="json", exclude=_UNDECISIVE)
+        usual = DATASETS[self.dataset].defaults if self.dataset in DATASETS else {}
+        for name in set(_CONDITIONAL).difference(conditions):
+            decisive[name] = usual.get(name, DatasetConfig.model_fields[name].get_default())
         # Optimizers that do not tune the batch size then take the dataset's.
         return {**decisive, "has_own_batch_size": True} if "batch_size" in self.settings.space else decisive
 

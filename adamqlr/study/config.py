@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from adamqlr.errors import UserError
 from adamqlr.study.datasets import DATASETS
@@ -19,6 +19,7 @@ from adamqlr.study.defaults import (
     suite_defaults,
     with_factorials,
 )
+from adamqlr.study.hyperparameter_names import check_catalogued, check_dataset_space, check_sweep
 from adamqlr.study.names import SENSITIVITY, TUNING
 from adamqlr.study.optimizer_settings import FactorialConfig, OptimizerConfig
 from adamqlr.study.optimizers import OPTIMIZERS, OptimizerSpec, own_options, own_spec
@@ -124,7 +125,8 @@ class StudyConfig(Section):
         return data
 
     @model_validator(mode="after")
-    def _check_references(self) -> "StudyConfig":
+    def _check_references(self, info: ValidationInfo) -> "StudyConfig":
+        may_lack_code = (info.context or {}).get("may_lack_code")
         for name in self.suites:
             if name in (SENSITIVITY, TUNING):
                 raise ValueError(f"suites: '{name}' is the name of another part of the results")
@@ -136,6 +138,8 @@ class StudyConfig(Section):
             ):
                 if key not in known:
                     raise ValueError(f"sensitivity.{name}: unknown {kind} '{key}': this study has {', '.join(known)}")
+            if not may_lack_code:
+                check_sweep(name, sweep, self.spec(sweep.optimizer), self.datasets[sweep.dataset])
         for name, ablation in self.ablations.items():
             for key in ablation.optimizers:
                 if key not in OPTIMIZERS and key not in self.optimizers:
@@ -145,20 +149,13 @@ class StudyConfig(Section):
             _check_names(f"datasets.{key}.optimizers", dataset.optimizers, self.optimizers)
             if key not in DATASETS or dataset.suites != tuple(DATASETS[key].defaults.get("suites", ())):
                 _check_names(f"datasets.{key}.suites", dataset.suites, self.suites)
-            self._check_space(key, dataset)
+            check_dataset_space(key, dataset, map(self.space, self.optimizers))
         for key, optimizer in self.optimizers.items():
             _check_names(f"optimizers.{key}.datasets", optimizer.datasets, self.datasets)
             _check_names(f"optimizers.{key}.suites", optimizer.suites, self.suites)
+            if key in OPTIMIZERS and not may_lack_code:
+                check_catalogued(key, optimizer)
         return self
-
-    def _check_space(self, key: str, dataset: DatasetConfig) -> None:
-        """Find misspelt hyperparameters, which would be left out as those that no optimizer tunes."""
-        catalogued = DATASETS[key].defaults.get("space", {}) if key in DATASETS else {}
-        general = [*(spec.space for spec in OPTIMIZERS.values()), *map(self.space, self.optimizers)]
-        known = sorted({name for space in (dataset.data_hyperparameters, catalogued, *general) for name in space})
-        for name in dataset.space:
-            if name not in known:
-                raise ValueError(f"datasets.{key}.space: no optimizer tunes '{name}': there are {', '.join(known)}")
 
     @property
     def data_folder(self) -> Path:

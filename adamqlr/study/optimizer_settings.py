@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt, ValidationInfo, model_validator
 
 from adamqlr.study.import_paths import keywords_of
+from adamqlr.study.overrides import Options
 from adamqlr.study.settings import Section
 from adamqlr.study.space import Space
 
@@ -21,7 +22,7 @@ class ScheduleConfig(Section):
     """
 
     scheduler: str
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
     per: Literal["epoch", "step"] = "epoch"
 
     @model_validator(mode="after")
@@ -54,8 +55,8 @@ class OptimizerConfig(Section):
 
     optimizer: str | None = None
     direction: str | None = None
-    heuristics: dict[str, Any] = Field(default_factory=dict)
-    options: dict[str, Any] = Field(default_factory=dict)
+    heuristics: Options = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
     space: Space = Field(default_factory=dict)
     schedule: ScheduleConfig | None = None
     batch_size: PositiveInt | None = None
@@ -125,8 +126,8 @@ class FactorConfig(Section):
     label: str | None = None
     optimizer: str | None = None
     direction: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-    heuristics: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
+    heuristics: Options = Field(default_factory=dict)
     space: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -1,11 +1,16 @@
 """Short forms of settings: names for empty sections, and ``section.key=value`` for one setting."""
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BeforeValidator
 
 from adamqlr.errors import UserError
+
+_TRUTH = {"true": True, "false": False}
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 def names_to_mapping(value: Any) -> Any:
@@ -46,6 +51,28 @@ def apply_override(data: dict[str, Any], override: str) -> None:
 def parse_value(text: str) -> Any:
     """Read a setting's value as YAML would, with ``1e-3`` a number as everywhere else in Python."""
     try:
-        return float(text) if "e" in text.lower() else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
+        return spelled_out(yaml.safe_load(text))
+    except yaml.YAMLError:
         return text
+
+
+def spelled_out(value: Any) -> Any:
+    """Return what text spells: a number, ``true`` or ``false``, also within lists and sections.
+
+    YAML takes ``1e-3`` for text, and Snakemake takes everything within a section on its command line for text.
+    """
+    if isinstance(value, Mapping):
+        return {key: spelled_out(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(spelled_out, value))
+    if not isinstance(value, str):
+        return value
+    if value.lower() in _TRUTH:
+        return _TRUTH[value.lower()]
+    if _NUMBER.fullmatch(value):
+        return float(value) if set(value) & set(".eE") else int(value)
+    return value
+
+
+# Keyword arguments, whose types the configuration does not know.
+Options = Annotated[dict[str, Any], BeforeValidator(spelled_out)]

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from adamqlr.study.overrides import spelled_out
 from adamqlr.study.space import Space
 
 Objective = Literal["train_loss", "validation_loss"]
@@ -210,6 +211,7 @@ class StatisticsConfig(Section):
 
 def _geometric(value: Any) -> Any:
     """Let ``{geometric: [low, high, count]}`` stand for that many values, evenly spaced in their logarithm."""
+    value = spelled_out(value)
     if not isinstance(value, dict):
         return value
     match value:

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from adamqlr.study.overrides import spelled_out
+
 
 class Distribution(BaseModel):
     """One hyperparameter's distribution, written in YAML as ``{loguniform: [1e-6, 1]}`` and the like.
@@ -18,7 +20,7 @@ class Distribution(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: str = Field(pattern="^(uniform|loguniform|one_minus_loguniform|choice)$")
-    values: tuple[float | int | str, ...]
+    values: Annotated[tuple[float | int | str | bool, ...], BeforeValidator(spelled_out)]
 
     @model_validator(mode="after")
     def _check_bounds(self) -> "Distribution":
@@ -26,7 +28,7 @@ class Distribution(BaseModel):
             if not self.values:
                 raise ValueError("a choice needs at least one value")
             return self
-        if len(self.values) != 2 or any(isinstance(value, str) for value in self.values):
+        if len(self.values) != 2 or any(isinstance(value, str | bool) for value in self.values):
             raise ValueError(f"{self.kind} needs two numbers, got {list(self.values)}")
         low, high = map(float, self.values)
         if low > high or (low <= 0 and "log" in self.kind):

@@ -191,6 +191,7 @@ def test_torch_losses_and_objects_with_the_protocol_are_accepted() -> None:
         ({"lr_rescaling": 0.0}, "lr_rescaling"),
         ({"weight_decay": -0.1}, "weight_decay"),
         ({"curvature": "newton"}, "curvature"),
+        ({"adapt_damping": "false"}, "adapt_damping must be True or False, got .false."),
     ],
 )
 def test_bad_options_are_named(options: dict[str, object], culprit: str) -> None:
