@@ -1,12 +1,13 @@
 """Everything that a real cluster does on its bad days, within one run: the study is made whole, with equal numbers."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.slurm.accounting import ask, controller_away, kill_node, preempt, preempt_each, start_node, user_limit
-from tests.slurm.runs import Study, Training, head, messages, queue, wait_until
+from tests.slurm.runs import Study, Training, head, messages, queue, stand_in, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.accounting]
 
@@ -58,6 +59,9 @@ def test_a_study_whose_jobs_are_preempted_five_times_each(folder: Path) -> None:
     assert study.start_undisturbed().wait(timeout=900) == 0
     # Each has a node for itself, so that none is preempted with another.
     elsewhere = [f"{rule}:slurm_extra=--nodelist=node3" for rule in ("aggregate", "study")]
+    # These two are over in a moment: now there is time to preempt them.
+    program = Path(sys.executable).with_name("adamqlr")
+    stand_in(folder, "adamqlr", f'[ "$1" != aggregate ] || sleep 5\nexec {program} "$@"')
     process = study.start("--retries", "0", "--set-resources", *elsewhere)
 
     def is_due(name: str, started: float) -> bool:

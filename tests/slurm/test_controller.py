@@ -50,6 +50,21 @@ def test_a_job_that_cannot_be_requeued_is_submitted_again(folder: Path) -> None:
     training.assert_numbers_of(expected)
 
 
+def test_a_job_that_could_not_begin_is_submitted_again(folder: Path) -> None:
+    """As one that asks for a GPU in the seconds after the controller was started."""
+    refusal = "Unable to create step for job $SLURM_JOB_ID: Invalid generic resource (gres) specification"
+    stand_in(
+        folder,
+        "srun",
+        f'if mkdir $folder/refused 2>/dev/null; then echo "srun: error: {refusal}" >&2; exit 1; fi\nexec $real "$@"',
+    )
+    process = trivial(folder, "--retries", "0", jobs=1)
+    assert process.wait(timeout=120) == 0, messages(folder)
+    assert (folder / "refused").exists()
+    assert "through no fault of its own" in messages(folder)
+    assert sbatch_calls(folder) == 2
+
+
 def test_a_queue_that_cannot_be_read_for_a_minute(folder: Path) -> None:
     """No job is taken for lost, and none is submitted twice."""
     stand_in(folder, "squeue", '[ -n "$(find $folder/started_0 -mmin +1 2>/dev/null)" ] && exec $real "$@"; exit 1')

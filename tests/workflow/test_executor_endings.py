@@ -77,6 +77,14 @@ def test_memory_that_ran_out_in_a_step_is_told_by_the_log(line: str, ending: End
     assert ending_of(JobFiles(tmp_path, "7"), JobState("COMPLETED")) is Ending.SUCCEEDED
 
 
+def test_what_slurm_did_not_let_begin_is_told_by_the_log(tmp_path: Path) -> None:
+    line = "srun: error: Unable to create step for job 7: Invalid generic resource (gres) specification\n"
+    (tmp_path / "7_0_log.err").write_text(line)
+    assert ending_of(JobFiles(tmp_path, "7"), JobState("FAILED")) is Ending.UNSTARTED
+    (tmp_path / "7_0_result.pkl").write_bytes(cloudpickle.dumps(("success", 1)))
+    assert ending_of(JobFiles(tmp_path, "7"), JobState("FAILED")) is Ending.FAILED, "its command has run"
+
+
 @pytest.mark.parametrize(
     ("state", "known", "shortest", "longest"),
     [

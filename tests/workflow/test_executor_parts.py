@@ -183,6 +183,15 @@ def test_a_node_is_excluded_after_failures_in_a_row() -> None:
     assert len(said) == 1
 
 
+@pytest.mark.parametrize("node", ["node1", ""])
+def test_what_could_not_begin_is_interrupted_once(node: str) -> None:
+    nodes = Nodes(3, lambda message: None)
+    endings = [nodes.judge(node, "a", Ending.UNSTARTED, "FAILED") for _ in range(2)]
+    assert endings == [Ending.INTERRUPTED, Ending.FAILED]
+    assert nodes.judge(node, "b", Ending.UNSTARTED, "FAILED") is Ending.INTERRUPTED
+    assert nodes.excluded == ([node] if node else [])
+
+
 def test_nodes_that_are_lost_are_excluded_and_none_where_that_is_switched_off() -> None:
     nodes = Nodes(1, lambda message: None)
     assert nodes.judge("node1", "a", Ending.OUT_OF_MEMORY, "OUT_OF_MEMORY") is Ending.OUT_OF_MEMORY

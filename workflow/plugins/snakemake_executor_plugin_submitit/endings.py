@@ -7,7 +7,7 @@ from enum import Enum, auto
 from snakemake_executor_plugin_submitit.clusters import JobState
 from snakemake_executor_plugin_submitit.job import LIMIT_REACHED
 from snakemake_executor_plugin_submitit.results import JobFiles
-from snakemake_executor_plugin_submitit.trouble import ran_out_of_memory
+from snakemake_executor_plugin_submitit.trouble import had_no_step, ran_out_of_memory
 
 # A job whose command has failed takes a moment to leave the queue, and its state then says why.
 _POLLS_FOR_A_FAILURE = 2
@@ -25,6 +25,8 @@ class Ending(Enum):
     OUT_OF_TIME = auto()
     INTERRUPTED = auto()
     """Preempted, its node lost, or not requeued when it was to be: none of it the job's fault."""
+    UNSTARTED = auto()
+    """Refused on its node before its command began, as in the seconds after the controller was started."""
 
 
 def ending_of(files: JobFiles, state: JobState | None) -> Ending:
@@ -46,6 +48,8 @@ def ending_of(files: JobFiles, state: JobState | None) -> Ending:
         return Ending.OUT_OF_MEMORY
     if code is None and state and state.terminated and name == "FAILED":
         return Ending.INTERRUPTED
+    if code is None and had_no_step(files.log):
+        return Ending.UNSTARTED
     return Ending.SUCCEEDED if code is None and name == "COMPLETED" else Ending.FAILED
 
 

@@ -27,7 +27,8 @@ class Nodes:
         """Take note of how a job has ended on a node, and judge whose doing it was.
 
         What fails on a node that gets no more jobs, be it since this very failure, has been interrupted, once a job:
-        others that were out there or submitted before it was known must not pay for it with their retries.
+        others that were out there or submitted before it was known must not pay for it with their retries. So has what
+        could not begin; once, as what asks for something that is not there never can.
 
         Args:
             node: Where the job ran; nothing if that is not known.
@@ -36,13 +37,20 @@ class Nodes:
             state: Slurm's name for that.
 
         Returns:
-            How it is to be taken: what a node that is kept away from has failed is interrupted.
+            How it is to be taken: what is a node's doing is interrupted.
         """
         if ending is Ending.SUCCEEDED:
             self._failures.pop(node, None)
-        failed = ending is Ending.FAILED
-        if not (failed or state in _LOST) or not node or self._failed_on.setdefault(key, node) != node:
-            return ending
+        failed, is_nodes_doing = ending in (Ending.FAILED, Ending.UNSTARTED), ending is Ending.UNSTARTED
+        if node and (failed or state in _LOST) and self._failed_on.setdefault(key, node) == node:
+            self._count(node)
+            is_nodes_doing |= failed and node in self.excluded
+        if is_nodes_doing and key not in self._pardoned:
+            self._pardoned.add(key)
+            return Ending.INTERRUPTED
+        return Ending.FAILED if failed else ending
+
+    def _count(self, node: str) -> None:
         self._failures[node] += 1
         if self._failures[node] == self._limit and node not in self.excluded:
             self.excluded.append(node)
@@ -50,10 +58,6 @@ class Nodes:
                 f"{node} gets no more jobs: {self._limit} in a row failed there (--submitit-node-failures 0 would let "
                 "it have them)"
             )
-        if not failed or node not in self.excluded or key in self._pardoned:
-            return ending
-        self._pardoned.add(key)
-        return Ending.INTERRUPTED
 
     def forgive(self) -> None:
         """Exclude no node any more, and count anew."""

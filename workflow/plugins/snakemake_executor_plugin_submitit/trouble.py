@@ -12,6 +12,7 @@ _NO_MEMORY = re.compile(
     r"^(?:slurmstepd|srun)\S*: error: .*(?:oom.kill event|exceeded (?:job |step )?memory limit|: out of memory)",
     re.IGNORECASE | re.MULTILINE,
 )
+_NO_STEP = re.compile(r"^srun: error: Unable to create step for job", re.MULTILINE)
 _NO_PROGRAM = re.compile(r"execve\(\): (\S+): (.*)")
 _NO_ROOM = re.compile(r"^.*(?:No space left on device|Disk quota exceeded|Read-only file system).*$", re.MULTILINE)
 
@@ -46,6 +47,11 @@ def read_trouble(log: Path) -> str:
 def ran_out_of_memory(log: Path) -> bool:
     """Tell whether Slurm, or the kernel on its behalf, has killed one of a job's processes for want of memory."""
     return _NO_MEMORY.search(_read(log)) is not None
+
+
+def had_no_step(log: Path) -> bool:
+    """Tell whether Slurm has given a job its node, but not what it asked for there."""
+    return _NO_STEP.search(_read(log)) is not None
 
 
 def _try_to_write(folder: Path | str) -> str | None:
