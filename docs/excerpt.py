@@ -8,18 +8,20 @@ import argparse
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import netCDF4
 import numpy as np
 import xarray as xr
 
 from adamqlr.files import KIND, Kind, write_netcdf
 from adamqlr.results.attributes import group_of
 from adamqlr.results.join import write_study
-from adamqlr.results.study import load_study
+from adamqlr.results.study import THINNED, load_study
 from adamqlr.study.names import SENSITIVITY
 
 METRICS = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "test_accuracy", "lr", "damping")
 # Times and steps of a curve.
 POINTS = 16
+WHAT_IS_LEFT = f"{POINTS} times and steps of each curve, some of the metrics, and the ends of sensitivity studies"
 # What is said of the first cube, and not again.
 ONCE = ("config", "versions", "created", "search_space_hash", "slurm_job", "slurm_gpus", "runs_sharing_device")
 LEFT_OUT = ("metric_units", "metric_long_name", "diverged_step", "diverged_time")
@@ -60,6 +62,8 @@ def main() -> None:
             parts.append(Path(folder) / f"{number}.nc")
             write_netcdf(part, parts[-1], kind)
         write_study(parts, arguments.output)
+    with netCDF4.Dataset(arguments.output, "a") as file:
+        file.setncattr(THINNED, WHAT_IS_LEFT)
 
 
 if __name__ == "__main__":

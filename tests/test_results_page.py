@@ -1,5 +1,6 @@
 """The page of results says what its data say."""
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,11 @@ import pandas as pd
 import pytest
 
 from adamqlr.claims.weigh import weigh
+from adamqlr.errors import UserError
 from adamqlr.results.pairs import Study
+from adamqlr.results.repetitions import open_repetitions
 from adamqlr.results.study import open_study, study_config
+from adamqlr.stages.info import describe
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 sys.path.insert(0, str(DOCS))
@@ -47,3 +51,49 @@ def test_its_verdicts_follow_from_them(study: Study) -> None:
     assert stated["verdict"].equals(found["verdict"])
     for name in ("estimate", "lower", "upper"):
         np.testing.assert_allclose(stated[name], found[name], rtol=1e-3, atol=1e-6)
+
+
+def test_what_was_thinned_says_so_and_is_not_weighed(tmp_path: Path) -> None:
+    # The library crashes where a file is opened that this process has open, as the other tests have.
+    path = Path(shutil.copy(DOCS / "data" / "cpu_study.nc", tmp_path))
+    described = describe(path)
+    assert "\n  thinned: 16 times and steps of each curve" in described
+    assert "/sensitivity/lr_rescaling/0.5: 5 seeds, 0 diverged" in described
+    with (
+        pytest.raises(UserError, match=r"cpu_study\.nc holds 16 times .* weigh the study it is of"),
+        open_repetitions([path], None),
+    ):
+        pass
+
+
+def test_adapted_damping_is_at_its_floor_in_eight_of_nine_cases(study: Study) -> None:
+    """As the page says of the claim about damping: within a tenth of the steps."""
+    early = []
+    for suite in ("epochs", "runtime_train", "runtime_validation"):
+        for dataset in ("uci_energy", "uci_protein", "fashion_mnist"):
+            cube = study.tree[f"{suite}/{dataset}/adamqlr"].to_dataset()
+            damping = cube["value_by_step"].sel(metric="damping").median("seed").values
+            steps = cube["step"].values / cube["step"].values[-1]
+            early.append(bool((damping[(steps > 0) & (steps < 0.1)] < 1.1e-8).any()))
+    assert early.count(False) == 1
+    assert not early[-1]
+
+
+def test_stepping_factors_that_end_alike_are_those_that_the_page_names(study: Study) -> None:
+    alike = {
+        str(leaf.name): leaf["value"].isel(time=-1).sel(metric="test_accuracy").values
+        for leaf in study.tree["sensitivity/stepping_factor"].leaves
+        if float(str(leaf.name)) > 1.7
+    }
+    assert len(alike) == 7
+    for values in alike.values():
+        np.testing.assert_array_equal(values, alike["4"])
+
+
+def test_five_repetitions_and_five_others_differ_in_two_of_seven_verdicts() -> None:
+    first, other = (
+        pd.read_csv(DOCS / "data" / f"cpu_{name}_claims.csv").set_index("claim")["verdict"]
+        for name in ("five_repetitions", "other_five_repetitions")
+    )
+    decided = first[first != "undecided"]
+    assert (len(decided), int((other[decided.index] != decided).sum())) == (7, 2)

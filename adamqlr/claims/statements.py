@@ -84,7 +84,7 @@ CLAIMS = (
     _compares("damping", "Damping improves AdamQLR.", "adamqlr", "adamqlr_undamped"),
     _compares(
         "curvature",
-        "The Fisher matrix serves AdamQLR at least as well as the Hessian.",
+        "AdamQLR with the Fisher matrix is comparable with AdamQLR with the Hessian.",
         "adamqlr",
         "adamqlr_hessian",
         with_margin=True,

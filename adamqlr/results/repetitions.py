@@ -11,7 +11,7 @@ import xarray as xr
 
 from adamqlr.errors import UserError
 from adamqlr.results.pairs import Study
-from adamqlr.results.study import open_study, study_config
+from adamqlr.results.study import THINNED, open_study, study_config
 from adamqlr.study.config import StudyConfig
 from adamqlr.study.names import TUNING
 
@@ -81,7 +81,7 @@ def open_repetitions(paths: Sequence[Path], config: StudyConfig | None) -> Itera
         config: How results are weighed; as the studies say if not given.
 
     Raises:
-        UserError: A file is no study's, or the studies are no repetitions of each other.
+        UserError: A file is no study's, or was thinned, or the studies are no repetitions of each other.
     """
     ordered = list(paths)
     if len(paths) > 1:
@@ -91,6 +91,9 @@ def open_repetitions(paths: Sequence[Path], config: StudyConfig | None) -> Itera
     config = config or study_config(ordered[0])
     with ExitStack() as stack:
         tree, *others = (stack.enter_context(open_study(path, config=config)) for path in ordered)
+        for path, one in zip(ordered, (tree, *others), strict=True):
+            if left := one.attrs.get(THINNED):
+                raise UserError(f"{path} holds {left}, by which verdicts would be others: weigh the study it is of")
         _check_same_cubes(ordered, [tree, *others])
         yield Study(tree, config, others=tuple(others))
 

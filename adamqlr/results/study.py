@@ -16,6 +16,8 @@ from adamqlr.study.names import CONFIG_NAME
 from adamqlr.study.paths import group_files
 
 FILE_NAME = "study.nc"
+# The attribute of a file that holds a part of a study's numbers: which.
+THINNED = "thinned"
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 import xarray as xr
 
 from adamqlr.files import KIND, Kind, peek_kind, read_netcdf
-from adamqlr.results.study import open_study
+from adamqlr.results.study import THINNED, open_study
 
 _SHOWN = (
     "study",
@@ -55,10 +55,13 @@ def _describe_study(path: Path) -> str:
 
 def _describe_tree(path: Path, tree: xr.DataTree) -> str:
     lines = [f"{path}: study '{tree.attrs['study']}', one group a suite/dataset/optimizer"]
+    if left := tree.attrs.get(THINNED):
+        lines.append(f"  thinned: {left}")
     for leaf in tree.leaves:
         if leaf.attrs[KIND] == Kind.TRIALS:
             lines.append(f"  {leaf.path}: {leaf.sizes['trial']} trials")
             continue
         diverged, seeds = int(leaf["diverged"].sum()), leaf.sizes["seed"]
-        lines.append(f"  {leaf.path}: {seeds} seeds, {leaf.sizes['step']} recorded steps, {diverged} diverged")
+        steps = f"{leaf.sizes['step']} recorded steps, " if "step" in leaf.sizes else ""
+        lines.append(f"  {leaf.path}: {seeds} seeds, {steps}{diverged} diverged")
     return "\n".join(lines)

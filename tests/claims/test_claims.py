@@ -12,10 +12,10 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adamqlr.claims.judge import Judgment, Verdict, judge_ratio, judge_spread
+from adamqlr.claims.judge import Judgment, Verdict, judge_ratio, judge_spread, resampled
 from adamqlr.claims.statements import CLAIMS
 from adamqlr.results.attributes import file_attributes
-from adamqlr.results.bootstrap import divide
+from adamqlr.results.bootstrap import divide, interval
 from adamqlr.results.cube import build_cube, write_cube
 from adamqlr.results.join import write_study
 from adamqlr.results.judged import performance
@@ -50,6 +50,19 @@ def test_ratios_agree_with_scipys_bootstrap() -> None:
     assert ours.lower == pytest.approx(reference.low, abs=0.03)
     assert ours.upper == pytest.approx(reference.high, abs=0.03)
     assert ours.verdict is Verdict.REFUTED
+
+
+@pytest.mark.parametrize(
+    ("count", "least", "most"), [(2, 0.5, 0.5), (3, 0.75, 0.75), (4, 0.87, 0.95), (7, 0.87, 0.95), (10, 0.87, 0.95)]
+)
+def test_intervals_of_few_hold_the_true_median_as_often_as_claims_say(count: int, least: float, most: float) -> None:
+    generator, held, draws = np.random.default_rng(count), 0, 1000
+    for number in range(draws):
+        medians = resampled(runs(*generator.normal(size=count)), SETTINGS, np.random.default_rng(number))
+        lower, upper = interval(medians, SETTINGS.confidence)
+        held += lower <= 0 <= upper
+    # Three standard errors of so many draws.
+    assert least - 0.045 < held / draws < most + 0.045
 
 
 def test_a_single_run_decides_nothing() -> None:

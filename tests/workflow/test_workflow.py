@@ -70,6 +70,14 @@ def test_what_would_run_is_told_without_writing_anything(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir() if path.name != ".snakemake"] == []
 
 
+@pytest.mark.parametrize(("device", "gpus"), [("cpu", 0), ("auto", 1)])
+def test_who_wants_no_gpu_asks_for_none(device: str, gpus: int, tmp_path: Path) -> None:
+    config = ["--configfile", ROOT / "workflow/config/quickstart.yaml", "--config", f"device={device}"]
+    done = snakemake(tmp_path, "-n", "results/quickstart/cubes/epochs/digits/adamqlr.nc", *config)
+    asked = re.findall(r"^rule (\w+):(?:\n .*)*?\n    resources: .*?\bgpu=(\d+)", done.stdout, re.MULTILINE)
+    assert dict(asked) == {"tune": str(gpus), "train": str(gpus)}
+
+
 def test_lint_is_clean() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True, timeout=120

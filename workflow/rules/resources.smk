@@ -1,6 +1,9 @@
 # What training and tuning jobs ask for.
 import math
 
+# Whether there is a GPU is known where a job runs; that none is wanted, before.
+GPUS = 0 if STUDY.device == "cpu" else 1
+
 
 def processes(wildcards):
     """How many processes share a job's GPU; each is given a core."""

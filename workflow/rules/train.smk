@@ -14,7 +14,7 @@ rule train:
         ENVIRONMENT
     threads: 1
     resources:
-        gpu=1,
+        gpu=GPUS,
         cpus_per_task=processes,
         mem_mb=memory,
         runtime=training_minutes,

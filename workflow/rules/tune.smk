@@ -15,7 +15,7 @@ rule step_costs:
         ENVIRONMENT
     threads: 1
     resources:
-        gpu=1,
+        gpu=GPUS,
         cpus_per_task=1,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
@@ -40,7 +40,7 @@ rule tune_shard:
         ENVIRONMENT
     threads: 1
     resources:
-        gpu=1,
+        gpu=GPUS,
         cpus_per_task=processes,
         mem_mb=memory,
         runtime=lambda wildcards, attempt: 240 * attempt,
