@@ -135,6 +135,13 @@ def where(condition: Tensor | bool, number: Number, other: Number) -> Number:
     return number if condition else other
 
 
+def where_all(condition: Tensor | bool, numbers: Sequence[Number], others: Sequence[Number]) -> Sequence[Number]:
+    """Return some numbers where the condition holds, and else the others; not both of a pair may be constants."""
+    if isinstance(condition, Tensor):
+        return [where(condition, number, other) for number, other in zip(numbers, others, strict=True)]
+    return numbers if condition else others
+
+
 def constant_like(other: Number, number: Number) -> Number:
     """Return a number, a constant or not, in the form of another: as a tensor of its dtype, where that is one."""
     if isinstance(other, Tensor) and not isinstance(number, Tensor):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from adamqlr.optim.constants import constant
 from adamqlr.optim.directions.diagonal_blocks import DiagonalBlock, NormalizationBlock
 from adamqlr.optim.directions.kronecker_blocks import KroneckerBlock
+from adamqlr.optim.directions.kronecker_factors import KroneckerInverses
 from adamqlr.optim.directions.layer_blocks import curvature_blocks
 from adamqlr.optim.flat import FlatGradient, FlatParameters
 from adamqlr.optim.options import require
@@ -70,6 +71,7 @@ class KroneckerDirection:
         self._group.setdefault("step", 0)
         self._factored = [block for block in self._blocks if isinstance(block, KroneckerBlock)]
         self._parts = [part for block in self._factored for part in block.parts]
+        self._inverses = KroneckerInverses([block.inverse for block in self._factored], self._weight)
         self._flat = flat
         # Where the parameters of the factored blocks stand, and of each other block.
         places = {id(parameter): index for index, parameter in enumerate(flat.parameters)}
@@ -157,9 +159,8 @@ class KroneckerDirection:
             self._out, self._views = out, [views[place] for place in places]
         if self._group["inverse_period"] != self._period:
             raise ValueError("inverse_period decides what is kept: give it when the optimizer is made")
-        if self._group["step"] % self._period == 0:
-            for factored in self._factored:
-                factored.invert(self._weight, damping)
+        if self._factored and self._group["step"] % self._period == 0:
+            self._inverses.renew(self._weight, damping)
         # A count on the host would outlive a step that is taken back.
         if self._period > 1:
             self._group["step"] += 1
@@ -167,7 +168,7 @@ class KroneckerDirection:
         if self._factored:
             copy_all(self._parts, [gradients[place] for place in self._places])
             for factored in self._factored:
-                factored.precondition()
+                factored.inverse.apply()
         for block, places in self._diagonals:
             found += block.precondition([gradients[place] for place in places], self._weight, damping)
         copy_all(self._views, found)

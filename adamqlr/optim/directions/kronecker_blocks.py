@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adamqlr.optim.constants import constant, ones
-from adamqlr.optim.directions.kronecker_factors import KroneckerInverse, add_second_moment, damped_inverse
+from adamqlr.optim.directions.kronecker_factors import KroneckerInverse, add_second_moment
 from adamqlr.optim.passes.perceptron import PerceptronPack, members_of
 from adamqlr.optim.state import State
 
@@ -28,7 +28,8 @@ class KroneckerBlock:
         keep_inverse: Whether the inverse outlives a step.
 
     Attributes:
-        parts: V = [∇W, ∇b] in the shapes of the parameters.
+        inverse: The damped inverse of the averages.
+        parts: Where it takes V = [∇W, ∇b], in the shapes of the parameters.
     """
 
     def __init__(
@@ -42,24 +43,20 @@ class KroneckerBlock:
         self.parameters = parameters
         self._members = members_of(module)
         input_size, output_size = self._sizes(module)
-        self._input_factor = self._square(state, "input_factor", input_size)
-        self._output_factor = self._square(state, "output_factor", output_size)
+        sizes = [("input", input_size), ("output", output_size)]
+        self._input_factor, self._output_factor = (self._square(state, f"{w}_factor", size) for w, size in sizes)
         self.averages, self._dtype = [self._input_factor, self._output_factor], self._input_factor.dtype
         # The parts of A that belong to the weight and to the bias; finding them takes as long as adding to them.
         features = input_size - self._has_bias
         self._of_weight = self._input_factor[..., :features, :features]
         self._of_bias, self._of_one = self._input_factor[..., -1, :features], self._input_factor[..., -1, -1]
-        gradient = self._zeros(output_size, input_size)
-        self._transposed = gradient.mT
-        parts = gradient.split([features, input_size - features], dim=-1)
-        self.parts = [part.view(p.shape) for part, p in zip(filter(Tensor.numel, parts), parameters, strict=True)]
-        self._inverse: KroneckerInverse | None = None
+        kept = None
         if keep_inverse:
-            self._inverse = KroneckerInverse(
-                self._square(state, "input_cholesky", input_size),
-                self._square(state, "output_cholesky", output_size),
-                state.of_parameter(parameters[0], "scale", self._zeros()),
-            )
+            place, other = (self._square(state, f"{which}_cholesky", size) for which, size in sizes)
+            kept = place, other, state.of_parameter(parameters[0], "scale", self._zeros())
+        self.inverse = KroneckerInverse(self._input_factor, self._output_factor, kept)
+        parts = self.inverse.gradient.split([features, input_size - features], dim=-1)
+        self.parts = [part.view(p.shape) for part, p in zip(filter(Tensor.numel, parts), parameters, strict=True)]
 
     def _sizes(self, module: nn.Linear | nn.Conv2d | PerceptronPack) -> tuple[int, int]:
         """Return d_A and d_G, and keep which of weight and bias are trained."""
@@ -102,7 +99,8 @@ class KroneckerBlock:
         """Add the last row of Σ x xᵀ, which belongs to the 1 in x: the sum of the inputs, and their number."""
         count = columns.shape[-1]
         if self._has_weight and self._members:
-            self._of_bias.mul_(decay).add_(columns.sum(dim=-1), alpha=1 / cases)
+            share = constant(1 / cases, columns.dtype, columns.device)
+            torch.add(columns.sum(dim=-1).mul_(share), self._of_bias, alpha=decay, out=self._of_bias)
         elif self._has_weight:
             self._of_bias.addmv_(columns, ones(count, columns.dtype, columns.device), beta=decay, alpha=1 / cases)
         added = constant(count / cases, columns.dtype, columns.device)
@@ -127,15 +125,6 @@ class KroneckerBlock:
             columns = columns.reshape(-1, columns.shape[-1]).mT
         positions = 1 if self._members else columns.shape[1] // len(cotangents)
         add_second_moment(self._output_factor, columns, 1 / (cases * positions), decay)
-
-    def invert(self, weight: Tensor, damping: Tensor) -> None:
-        """Renew the damped inverse of the averages, whose weight is given."""
-        self._inverse = damped_inverse(self._input_factor, self._output_factor, weight, damping, self._inverse)
-
-    def precondition(self) -> None:
-        """Turn V, which is in ``parts``, into G⁻¹ V A⁻¹ there, with the inverses as of the last :meth:`invert`."""
-        assert self._inverse is not None
-        self._inverse.apply_(self._transposed)
 
 
 def _patches(convolution: nn.Conv2d, inputs: Tensor) -> Iterator[Tensor]:

@@ -146,14 +146,15 @@ class MembersFisher:
         """Return random δ of all networks, from PyTorch's global generator."""
         rows, of_rows = self._rows(outputs, targets)
         drawn = self._fisher.sample_cotangent(rows, of_rows)
-        return drawn.view(outputs.shape) * self._factor(outputs, rows, of_rows)
+        factor = self._factor(outputs, rows, of_rows)
+        return drawn.view(outputs.shape) if factor is None else drawn.view(outputs.shape) * factor
 
     def exact_cotangents(self, outputs: Tensor, targets: Tensor) -> Iterator[Tensor]:
         """Yield δ⁽ᵏ⁾ of all networks."""
         rows, of_rows = self._rows(outputs, targets)
         factor = self._factor(outputs, rows, of_rows)
         for cotangent in self._fisher.exact_cotangents(rows, of_rows):
-            yield cotangent.view(outputs.shape) * factor
+            yield cotangent.view(outputs.shape) if factor is None else cotangent.view(outputs.shape) * factor
 
     def _rows(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the rows of all networks as those of one."""
@@ -162,10 +163,10 @@ class MembersFisher:
             targets = targets.expand(outputs.shape[:-1]).flatten()
         return outputs.flatten(0, 1), targets
 
-    def _factor(self, outputs: Tensor, rows: Tensor, targets: Tensor) -> Tensor | float:
-        """Return what turns means over all networks' rows into those over each one's rows that count."""
+    def _factor(self, outputs: Tensor, rows: Tensor, targets: Tensor) -> Tensor | None:
+        """Return what turns means over all networks' rows into those over each one's rows that count; None for 1."""
         if not isinstance(self._loss, CrossEntropy):
-            return 1.0
+            return None
         shares = self._loss.target_weights(rows, targets).view(outputs.shape[:-1]).sum(dim=1)
         return torch.where(shares > 0, shares * len(outputs), 1).rsqrt()[:, None, None]
 
