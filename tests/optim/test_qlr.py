@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -548,11 +549,11 @@ MEMORIZING: dict[str, tuple[int, Callable[[nn.Module], QLR]]] = {
 def test_damping_does_not_run_away_once_a_minibatch_is_memorized(name: str) -> None:
     """Where the loss moves by less than its last place, ρ is noise, after which λ would grow without end."""
     rows, make = MEMORIZING[name]
-    inputs = torch.randn(rows, 4)
-    targets = torch.randn(rows, 3) if name == "KFAC" else torch.randint(3, (rows,))
 
-    def largest(resolution: float | None) -> float:
-        torch.manual_seed(1)
+    def largest(minibatch: int, resolution: float | None) -> float:
+        torch.manual_seed(minibatch)
+        inputs = torch.randn(rows, 4)
+        targets = torch.randn(rows, 3) if name == "KFAC" else torch.randint(3, (rows,))
         optimizer = make(nn.Sequential(nn.Linear(4, 30), nn.ReLU(), nn.Linear(30, 3)))
         start = float(optimizer.damping)
         for group in optimizer.param_groups:
@@ -561,8 +562,9 @@ def test_damping_does_not_run_away_once_a_minibatch_is_memorized(name: str) -> N
         assert resolution is None or float(infos[-1].loss) < 1e-3
         return max(float(info.damping) for info in infos) / start
 
-    assert largest(4.0) < 100
-    assert largest(None) > 1e6
+    # What noise does to one minibatch is chance.
+    assert np.median([largest(minibatch, 4.0) for minibatch in range(9)]) < 10
+    assert np.median([largest(minibatch, None) for minibatch in range(9)]) > 1e6
 
 
 @pytest.mark.parametrize("direction", ["gradient", "sgd", "nadam"])
