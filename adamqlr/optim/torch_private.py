@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -134,6 +134,17 @@ def unnoticed(tensors: Sequence[Tensor]) -> AbstractContextManager[Any]:
     Without such a context in PyTorch, autograd notices, and raises where it matters.
     """
     return getattr(torch.autograd, "_unsafe_preserve_version_counter", nullcontext)(tuple(tensors))
+
+
+def versions(tensors: Sequence[Tensor]) -> list[int]:
+    """Return how often each tensor has been written in place; inference tensors do not count."""
+    return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+
+
+def global_hooks(kind: Literal["forward", "backward"]) -> list[dict[int, Any]]:
+    """Return the hooks that are called for every module, filled as they are registered; none where there are none."""
+    names = [f"_global_{kind}_pre_hooks", f"_global_{kind}_hooks"]
+    return [getattr(torch.nn.modules.module, name, {}) for name in names]
 
 
 def transforms_are_active() -> bool:

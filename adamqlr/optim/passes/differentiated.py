@@ -17,7 +17,9 @@ from adamqlr.optim.passes.custom_functions import watch_custom_functions
 from adamqlr.optim.passes.layer_record import RecordedLayers, recorded_layers
 from adamqlr.optim.passes.losses import Loss
 from adamqlr.optim.passes.network import Curvature, Forward, LocalModel, Observer, call_model, count_rows
+from adamqlr.optim.passes.outputs import FLOAT16_REFUSED, checked_outputs
 from adamqlr.optim.passes.replay import Replay
+from adamqlr.optim.passes.side_effects import SideEffects
 from adamqlr.optim.passes.tangents import cheap_tangents, plain_attention
 from adamqlr.optim.torch_private import reentrant_checkpointing_refused
 
@@ -160,12 +162,14 @@ class DifferentiatedNetwork:
         self.model, self.loss, self.flat, self.forward = model, loss, flat, forward
         self.gradient = FlatGradient(flat)
         self.replay = Replay(model, flat.buffer.device)
+        self._side_effects = SideEffects(model, flat)
         self._watches = True
 
     def differentiate(self, inputs: Any, targets: Any) -> Tensor:
         """Set g and return L(θ; B)."""
         with torch.enable_grad(), reentrant_checkpointing_refused():
-            value = self.loss(self.forward(self.model, inputs), targets)
+            outputs = checked_outputs(self.forward(self.model, inputs), self.flat.buffer.dtype)
+            value = self.loss(outputs, targets)
             gradients = torch.autograd.grad(value, self.flat.parameters, allow_unused=True, materialize_grads=True)
         self.gradient.assign(gradients)
         return value.detach()
@@ -191,7 +195,7 @@ class DifferentiatedNetwork:
     ) -> tuple[Linearization | HessianLinearization, RecordedLayers | None]:
         """Run the forward and backward passes; return the loss's model, and the layers that ``observer`` wants."""
         _forget_casts(self.flat.buffer.device)
-        with torch.enable_grad(), ExitStack() as stack:
+        with torch.enable_grad(), self._side_effects.refused(inputs, targets), ExitStack() as stack:
             record = None
             if observer is not None:
                 record = stack.enter_context(recorded_layers(observer.layers, observer.parameters, targets))
@@ -221,7 +225,7 @@ class DifferentiatedNetwork:
     def _call(self, inputs: Any, cheaply: bool) -> Tensor:
         tangents = cheap_tangents(self.model) if cheaply else nullcontext()
         with plain_attention(self.model), reentrant_checkpointing_refused(), tangents:
-            return self.forward(self.model, inputs)
+            return checked_outputs(self.forward(self.model, inputs), self.flat.buffer.dtype)
 
 
 def _forget_casts(device: torch.device) -> None:
@@ -232,9 +236,7 @@ def _forget_casts(device: torch.device) -> None:
     """
     if torch.is_autocast_enabled(device.type):
         if torch.get_autocast_dtype(device.type) == torch.float16:
-            raise RuntimeError(
-                "float16 needs its loss scaled, which the step cannot do: use torch.autocast(…, dtype=torch.bfloat16)"
-            )
+            raise RuntimeError(FLOAT16_REFUSED)
         torch.clear_autocast_cache()
 
 

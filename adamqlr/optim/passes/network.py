@@ -113,23 +113,14 @@ class Network(Protocol):
         ...
 
 
-def call_model(model: nn.Module, inputs: Any) -> Tensor:
-    """Return a model's outputs, called as its inputs suggest: ``model(x)``, ``model(*tuple)`` or ``model(**dict)``.
-
-    Raises:
-        TypeError: It does not return one tensor.
-    """
+def call_model(model: nn.Module, inputs: Any) -> Any:
+    """Return what a model does, called as its inputs suggest: ``model(x)``, ``model(*tuple)`` or ``model(**dict)``."""
     if isinstance(inputs, Tensor):
         outputs = model(inputs)
     elif isinstance(inputs, Mapping):
         outputs = model(**inputs)
     else:
         outputs = model(*inputs)
-    if not isinstance(outputs, Tensor):
-        raise TypeError(
-            f"the model returned a {type(outputs).__name__}, not a tensor: give the optimizer what the loss takes, "
-            "say forward=lambda model, inputs: model(**inputs).logits"
-        )
     return outputs
 
 

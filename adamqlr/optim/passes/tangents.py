@@ -1,9 +1,10 @@
 """Forward passes whose backward pass can be differentiated in its cotangent, and cheaply.
 
-Jacobian–vector products are taken as the derivative of g = Jᵀu in u (see :mod:`adamqlr.optim.passes.differentiated`). PyTorch's own
-second derivatives of convolution and batch normalization also compute what that derivative does not need, or are
-composed of many elementwise kernels; here each is the operation's plain tangent. Fused attention has no second
-derivatives, so attention is computed by plain operations. Everything else keeps PyTorch's rules.
+Jacobian–vector products are taken as the derivative of g = Jᵀu in u (see
+:mod:`adamqlr.optim.passes.differentiated`). PyTorch's own second derivatives of convolution and batch normalization
+also compute what that derivative does not need, or are composed of many elementwise kernels; here each is the
+operation's plain tangent. Fused attention has no second derivatives, so attention is computed by plain operations.
+Everything else keeps PyTorch's rules.
 """
 
 from collections.abc import Callable, Iterator, Sequence
