@@ -13,7 +13,7 @@ from adamqlr.optim.flat import FlatParameters
 from adamqlr.optim.options import require
 from adamqlr.optim.passes import PassOptions, network_of
 from adamqlr.optim.passes.losses import Loss, resolve_loss
-from adamqlr.optim.passes.network import Forward, Network, call_model, count_rows
+from adamqlr.optim.passes.network import Forward, Network, call_model, count_rows, has_rows
 from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.optim.passes.union import Processes
 from adamqlr.optim.state import State
@@ -201,7 +201,8 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         return self._checked_step(inputs, targets)
 
     def _checked_step(self, inputs: Any, targets: Any) -> Any:
-        if not isinstance(inputs, Tensor) or inputs.numel() == 0:
+        is_known = isinstance(inputs, Tensor) and inputs.numel() > 0
+        if not is_known and (self._forward is call_model or has_rows(inputs)):
             count_rows(inputs)
         if torch.is_inference_mode_enabled():
             raise RuntimeError("a step needs gradients, which torch.inference_mode forbids: take it outside")

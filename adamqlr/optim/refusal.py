@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adamqlr.optim.passes.replay import can_hold
+from adamqlr.optim.buffers import can_hold
 from adamqlr.optim.torch_private import versions
 
 

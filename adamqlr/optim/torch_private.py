@@ -142,9 +142,8 @@ def versions(tensors: Sequence[Tensor]) -> list[int]:
 
 
 def global_hooks(kind: Literal["forward", "backward"]) -> list[dict[int, Any]]:
-    """Return the hooks that are called for every module, filled as they are registered; none where there are none."""
-    names = [f"_global_{kind}_pre_hooks", f"_global_{kind}_hooks"]
-    return [getattr(torch.nn.modules.module, name, {}) for name in names]
+    """Return the places where hooks that are called for every module stand once they are registered."""
+    return [getattr(torch.nn.modules.module, f"_global_{kind}_{when}hooks", {}) for when in ("pre_", "")]
 
 
 def transforms_are_active() -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adamqlr.optim.buffers import can_hold
 from adamqlr.optim.torch_private import copy_all
 
 # Where generators and buffers stand; None for buffers that are yet to be made.
@@ -120,18 +121,6 @@ class Replay:
                 place[name] = None if value is None else value.clone()
         _write(written)
         return before
-
-
-def can_hold(buffer: Tensor | None, value: Tensor) -> bool:
-    """Tell whether a buffer can be given a value in place: not one of another shape, nor expanded or sparse ones."""
-    return (
-        buffer is not None
-        and buffer.shape == value.shape
-        and buffer.dtype == value.dtype
-        and buffer.layout == torch.strided
-        and 0 not in buffer.stride()
-        and not buffer.is_inference()
-    )
 
 
 def _write(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
