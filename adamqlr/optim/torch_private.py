@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
+from operator import attrgetter
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
@@ -136,9 +137,15 @@ def unnoticed(tensors: Sequence[Tensor]) -> AbstractContextManager[Any]:
     return getattr(torch.autograd, "_unsafe_preserve_version_counter", nullcontext)(tuple(tensors))
 
 
+_version_of = attrgetter("_version")
+
+
 def versions(tensors: Sequence[Tensor]) -> list[int]:
     """Return how often each tensor has been written in place; inference tensors do not count."""
-    return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+    try:
+        return list(map(_version_of, tensors))
+    except RuntimeError:
+        return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
 
 
 def global_hooks(kind: Literal["forward", "backward"]) -> list[dict[int, Any]]:

@@ -19,7 +19,7 @@ from adamqlr.optim.passes.losses import Loss
 from adamqlr.optim.passes.network import Curvature, Forward, LocalModel, Observer, call_model, count_rows, has_rows
 from adamqlr.optim.passes.outputs import FLOAT16_REFUSED, checked_outputs
 from adamqlr.optim.passes.replay import Replay
-from adamqlr.optim.passes.second_derivatives import missing_derivatives_explained
+from adamqlr.optim.passes.second_derivatives import MissingDerivativesExplained
 from adamqlr.optim.passes.side_effects import SideEffects
 from adamqlr.optim.passes.tangents import cheap_tangents, plain_attention
 from adamqlr.optim.torch_private import reentrant_checkpointing_refused
@@ -57,7 +57,7 @@ class Linearization:
         self.loss = value.detach()
         self._loss, self._targets = loss, targets
         self._cotangent = cotangent.detach().requires_grad_()
-        with missing_derivatives_explained():
+        with MissingDerivativesExplained():
             self.gradients = torch.autograd.grad(
                 outputs, parameters, self._cotangent, create_graph=True, allow_unused=True, materialize_grads=True
             )
@@ -74,7 +74,7 @@ class Linearization:
         """
         pairs = [(g, d) for g, d in zip(self.gradients, direction, strict=True) if g.requires_grad]
         gradients, directions = zip(*pairs, strict=True)
-        with missing_derivatives_explained():
+        with MissingDerivativesExplained():
             (product,) = torch.autograd.grad(gradients, self._cotangent, directions, retain_graph=not last)
         return product
 
@@ -97,7 +97,7 @@ class HessianLinearization:
     def __init__(self, outputs: Tensor, loss: Loss, parameters: Sequence[Tensor], targets: Any) -> None:
         self._parameters = parameters
         value = loss(outputs, targets)
-        with missing_derivatives_explained("a network and a loss"):
+        with MissingDerivativesExplained("a network and a loss"):
             self.gradients = torch.autograd.grad(
                 value, parameters, create_graph=True, allow_unused=True, materialize_grads=True
             )
@@ -116,7 +116,7 @@ class HessianLinearization:
     def _product(self, direction: Sequence[Tensor], last: bool) -> Sequence[Tensor]:
         pairs = [(g, d) for g, d in zip(self.gradients, direction, strict=True) if g.requires_grad]
         gradients, directions = zip(*pairs, strict=True)
-        with missing_derivatives_explained("a network and a loss"):
+        with MissingDerivativesExplained("a network and a loss"):
             return torch.autograd.grad(
                 gradients,
                 self._parameters,
@@ -184,7 +184,8 @@ class DifferentiatedNetwork:
     ) -> tuple[Linearization | HessianLinearization, RecordedLayers | None]:
         """Run the forward and backward passes; return the loss's model, and the layers that ``observer`` wants."""
         _forget_casts(self.flat.buffer.device)
-        with torch.enable_grad(), self._side_effects.refused(inputs, targets), ExitStack() as stack:
+        marks = self._side_effects.marks(inputs, targets)
+        with torch.enable_grad(), ExitStack() as stack:
             record = None
             if observer is not None:
                 wanted = observer.layers, observer.parameters
@@ -201,6 +202,7 @@ class DifferentiatedNetwork:
                 watch_custom_functions(outputs)
             make = Linearization if curvature == "fisher" else HessianLinearization
             local = make(outputs, self.loss, self.flat.parameters, targets)
+        self._side_effects.check(marks, inputs, targets)
         self._watches = False
         return local, record
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr.optim.passes.replay import generator_states, generators_from
-from adamqlr.optim.passes.second_derivatives import missing_derivatives_explained
+from adamqlr.optim.passes.second_derivatives import MissingDerivativesExplained
 from adamqlr.optim.passes.targets import check_same_shape
 
 _ELEMENTWISE = (nn.BCEWithLogitsLoss, nn.BCELoss, nn.HuberLoss, nn.SmoothL1Loss, nn.MSELoss, nn.PoissonNLLLoss)
@@ -54,7 +54,7 @@ class DifferentiatedLoss:
         """
         name = getattr(self.function, "__name__", type(self.function).__name__)
         culprit, cure = f"a loss, here {name},", "use another, or give it a hessian_vector_product (adamqlr.Loss)"
-        explained = missing_derivatives_explained(culprit, cure)
+        explained = MissingDerivativesExplained(culprit, cure)
         with torch.enable_grad(), generators_from(self._start, outputs.device), explained:
             leaf = outputs.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self(leaf, targets), leaf, create_graph=True)

@@ -1,8 +1,5 @@
 """What to do where PyTorch finds something that cannot be differentiated twice."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 _COMPILED = ("does not currently support double backward", "donated buffers")
 _PLAIN = (
     "use plain operations instead, for attention attn_implementation='eager' or "
@@ -10,23 +7,33 @@ _PLAIN = (
 )
 
 
-@contextmanager
-def missing_derivatives_explained(culprit: str = "a network", cure: str = _PLAIN) -> Iterator[None]:
-    """Say what to do where an operation has no second derivatives.
+class MissingDerivativesExplained:
+    """A context that says what to do where an operation has no second derivatives, in a RuntimeError.
 
     Args:
         culprit: What is differentiated.
         cure: What to do.
-
-    Raises:
-        RuntimeError: An operation has none; the message says which.
     """
-    try:
-        yield
-    except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
+
+    def __init__(self, culprit: str = "a network", cure: str = _PLAIN) -> None:
+        self._culprit, self._cure = culprit, cure
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Explain the error.
+
+        Raises:
+            RuntimeError: An operation has no second derivatives; the message says which.
+        """
+        if not isinstance(error, RuntimeError):
+            return
+        reason, cure = str(error).partition("\n")[0], self._cure
         if any(sign in reason for sign in _COMPILED):
             reason, cure = "a function is compiled", "call the function that torch.compile was given"
         elif "is not implemented" not in reason:
-            raise
-        raise RuntimeError(f"curvature needs {culprit} that can be differentiated twice ({reason}): {cure}") from error
+            return
+        raise RuntimeError(
+            f"curvature needs {self._culprit} that can be differentiated twice ({reason}): {cure}"
+        ) from error

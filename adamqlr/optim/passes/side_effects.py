@@ -1,8 +1,6 @@
 """What a step's first pass must leave as it is, as later ones start from it: the minibatch, and what is not trained."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from operator import methodcaller
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -12,7 +10,8 @@ from adamqlr.optim.flat import FlatParameters
 from adamqlr.optim.passes.network import leaves
 from adamqlr.optim.torch_private import versions
 
-_address_of = methodcaller("data_ptr")
+# Versions of inputs, targets and untrained parameters, and sums of the latter.
+Marks = tuple[list[int], list[int], list[int], list[str]]
 # Others, of quantized models say, are never moved.
 _PRECISIONS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -39,40 +38,40 @@ class SideEffects:
         self._names, self._untrained = list(untrained), list(untrained.values())
         self._is_first = True
 
-    @contextmanager
-    def refused(self, inputs: Any, targets: Any) -> Iterator[None]:
-        """Within it runs a pass.
+    def marks(self, inputs: Any, targets: Any) -> Marks:
+        """Return what differs after a pass that has changed what it must not."""
+        # What is written by way of ``data`` has no version: this once, the step looks at the numbers.
+        looks = self._is_first and not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
+        sums = list(map(_sum_of, self._untrained)) if looks else []
+        return versions(leaves(inputs)), versions(leaves(targets)), versions(self._untrained), sums
+
+    def check(self, before: Marks, inputs: Any, targets: Any) -> None:
+        """Refuse a pass that has changed what it must not.
+
+        Args:
+            before: The marks from before it.
+            inputs: As then.
+            targets: As then.
 
         Raises:
             ValueError: It has changed the minibatch in place, or a parameter that is not trained.
         """
-        batches = {"inputs": leaves(inputs), "targets": leaves(targets)}
-        written = {name: versions(batch) for name, batch in batches.items()}
-        marks = self._marks()
-        yield
-        for name, batch in batches.items():
-            if versions(batch) != written[name]:
+        after = self.marks(inputs, targets)
+        self._is_first = False
+        if after == before:
+            return
+        for name, written, later in zip(("inputs", "targets"), before, after, strict=False):
+            if written != later:
                 raise ValueError(
                     f"the forward pass or the loss changes the {name} in place, and later passes of the step would "
                     "see others: clone them there, and do without inplace=True in the first layer"
                 )
-        # What is written by way of ``data`` has no version: this once, the step looks at the numbers.
-        found = self._marks()
-        for name, before, after in zip(self._names, marks, found, strict=True):
-            if before != after:
-                raise ValueError(
-                    f"the forward pass moves {name}, which is not trained, and later passes of the step would move it "
-                    "again: move it between steps, or keep it as a buffer"
-                )
-        self._is_first = False
-
-    def _marks(self) -> list[Any]:
-        """Return what differs for each untrained parameter once it has moved."""
-        untrained = self._untrained
-        marks: list[Any] = list(zip(map(_address_of, untrained), versions(untrained), strict=True))
-        if self._is_first and not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
-            return list(zip(marks, map(_sum_of, untrained), strict=True))
-        return marks
+        rows = zip_longest(self._names, *before[2:], *after[2:])
+        moved = next(name for name, version, total, later, found in rows if (version, total) != (later, found))
+        raise ValueError(
+            f"the forward pass moves {moved}, which is not trained, and later passes of the step would move it again: "
+            "move it between steps, or keep it as a buffer"
+        )
 
 
 def _sum_of(tensor: Tensor) -> str:
