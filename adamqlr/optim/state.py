@@ -99,9 +99,16 @@ class State:
         return {index: state["left_at"][name] for index, state in enumerate(states) if "left_at" in state}
 
     def settle(self) -> None:
-        """Forget when parameters were frozen that are trained again, now that all has been taken up."""
-        for parameter in self._flat.parameters:
-            self._optimizer.state.get(parameter, {}).pop("left_at", None)
+        """Forget when parameters were frozen that are trained again, now that all has been taken up.
+
+        Parameters that are frozen where a state is loaded were so from there on, if that says nothing else.
+        """
+        trained = set(map(id, self._flat.parameters))
+        for parameter, state in self._optimizer.state.items():
+            if id(parameter) in trained:
+                state.pop("left_at", None)
+            elif self._has_started and "left_at" not in state:
+                self._leave(state)
 
     def follow_freezing(self, named: Mapping[str, nn.Parameter]) -> None:
         """Keep where counts stand for parameters that have been frozen, and let in those alone that come back.
@@ -112,14 +119,20 @@ class State:
         Raises:
             ValueError: One has been freed that was frozen before all steps.
         """
-        counts = {name: self.group[name].clone() for name in self._counts}
-        have_moved = all(bool((count > 0).all()) for count in counts.values())
+        before = set(self._flat.names)
         for name, parameter in named.items():
-            was_trained, is_trained = name in self._flat.names, parameter.requires_grad
-            if was_trained and not is_trained and have_moved:
-                self._optimizer.state[parameter]["left_at"] = counts
+            was_trained, is_trained = name in before, parameter.requires_grad
+            if was_trained and not is_trained:
+                self._leave(self._optimizer.state[parameter])
             if is_trained and not was_trained and "left_at" not in self._optimizer.state.get(parameter, {}):
                 raise ValueError(f"{name} was frozen at the first step, and {CANNOT_JOIN}")
+
+    def _leave(self, state: dict[str, Any]) -> None:
+        """Keep where counts stand for a parameter that is frozen, if all have begun."""
+        counts = {name: self.group[name].clone() for name in self._counts}
+        # Freezing is no step, and may look at the numbers.
+        if all(bool((count > 0).all()) for count in counts.values()):
+            state["left_at"] = counts
 
     def _show(self, name: str, number: Tensor) -> Tensor:
         self._tensors.append(number)

@@ -86,8 +86,9 @@ def test_kfacs_averages_are_means_after_a_pause(loads: bool, tmp_path: Path) -> 
     assert all("left_at" not in state for state in optimizer.state.values())
 
 
+@pytest.mark.parametrize("loads", [False, True])
 @pytest.mark.parametrize("maker", [AdamQLR, Adam])
-def test_adams_moments_are_means_after_a_pause(maker: Any) -> None:
+def test_adams_moments_are_means_after_a_pause(maker: Any, loads: bool) -> None:
     model, some, betas = network(), batch(), (0.9, 0.99)
     optimizer = maker(model, "cross_entropy", betas=betas)
 
@@ -99,6 +100,8 @@ def test_adams_moments_are_means_after_a_pause(maker: Any) -> None:
     optimizer.step(*some)
     before = means()
     model[0].requires_grad_(False)
+    if loads:
+        optimizer.load_state_dict(optimizer.state_dict())
     for _ in range(40):
         optimizer.step(*some)
     model[0].requires_grad_(True)

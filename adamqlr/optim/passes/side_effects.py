@@ -57,8 +57,8 @@ class SideEffects:
             ValueError: It has changed the minibatch in place, or a parameter that is not trained.
         """
         after = self.marks(inputs, targets)
-        self._is_first = False
         if after == before:
+            self._is_first = False
             return
         for name, written, later in zip(("inputs", "targets"), before, after, strict=False):
             if written != later:
