@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from adamqlr.optim.base import AnyLoss, MinibatchOptimizer
+from adamqlr.optim.directions.adam import resume_moments
 from adamqlr.optim.flat import LastNumber
 from adamqlr.optim.info import GradientInfo
 from adamqlr.optim.options import MemberTensors, differ, nonnegative
@@ -45,6 +46,7 @@ class Adam(MinibatchOptimizer):
     def _bind(self, state: State) -> None:
         self._moment, self._second_moment = state.vector("exp_avg"), state.vector("exp_avg_sq")
         self._step = state.counter("step")
+        resume_moments(self._flat, state, self._moment, self._second_moment)
         self._operands = MemberTensors(self._flat.buffer)
         self._rates = LastNumber(self._flat)
 

@@ -13,10 +13,10 @@ from adamqlr.optim.flat import FlatParameters
 from adamqlr.optim.options import require
 from adamqlr.optim.passes import PassOptions, network_of
 from adamqlr.optim.passes.losses import Loss, resolve_loss
-from adamqlr.optim.passes.network import Forward, Network, call_model, count_rows
+from adamqlr.optim.passes.network import Forward, Network, call_model, count_rows, has_rows
 from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.optim.passes.union import Processes
-from adamqlr.optim.state import State
+from adamqlr.optim.state import CANNOT_JOIN, State
 from adamqlr.optim.structure import Structure, check_trainable, named_parameters_of, unwrapped, world_size
 from adamqlr.optim.torch_private import step_is_watched, without_compiler
 
@@ -98,8 +98,9 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
             [index for index, known in enumerate(self._flat.parameters) if any(known is p for p in group["params"])]
             for group in self.param_groups
         ]
-        self._state = State(self, self._flat, strict)
+        self._state = State(self, self._flat, strict, self._started)
         self._bind(self._state)
+        self._state.settle()
 
     @abstractmethod
     def _bind(self, state: State) -> None:
@@ -127,6 +128,8 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
             name = next(name for name, parameter in named.items() if id(parameter) in added)
             raise ValueError(f"{name} has become trainable: make the optimizer anew, or give it its params=…")
         self._follow_parameters()
+        if self._started:
+            self._state.follow_freezing({name: named[name] for name in self._named})
         self._lay_out()
 
     def _follow_parameters(self) -> None:
@@ -149,7 +152,7 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
             ValueError: Steps have been taken, and state that is common to all parameters would be wrong for new ones.
         """
         if self._started:
-            raise ValueError("parameters cannot join after the first step: make the optimizer anew with params=…")
+            raise ValueError(f"parameters {CANNOT_JOIN}")
         _add_param_group(self, param_group)
         if self._made:
             try:
@@ -201,7 +204,8 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         return self._checked_step(inputs, targets)
 
     def _checked_step(self, inputs: Any, targets: Any) -> Any:
-        if not isinstance(inputs, Tensor) or inputs.numel() == 0:
+        is_known = isinstance(inputs, Tensor) and inputs.numel() > 0
+        if not is_known and (self._forward is call_model or has_rows(inputs)):
             count_rows(inputs)
         if torch.is_inference_mode_enabled():
             raise RuntimeError("a step needs gradients, which torch.inference_mode forbids: take it outside")

@@ -6,6 +6,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adamqlr.optim.buffers import can_hold
+from adamqlr.optim.torch_private import versions
+
+
+class _Buffer:
+    """A module's buffer from before a step, which may write into it or put another where it was."""
+
+    def __init__(self, place: dict[str, Any], name: str) -> None:
+        self._place, self._name = place, name
+        self._before = self._stands()
+        buffer = self._before[0]
+        self.value = None if buffer is None else buffer.clone()
+
+    def _stands(self) -> tuple[Tensor | None, list[int]]:
+        buffer: Tensor | None = self._place[self._name]
+        return buffer, [] if buffer is None else versions([buffer])
+
+    def in_place(self) -> list[tuple[Tensor, Tensor]]:
+        """Return what stands there now and the value from before, if it can be written into."""
+        now = self._place[self._name]
+        return [(now, self.value)] if self.value is not None and can_hold(now, self.value) else []
+
+    def has_changed(self) -> bool:
+        """Tell whether something else stands there now."""
+        (before, version), (now, later) = self._before, self._stands()
+        return now is not before or version != later
+
+    def put_back(self) -> None:
+        """Put the value from before there."""
+        self._place[self._name] = self.value
+
 
 class Refusal:
     """Copies of tensors from before a step.
@@ -21,20 +52,21 @@ class Refusal:
     def __init__(self, tensors: Iterable[Tensor], model: nn.Module) -> None:
         self.undo: Callable[[], None] | None = None
         self._kept = [(tensor, tensor.clone()) for tensor in tensors]
-        self._buffers: list[tuple[dict[str, Any], str, Tensor]] = [
-            (module._buffers, name, buffer.clone())
-            for module in model.modules()
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-        ]
+        self._buffers = [_Buffer(module._buffers, name) for module in model.modules() for name in module._buffers]
 
     def unless_finite(self, *numbers: Tensor) -> Tensor:
         """Put everything back as it was unless all numbers are finite; return whether they are, a 0-d tensor."""
         taken = torch.stack([number.isfinite().all() for number in numbers]).all()
-        buffers = [(place[name], before) for place, name, before in self._buffers]
-        for tensor, before in [*self._kept, *buffers]:
+        undone = [] if self.undo is None else [self.undo]
+        for buffer in self._buffers:
+            found = buffer.in_place()
+            self._kept += found
+            if not found and buffer.has_changed():
+                undone.append(buffer.put_back)
+        for tensor, before in self._kept:
             tensor.copy_(torch.where(taken, tensor, before))
         # This once, the step looks at the numbers.
-        if self.undo is not None and not bool(taken):
-            self.undo()
+        if undone and not bool(taken):
+            for undo in undone:
+                undo()
         return taken

@@ -1,12 +1,14 @@
 """Tensors that outlive a step: where they live, are saved, taken up and taken back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from adamqlr.optim.flat import FlatParameters
+
+CANNOT_JOIN = "cannot join after the first step: make the optimizer anew with params=…"
 
 
 class State:
@@ -19,14 +21,23 @@ class State:
         optimizer: Whose state it is.
         flat: The parameters as they lie now.
         strict: Whether everything must stand there already, as in a state that was saved.
+        has_started: Whether steps have been taken.
 
     Attributes:
         group: The options of the whole optimizer: its first parameter group.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, flat: FlatParameters, strict: bool = False) -> None:
-        self._optimizer, self._flat, self._strict = optimizer, flat, strict
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        flat: FlatParameters,
+        strict: bool = False,
+        has_started: bool = False,
+    ) -> None:
+        self._optimizer, self._flat = optimizer, flat
+        self._strict, self._has_started = strict, has_started
         self._tensors: list[Tensor] = []
+        self._counts: list[str] = []
         self.group: dict[str, Any] = optimizer.param_groups[0]
 
     def vector(self, name: str) -> Tensor:
@@ -40,8 +51,16 @@ class State:
         return vector
 
     def of_parameter(self, parameter: nn.Parameter, name: str, initial: Tensor) -> Tensor:
-        """Return a tensor of any shape that belongs to one parameter."""
+        """Return a tensor of any shape that belongs to one parameter.
+
+        Raises:
+            ValueError: Steps have been taken without it.
+        """
         (index,) = (i for i, known in enumerate(self._flat.parameters) if known is parameter)
+        if self._has_started and not self._strict and name not in self._optimizer.state[parameter]:
+            raise ValueError(
+                f"{self._flat.names[index]} has no {name!r} after the first step: freeze and free a layer as a whole"
+            )
         self._take_up(parameter, self._flat.names[index], name, initial)
         self._tensors.append(initial)
         return initial
@@ -68,6 +87,52 @@ class State:
         """Return a count, in single precision as PyTorch's optimizers have it; likewise."""
         count = torch.zeros((), dtype=torch.float32, device=self._flat.buffer.device)
         return self._show(name, count.fill_(self.group.get(name, 0.0)))
+
+    def returned(self, name: str) -> dict[int, Tensor]:
+        """Return where a count stood when parameters were frozen that are trained again, by their places in θ.
+
+        Args:
+            name: A number that all parameters have in common, and that each would count for itself.
+        """
+        self._counts.append(name)
+        states = [self._optimizer.state.get(parameter, {}) for parameter in self._flat.parameters]
+        return {index: state["left_at"][name] for index, state in enumerate(states) if "left_at" in state}
+
+    def settle(self) -> None:
+        """Forget when parameters were frozen that are trained again, now that all has been taken up.
+
+        Parameters that are frozen where a state is loaded were so from there on, if that says nothing else.
+        """
+        trained = set(map(id, self._flat.parameters))
+        for parameter, state in self._optimizer.state.items():
+            if id(parameter) in trained:
+                state.pop("left_at", None)
+            elif self._has_started and "left_at" not in state:
+                self._leave(state)
+
+    def follow_freezing(self, named: Mapping[str, nn.Parameter]) -> None:
+        """Keep where counts stand for parameters that have been frozen, and let in those alone that come back.
+
+        Args:
+            named: Those that may be trained, as they are now.
+
+        Raises:
+            ValueError: One has been freed that was frozen before all steps.
+        """
+        before = set(self._flat.names)
+        for name, parameter in named.items():
+            was_trained, is_trained = name in before, parameter.requires_grad
+            if was_trained and not is_trained:
+                self._leave(self._optimizer.state[parameter])
+            if is_trained and not was_trained and "left_at" not in self._optimizer.state.get(parameter, {}):
+                raise ValueError(f"{name} was frozen at the first step, and {CANNOT_JOIN}")
+
+    def _leave(self, state: dict[str, Any]) -> None:
+        """Keep where counts stand for a parameter that is frozen, if all have begun."""
+        counts = {name: self.group[name].clone() for name in self._counts}
+        # Freezing is no step, and may look at the numbers.
+        if all(bool((count > 0).all()) for count in counts.values()):
+            state["left_at"] = counts
 
     def _show(self, name: str, number: Tensor) -> Tensor:
         self._tensors.append(number)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adamqlr.optim.torch_private import global_hooks
+
 _is_trainable = attrgetter("requires_grad")
 _hooks_of, _accumulation_hooks_of = attrgetter("_backward_hooks"), attrgetter("_post_accumulate_grad_hooks")
 
@@ -27,6 +29,7 @@ class Structure:
         self._parameters = list(model.parameters())
         self._flags = list(map(_is_trainable, self._parameters))
         self._hooks = [h for module in model.modules() for h in (module._backward_hooks, module._backward_pre_hooks)]
+        self._hooks += global_hooks("backward")
         self._model = model
 
     def is_unchanged(self) -> bool:
@@ -48,6 +51,8 @@ def check_trainable(model: nn.Module) -> None:
     Raises:
         ValueError: The model is compiled or sharded, or its gradients are sparse, or not the loss's.
     """
+    if any(global_hooks("backward")):
+        raise ValueError("all modules have a global backward hook, which the curvature knows nothing of: remove it")
     for name, module in model.named_modules():
         where = f"the module {name!r}" if name else "the model"
         if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:

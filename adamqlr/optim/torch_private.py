@@ -5,7 +5,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from operator import attrgetter
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -134,6 +135,22 @@ def unnoticed(tensors: Sequence[Tensor]) -> AbstractContextManager[Any]:
     Without such a context in PyTorch, autograd notices, and raises where it matters.
     """
     return getattr(torch.autograd, "_unsafe_preserve_version_counter", nullcontext)(tuple(tensors))
+
+
+_version_of = attrgetter("_version")
+
+
+def versions(tensors: Sequence[Tensor]) -> list[int]:
+    """Return how often each tensor has been written in place; inference tensors do not count."""
+    try:
+        return list(map(_version_of, tensors))
+    except RuntimeError:
+        return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+
+
+def global_hooks(kind: Literal["forward", "backward"]) -> list[dict[int, Any]]:
+    """Return the places where hooks that are called for every module stand once they are registered."""
+    return [getattr(torch.nn.modules.module, f"_global_{kind}_{when}hooks", {}) for when in ("pre_", "")]
 
 
 def transforms_are_active() -> bool:

@@ -59,7 +59,10 @@ def _archive_splits(path: Path, settings: DatasetConfig) -> Splits:
 
 def _read_archive(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise UserError(f"{path}: one array, not several: save them with numpy.savez")
+        with loaded as archive:
             missing = [name for name in _ARRAYS if name not in archive]
             if missing:
                 raise UserError(f"{path}: no array {', '.join(missing)}: expected {', '.join(_ARRAYS)}")
@@ -77,6 +80,19 @@ def _pair(path: Path, arrays: dict[str, Array], part: str) -> Pair:
         )
     if len(inputs) != len(targets) or len(inputs) == 0:
         raise UserError(f"{path}: x_{part} has {len(inputs)} rows, y_{part} {len(targets)}")
-    if inputs.ndim == 4 and inputs.shape[1] not in _COLORS:
-        inputs = inputs.transpose(0, 3, 1, 2)
-    return inputs, targets
+    return _channels_first(path, inputs) if inputs.ndim == 4 else inputs, targets
+
+
+def _channels_first(path: Path, images: Array) -> Array:
+    """Return images with their channels first: the dimension that is a number of colors, or else not a square's."""
+    first, second, last = images.shape[1:]
+    if first in _COLORS:
+        return images
+    if last in _COLORS or first == second != last:
+        return images.transpose(0, 3, 1, 2)
+    if second != last or first == last:
+        raise UserError(
+            f"{path}: images of shape {images.shape[1:]} may have their channels first or last: save square ones, or "
+            "1, 3 or 4 channels"
+        )
+    return images

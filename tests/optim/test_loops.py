@@ -633,7 +633,8 @@ def test_steps_called_in_other_ways_say_what_to_call(make: Callable[..., QLR]) -
         expected
     )
     assert message_of(TypeError, lambda: optimizer.step(inputs.numpy(), targets)) == (
-        "inputs must be a tensor, or a tuple or dict of tensors, got ndarray"
+        "inputs must be a tensor, or a tuple or dict of tensors, got ndarray: others need forward=…, and neither "
+        "microbatch nor process_group"
     )
     assert message_of(ValueError, lambda: optimizer.step(inputs[:0], targets[:0])) == "the minibatch is empty"
     with torch.inference_mode():
@@ -796,10 +797,7 @@ def test_kfac_names_a_layer_that_runs_without_gradients() -> None:
     batch = torch.randn(8, 3), torch.randint(3, (8,))
     weight = model.get_parameter("0.weight")
     kept = weight.clone()
-    message = (
-        "K-FAC needs gradients of each layer that it trains: freeze Linear(in_features=3, out_features=4, bias=True), "
-        "which has none"
-    )
+    message = "K-FAC needs gradients of each layer that it trains: freeze the module '0', which has none"
     assert message_of(ValueError, lambda: KFAC(model, "cross_entropy").step(*batch)) == message
     model[0].requires_grad_(False)
     KFAC(model, "cross_entropy").step(*batch)
@@ -820,8 +818,7 @@ def test_kfac_names_a_layer_that_the_outputs_do_not_depend_on() -> None:
     for rest in (nn.Identity(), nn.PReLU()):
         optimizer = KFAC(nn.Sequential(Idle(nn.Linear(3, 3), nn.Linear(3, 4)), rest), "cross_entropy")
         assert message_of(ValueError, partial(optimizer.step, *batch)) == (
-            "K-FAC needs gradients of each layer that it trains: freeze "
-            "Linear(in_features=3, out_features=4, bias=True), which has none"
+            "K-FAC needs gradients of each layer that it trains: freeze the module '0.1', which has none"
         )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacfwd
 from torch.nn import functional
 
-from adamqlr import AdamQLR
+from adamqlr import KFAC, AdamQLR
 from adamqlr.optim.adam import Adam
 from adamqlr.optim.passes.losses import CrossEntropy
 from adamqlr.optim.passes.output_fisher import CategoricalFisher
@@ -174,6 +174,37 @@ def test_steps_reduce_the_loss(network: str) -> None:
     tokens, targets = text(32)
     losses = [float(optimizer.step(tokens, targets).loss) for _ in range(25)]
     assert losses[-1] < 0.7 * losses[0]
+
+
+class PaddedEncoder(nn.Module):
+    """An encoder that is told which tokens are padding, and reads its outputs there all the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(CLASSES, 4)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 2)
+        self.output = nn.Linear(4, CLASSES)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        features = self.encoder(self.embedding(tokens), src_key_padding_mask=tokens == 0)
+        return self.output(features.mean(dim=1))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("maker", [AdamQLR, KFAC])
+def test_an_encoder_in_eval_mode_is_one_function_in_all_passes(maker: Any) -> None:
+    torch.manual_seed(0)
+    model = PaddedEncoder().eval()
+    tokens, targets = torch.randint(1, CLASSES, (12, LENGTH)), torch.randint(CLASSES, (12,))
+    tokens[1:, -2:] = 0
+    optimizer = maker(model, "cross_entropy")
+    for _ in range(3):
+        # With gradients, the encoder takes the path that is differentiated.
+        before = functional.cross_entropy(model(tokens), targets)
+        info = optimizer.step(tokens, targets)
+        change = functional.cross_entropy(model(tokens), targets) - before
+        assert float(info.true_change) == pytest.approx(change.item(), rel=1e-3)
+    assert torch.backends.mha.get_fastpath_enabled(), "it is as before"
 
 
 @pytest.mark.parametrize("curvature", ["fisher", "hessian"])

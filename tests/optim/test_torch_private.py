@@ -18,9 +18,11 @@ from adamqlr.optim.torch_private import (
     copy_all,
     fused_adam,
     fused_sgd,
+    global_hooks,
     reentrant_checkpointing_refused,
     scale_all,
     step_is_watched,
+    versions,
     without_compiler,
 )
 
@@ -166,6 +168,29 @@ def test_checkpointing_needs_no_refusal_where_pytorch_has_none_that_is_reentrant
     monkeypatch.delattr(torch.utils.checkpoint, "CheckpointFunction")
     with reentrant_checkpointing_refused():
         pass
+
+
+def test_versions_count_what_is_written_in_place() -> None:
+    tensor = torch.zeros(3)
+    before = versions([tensor, tensor[1:]])
+    tensor.add_(1)
+    assert versions([tensor, tensor[1:]]) != before
+    with torch.inference_mode():
+        assert versions([torch.zeros(3)]) == [0]
+
+
+@pytest.mark.parametrize("kind", ["forward", "backward"])
+def test_hooks_of_all_modules_are_seen_as_they_come_and_go(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = torch.nn.modules.module
+    places = global_hooks(kind)  # type: ignore[arg-type]
+    full = "full_" if kind == "backward" else ""
+    for when in ("", "_pre"):
+        assert not any(places)
+        handle = getattr(module, f"register_module_{full}{kind}{when}_hook")(lambda *_: None)
+        assert any(places)
+        handle.remove()
+    monkeypatch.delattr(module, f"_global_{kind}_hooks")
+    assert not any(global_hooks(kind))  # type: ignore[arg-type]
 
 
 def test_each_thread_refuses_reentrant_checkpointing_for_itself() -> None:

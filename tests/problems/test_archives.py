@@ -1,5 +1,6 @@
 """Files of one's own: arrays, images, labels."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from adamqlr.study.config import StudyConfig, parse_config
 from tests.problems.in_memory import parts_of, rows_in
 
 CPU = torch.device("cpu")
+SIZES = {"train": 40, "test": 12}
 
 
 def arrays(channels_last: bool = True) -> dict[str, np.ndarray]:
@@ -49,6 +51,26 @@ def test_images_with_channels_first_or_last(tmp_path: Path) -> None:
     assert outputs.shape == (12, 4)
     per_channel = torch.cat([train.inputs, validation.inputs]).mean((0, 2, 3))
     torch.testing.assert_close(per_channel, torch.zeros(3), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [2, 5, 13])
+def test_images_may_have_other_channels_than_colors(tmp_path: Path, channels: int) -> None:
+    generator = np.random.default_rng(0)
+    first = {**arrays(), **{f"x_{part}": generator.random((n, channels, 8, 8)) for part, n in SIZES.items()}}
+    last = {name: a.transpose(0, 2, 3, 1) if a.ndim == 4 else a for name, a in first.items()}
+    found = [
+        parts_of(load_problem("mine", study(save(tmp_path, **a), model="resnet18"), CPU))[0].inputs
+        for a in (first, last)
+    ]
+    assert torch.equal(*found)
+    assert found[0].shape == (34, channels, 8, 8)
+
+
+@pytest.mark.parametrize("shape", [(6, 8, 5), (8, 8, 8), (5, 6, 8)])
+def test_images_whose_channels_are_unclear_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    content = {**arrays(), **{f"x_{part}": np.ones((n, *shape)) for part, n in SIZES.items()}}
+    with pytest.raises(UserError, match=re.escape(f"images of shape {shape} may have their channels first or last")):
+        load_problem("mine", study(save(tmp_path, **content), model="resnet18"), CPU)
 
 
 def test_a_perceptron_flattens_images_and_standardizes_pixels(tmp_path: Path) -> None:
@@ -106,6 +128,10 @@ def test_truncated_and_foreign_files_are_named(tmp_path: Path) -> None:
     path = save(tmp_path, **arrays())
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(UserError, match=r"mine\.npz: not a readable \.npz file"):
+        load_problem("mine", study(path), CPU)
+    with path.open("wb") as file:
+        np.save(file, arrays()["x_train"])
+    with pytest.raises(UserError, match=r"mine\.npz: one array, not several: save them with numpy\.savez"):
         load_problem("mine", study(path), CPU)
     path.write_text("nothing")
     with pytest.raises(UserError, match=r"mine\.npz: not a readable \.npz file"):

@@ -12,6 +12,14 @@ from adamqlr.optim.state import State
 from adamqlr.optim.torch_private import fused_adam
 
 
+def resume_moments(flat: FlatParameters, state: State, moment: Tensor, second_moment: Tensor) -> None:
+    """Have moments of parameters that were frozen for a while stand for the same means at the common count of steps."""
+    steps = state.group["step"].double()
+    for place, seen in state.returned("step").items():
+        for vector, beta in zip((moment, second_moment), state.group["betas"], strict=True):
+            flat.views(vector)[place].mul_((1 - beta**steps) / (1 - beta ** seen.double()))
+
+
 class AdamDirection:
     """d = m̂ / (√v̂ + ε).
 
@@ -35,6 +43,7 @@ class AdamDirection:
         self._group = state.group
         self._moment, self._second_moment = state.vector("exp_avg"), state.vector("exp_avg_sq")
         self._step = state.counter("step")
+        resume_moments(flat, state, self._moment, self._second_moment)
         # A sum of tensors takes a third of the time of one with Python's numbers.
         self._one = torch.ones_like(self._step)
 

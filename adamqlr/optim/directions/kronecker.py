@@ -69,6 +69,10 @@ class KroneckerDirection:
         self.parameters: Sequence[Tensor] = self._diagonal.parameters if self._diagonal else []
         self._weight = state.number("weight", 0.0)
         self._group.setdefault("step", 0)
+        # Averages of layers that were frozen for a while stand for the same means at the common weight.
+        for place, weight in state.returned("weight").items():
+            for average in self._averages_of(flat.parameters[place]):
+                average.mul_(self._weight / weight)
         self._factored = [block for block in self._blocks if isinstance(block, KroneckerBlock)]
         self._parts = [part for block in self._factored for part in block.parts]
         self._inverses = KroneckerInverses([block.inverse for block in self._factored], self._weight)
@@ -82,6 +86,14 @@ class KroneckerDirection:
             if isinstance(block, (NormalizationBlock, DiagonalBlock))
         ]
         self._out: Tensor | None = None
+
+    def _averages_of(self, parameter: nn.Parameter) -> Sequence[Tensor]:
+        """Return what is averaged for a layer, by its first parameter, or for a parameter in no layer."""
+        diagonal = zip(self._diagonal.parameters, self._diagonal.averages, strict=True) if self._diagonal else []
+        return [
+            *[average for block in self._blocks if block.parameters[0] is parameter for average in block.averages],
+            *[average for other, average in diagonal if other is parameter],
+        ]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copying keeps: the averages are the optimizer's."""

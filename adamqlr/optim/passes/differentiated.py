@@ -16,25 +16,13 @@ from adamqlr.optim.flat import FlatGradient, FlatParameters
 from adamqlr.optim.passes.custom_functions import watch_custom_functions
 from adamqlr.optim.passes.layer_record import RecordedLayers, recorded_layers
 from adamqlr.optim.passes.losses import Loss
-from adamqlr.optim.passes.network import Curvature, Forward, LocalModel, Observer, call_model, count_rows
+from adamqlr.optim.passes.network import Curvature, Forward, LocalModel, Observer, call_model, count_rows, has_rows
+from adamqlr.optim.passes.outputs import FLOAT16_REFUSED, checked_outputs
 from adamqlr.optim.passes.replay import Replay
+from adamqlr.optim.passes.second_derivatives import MissingDerivativesExplained
+from adamqlr.optim.passes.side_effects import SideEffects
 from adamqlr.optim.passes.tangents import cheap_tangents, plain_attention
 from adamqlr.optim.torch_private import reentrant_checkpointing_refused
-
-
-@contextmanager
-def _missing_derivatives_explained() -> Iterator[None]:
-    """Say what to do where PyTorch finds an operation that cannot be differentiated twice."""
-    try:
-        yield
-    except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        if "is not implemented" not in reason:
-            raise
-        raise RuntimeError(
-            f"curvature needs a network that can be differentiated twice ({reason}): use plain operations instead, "
-            "for attention attn_implementation='eager' or torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
-        ) from error
 
 
 @contextmanager
@@ -69,9 +57,10 @@ class Linearization:
         self.loss = value.detach()
         self._loss, self._targets = loss, targets
         self._cotangent = cotangent.detach().requires_grad_()
-        self.gradients = torch.autograd.grad(
-            outputs, parameters, self._cotangent, create_graph=True, allow_unused=True, materialize_grads=True
-        )
+        with MissingDerivativesExplained():
+            self.gradients = torch.autograd.grad(
+                outputs, parameters, self._cotangent, create_graph=True, allow_unused=True, materialize_grads=True
+            )
 
     def jacobian_vector_product(self, direction: Sequence[Tensor], last: bool = True) -> Tensor:
         """Return J v, of the shape of the outputs.
@@ -85,7 +74,7 @@ class Linearization:
         """
         pairs = [(g, d) for g, d in zip(self.gradients, direction, strict=True) if g.requires_grad]
         gradients, directions = zip(*pairs, strict=True)
-        with _missing_derivatives_explained():
+        with MissingDerivativesExplained():
             (product,) = torch.autograd.grad(gradients, self._cotangent, directions, retain_graph=not last)
         return product
 
@@ -108,9 +97,10 @@ class HessianLinearization:
     def __init__(self, outputs: Tensor, loss: Loss, parameters: Sequence[Tensor], targets: Any) -> None:
         self._parameters = parameters
         value = loss(outputs, targets)
-        self.gradients = torch.autograd.grad(
-            value, parameters, create_graph=True, allow_unused=True, materialize_grads=True
-        )
+        with MissingDerivativesExplained("a network and a loss"):
+            self.gradients = torch.autograd.grad(
+                value, parameters, create_graph=True, allow_unused=True, materialize_grads=True
+            )
         self.loss = value.detach()
 
     def curvature(self, directions: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
@@ -126,7 +116,7 @@ class HessianLinearization:
     def _product(self, direction: Sequence[Tensor], last: bool) -> Sequence[Tensor]:
         pairs = [(g, d) for g, d in zip(self.gradients, direction, strict=True) if g.requires_grad]
         gradients, directions = zip(*pairs, strict=True)
-        with _missing_derivatives_explained():
+        with MissingDerivativesExplained("a network and a loss"):
             return torch.autograd.grad(
                 gradients,
                 self._parameters,
@@ -160,12 +150,14 @@ class DifferentiatedNetwork:
         self.model, self.loss, self.flat, self.forward = model, loss, flat, forward
         self.gradient = FlatGradient(flat)
         self.replay = Replay(model, flat.buffer.device)
+        self._side_effects = SideEffects(model, flat)
         self._watches = True
 
     def differentiate(self, inputs: Any, targets: Any) -> Tensor:
         """Set g and return L(θ; B)."""
         with torch.enable_grad(), reentrant_checkpointing_refused():
-            value = self.loss(self.forward(self.model, inputs), targets)
+            outputs = checked_outputs(self.forward(self.model, inputs), self.flat.buffer.dtype)
+            value = self.loss(outputs, targets)
             gradients = torch.autograd.grad(value, self.flat.parameters, allow_unused=True, materialize_grads=True)
         self.gradient.assign(gradients)
         return value.detach()
@@ -180,7 +172,8 @@ class DifferentiatedNetwork:
         # Not before: passes that raise, for memory say, must leave nothing behind.
         if observer is not None:
             assert record is not None
-            observer.begin(count_rows(inputs))
+            # What a forward of one's own takes may hold no rows that can be seen.
+            observer.begin(count_rows(inputs if has_rows(inputs) else record.outputs))
             with torch.no_grad():
                 observer.observe(record)
             observer.end(None)
@@ -191,10 +184,12 @@ class DifferentiatedNetwork:
     ) -> tuple[Linearization | HessianLinearization, RecordedLayers | None]:
         """Run the forward and backward passes; return the loss's model, and the layers that ``observer`` wants."""
         _forget_casts(self.flat.buffer.device)
+        marks = self._side_effects.marks(inputs, targets)
         with torch.enable_grad(), ExitStack() as stack:
             record = None
             if observer is not None:
-                record = stack.enter_context(recorded_layers(observer.layers, observer.parameters, targets))
+                wanted = observer.layers, observer.parameters
+                record = stack.enter_context(recorded_layers(self.model, *wanted, targets))
             outputs = self._call(inputs, curvature == "fisher")
             if record is not None:
                 record.close(outputs)
@@ -207,6 +202,7 @@ class DifferentiatedNetwork:
                 watch_custom_functions(outputs)
             make = Linearization if curvature == "fisher" else HessianLinearization
             local = make(outputs, self.loss, self.flat.parameters, targets)
+        self._side_effects.check(marks, inputs, targets)
         self._watches = False
         return local, record
 
@@ -221,7 +217,7 @@ class DifferentiatedNetwork:
     def _call(self, inputs: Any, cheaply: bool) -> Tensor:
         tangents = cheap_tangents(self.model) if cheaply else nullcontext()
         with plain_attention(self.model), reentrant_checkpointing_refused(), tangents:
-            return self.forward(self.model, inputs)
+            return checked_outputs(self.forward(self.model, inputs), self.flat.buffer.dtype)
 
 
 def _forget_casts(device: torch.device) -> None:
@@ -232,9 +228,7 @@ def _forget_casts(device: torch.device) -> None:
     """
     if torch.is_autocast_enabled(device.type):
         if torch.get_autocast_dtype(device.type) == torch.float16:
-            raise RuntimeError(
-                "float16 needs its loss scaled, which the step cannot do: use torch.autocast(…, dtype=torch.bfloat16)"
-            )
+            raise RuntimeError(FLOAT16_REFUSED)
         torch.clear_autocast_cache()
 
 

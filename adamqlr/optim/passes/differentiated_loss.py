@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adamqlr.optim.passes.network import count_rows
 from adamqlr.optim.passes.replay import generator_states, generators_from
+from adamqlr.optim.passes.second_derivatives import MissingDerivativesExplained
 from adamqlr.optim.passes.targets import check_same_shape
 
 _ELEMENTWISE = (nn.BCEWithLogitsLoss, nn.BCELoss, nn.HuberLoss, nn.SmoothL1Loss, nn.MSELoss, nn.PoissonNLLLoss)
@@ -50,12 +50,15 @@ class DifferentiatedLoss:
 
         Raises:
             ValueError: The loss is linear in the outputs, as far as PyTorch can tell.
+            RuntimeError: An operation of the loss has no second derivatives; the message says which.
         """
-        with torch.enable_grad(), generators_from(self._start, outputs.device):
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        culprit, cure = f"a loss, here {name},", "use another, or give it a hessian_vector_product (adamqlr.Loss)"
+        explained = MissingDerivativesExplained(culprit, cure)
+        with torch.enable_grad(), generators_from(self._start, outputs.device), explained:
             leaf = outputs.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self(leaf, targets), leaf, create_graph=True)
             if not gradient.requires_grad:
-                name = getattr(self.function, "__name__", type(self.function).__name__)
                 raise ValueError(f"the loss {name} is linear in the outputs: there is no curvature to choose a step by")
             (product,) = torch.autograd.grad(gradient, leaf, vector.to(gradient.dtype))
         return product
@@ -65,6 +68,7 @@ class DifferentiatedLoss:
         """Whether H is known to be diagonal."""
         return isinstance(self.function, _ELEMENTWISE)
 
-    def weight(self, targets: Any) -> float | None:
-        """Return the number of rows; None for a sum."""
-        return None if getattr(self.function, "reduction", "mean") == "sum" else float(count_rows(targets))
+    @property
+    def is_sum(self) -> bool:
+        """Whether it is the sum over the rows, and no mean."""
+        return getattr(self.function, "reduction", "mean") == "sum"

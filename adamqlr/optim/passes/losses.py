@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adamqlr.optim.passes.differentiated_loss import DifferentiatedLoss
-from adamqlr.optim.passes.network import count_rows
 from adamqlr.optim.passes.targets import check_same_shape
 
 Reduction = Literal["mean", "sum"]
@@ -52,8 +51,44 @@ class CrossEntropy:
         label_smoothing: float = 0.0,
         reduction: Reduction = "mean",
     ) -> None:
-        self.class_weight, self.ignore_index = weight, ignore_index
-        self.label_smoothing, self.reduction = label_smoothing, reduction
+        self._module: Any = nn.CrossEntropyLoss(
+            weight, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction=reduction
+        )
+
+    @classmethod
+    def of_module(cls, module: nn.Module) -> "CrossEntropy":
+        """Return the loss with a module's options, read at each call: schedules may set them anew."""
+        loss = cls()
+        loss._module = module
+        return loss
+
+    @property
+    def class_weight(self) -> Tensor | None:
+        """A weight for each class."""
+        # By way of the module, finding a buffer takes ten times as long.
+        try:
+            weight: Tensor | None = self._module._buffers["weight"]
+        except KeyError:
+            weight = self._module.weight
+        return weight
+
+    @property
+    def ignore_index(self) -> int:
+        """Targets that do not count."""
+        index: int = self._module.ignore_index
+        return index
+
+    @property
+    def label_smoothing(self) -> float:
+        """The share of a target that is spread over all classes."""
+        share: float = getattr(self._module, "label_smoothing", 0.0)
+        return share
+
+    @property
+    def reduction(self) -> Reduction:
+        """What becomes of the rows' losses."""
+        reduction: Reduction = self._module.reduction
+        return reduction
 
     @property
     def is_plain(self) -> bool:
@@ -118,13 +153,20 @@ class NegativeLogLikelihood:
     """
 
     def __init__(self, weight: Tensor | None = None, ignore_index: int = -100, reduction: Reduction = "mean") -> None:
-        self.class_weight, self.ignore_index, self.reduction = weight, ignore_index, reduction
-        self._cross_entropy = CrossEntropy(weight, ignore_index, reduction=reduction)
+        self._options = CrossEntropy(weight, ignore_index, reduction=reduction)
+
+    @classmethod
+    def of_module(cls, module: nn.NLLLoss) -> "NegativeLogLikelihood":
+        """Return the loss with a module's options, read at each call."""
+        loss = cls()
+        loss._options = CrossEntropy.of_module(module)
+        return loss
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the negative log-likelihood, a 0-d tensor."""
+        options = self._options
         return functional.nll_loss(
-            outputs, targets, self.class_weight, ignore_index=self.ignore_index, reduction=self.reduction
+            outputs, targets, options.class_weight, ignore_index=options.ignore_index, reduction=options.reduction
         )
 
     def hessian_vector_product(self, outputs: Tensor, targets: Tensor, vector: Tensor) -> Tensor:
@@ -133,11 +175,11 @@ class NegativeLogLikelihood:
 
     def target_weights(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return a / N for each target, of shape (batch, …)."""
-        return self._cross_entropy.target_weights(outputs, targets)
+        return self._options.target_weights(outputs, targets)
 
     def weight(self, targets: Tensor) -> Tensor | float | None:
         """Return the number that the mean is divided by; None for a sum."""
-        return self._cross_entropy.weight(targets)
+        return self._options.weight(targets)
 
 
 class SquaredError:
@@ -151,7 +193,21 @@ class SquaredError:
     """
 
     def __init__(self, scale: float, reduction: Reduction = "mean") -> None:
-        self.scale, self.reduction = scale, reduction
+        self.scale = scale
+        self._module = nn.MSELoss(reduction=reduction)
+
+    @classmethod
+    def of_module(cls, module: nn.MSELoss) -> "SquaredError":
+        """Return the loss with a module's reduction, read at each call."""
+        loss = cls(1.0)
+        loss._module = module
+        return loss
+
+    @property
+    def reduction(self) -> Reduction:
+        """What becomes of the squares."""
+        reduction: Reduction = self._module.reduction  # type: ignore[assignment]
+        return reduction
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the scaled squared error, a 0-d tensor.
@@ -171,6 +227,14 @@ class SquaredError:
         return float(targets.numel()) if self.reduction == "mean" else None
 
 
+# Of three tensors and more.
+_OF_MORE = (
+    nn.CosineEmbeddingLoss,
+    nn.CTCLoss,
+    nn.GaussianNLLLoss,
+    nn.TripletMarginLoss,
+    nn.TripletMarginWithDistanceLoss,
+)
 _PIECEWISE_LINEAR = (nn.L1Loss, nn.HingeEmbeddingLoss, nn.MarginRankingLoss, nn.MultiLabelMarginLoss)
 
 
@@ -207,22 +271,18 @@ def _of_module(loss: nn.Module) -> Loss:
         raise ValueError(f"{name} must reduce to one number: use reduction='mean' or 'sum', not {reduction!r}")
     if isinstance(loss, _PIECEWISE_LINEAR):
         raise ValueError(f"{name} has no curvature to choose a step by: use a smooth loss, such as HuberLoss")
+    if isinstance(loss, _OF_MORE):
+        raise ValueError(f"{name} takes more than outputs and targets: use a function of these two that calls it")
     # A subclass may compute anything.
     if type(loss) is nn.CrossEntropyLoss:
-        return CrossEntropy(loss.weight, loss.ignore_index, loss.label_smoothing, reduction)
+        return CrossEntropy.of_module(loss)
     if type(loss) is nn.NLLLoss:
-        return NegativeLogLikelihood(loss.weight, loss.ignore_index, reduction)
+        return NegativeLogLikelihood.of_module(loss)
     if type(loss) is nn.MSELoss:
-        return SquaredError(1.0, reduction)
+        return SquaredError.of_module(loss)
     if isinstance(loss, nn.NLLLoss):
         raise ValueError(f"{name} is linear in the outputs: give it a hessian_vector_product")
     return DifferentiatedLoss(loss)
-
-
-def piece_weight(loss: Loss, targets: Any) -> Tensor | float | None:
-    """Return the number by which a piece of a minibatch counts; None where the losses of pieces add up."""
-    weight = getattr(loss, "weight", None)
-    return weight(targets) if callable(weight) else float(count_rows(targets))
 
 
 def _one_for_each(weight: Tensor | None, outputs: Tensor) -> Tensor:

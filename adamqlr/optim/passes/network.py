@@ -1,6 +1,7 @@
 """A network as the heuristics see it: θ and g as flat vectors, and the loss around θ on one minibatch."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
@@ -113,30 +114,23 @@ class Network(Protocol):
         ...
 
 
-def call_model(model: nn.Module, inputs: Any) -> Tensor:
-    """Return a model's outputs, called as its inputs suggest: ``model(x)``, ``model(*tuple)`` or ``model(**dict)``.
-
-    Raises:
-        TypeError: It does not return one tensor.
-    """
+def call_model(model: nn.Module, inputs: Any) -> Any:
+    """Return what a model does, called as its inputs suggest: ``model(x)``, ``model(*tuple)`` or ``model(**dict)``."""
     if isinstance(inputs, Tensor):
         outputs = model(inputs)
     elif isinstance(inputs, Mapping):
         outputs = model(**inputs)
     else:
         outputs = model(*inputs)
-    if not isinstance(outputs, Tensor):
-        raise TypeError(
-            f"the model returned a {type(outputs).__name__}, not a tensor: give the optimizer what the loss takes, "
-            "say forward=lambda model, inputs: model(**inputs).logits"
-        )
     return outputs
 
 
 def leaves(batch: Any) -> list[Tensor]:
-    """Return the tensors of a minibatch: of a tensor, a tuple or list, a mapping, or any nesting of these."""
+    """Return the tensors of a minibatch: of a tensor, tuple, list, mapping or dataclass, or any nesting of these."""
     if isinstance(batch, Tensor):
         return [batch]
+    if is_dataclass(batch):
+        batch = [getattr(batch, field.name) for field in fields(batch)]
     if isinstance(batch, Mapping):
         batch = list(batch.values())
     if isinstance(batch, (tuple, list)):
@@ -144,32 +138,80 @@ def leaves(batch: Any) -> list[Tensor]:
     return []
 
 
+def has_rows(inputs: Any) -> bool:
+    """Tell whether the inputs' rows can be counted: what a ``forward`` of one's own takes may be anything."""
+    return any(leaf.dim() for leaf in leaves(inputs))
+
+
 def count_rows(inputs: Any) -> int:
-    """Return the number of rows, the first dimension of the first tensor.
+    """Return the number of rows, the first dimension of the first tensor that has any dimension.
 
     Raises:
-        TypeError: The inputs hold no tensor.
+        TypeError: The inputs hold no such tensor.
         ValueError: There are none.
     """
     if isinstance(inputs, Tensor) and inputs.dim() and len(inputs):
         return len(inputs)
-    found = leaves(inputs)
+    found = [leaf for leaf in leaves(inputs) if leaf.dim()]
     if not found:
-        raise TypeError(f"inputs must be a tensor, or a tuple or dict of tensors, got {type(inputs).__name__}")
-    if found[0].dim() == 0 or len(found[0]) == 0:
+        raise TypeError(
+            f"inputs must be a tensor, or a tuple or dict of tensors, got {type(inputs).__name__}: others need "
+            "forward=…, and neither microbatch nor process_group"
+        )
+    if len(found[0]) == 0:
         raise ValueError("the minibatch is empty")
     return len(found[0])
 
 
-def split(batch: Any, rows: int, total: int) -> list[Any]:
-    """Cut a minibatch of ``total`` rows into pieces of ``rows``; what has no rows goes into each as it is."""
-    pieces = -(-total // rows)
+def split(batch: Any, rows: int, total: int, name: str) -> list[Any]:
+    """Return a minibatch of ``total`` rows in pieces of ``rows``; what has no rows goes into each as it is.
+
+    Rows are the first dimension of tensors, or the items of a list.
+
+    Args:
+        batch: The inputs or the targets.
+        rows: Rows of a piece.
+        total: All rows.
+        name: What to call the batch.
+
+    Returns:
+        The pieces, of the kind of the whole.
+
+    Raises:
+        ValueError: Nothing in it has so many rows.
+    """
+    count = -(-total // rows)
+    if count == 1:
+        return [batch]
+    pieces = _cut(batch, rows, total, name)
+    if pieces is None:
+        raise ValueError(
+            f"microbatch cuts rows, and no tensor or list of the {name} has the {total} of them that the inputs have"
+        )
+    return pieces
+
+
+def _cut(batch: Any, rows: int, total: int, name: str) -> list[Any] | None:
+    """Return the pieces; None for what has no rows."""
     if isinstance(batch, Tensor):
-        return list(batch.split(rows)) if batch.dim() and len(batch) == total else [batch] * pieces
-    if isinstance(batch, Mapping):
-        cut = {name: split(value, rows, total) for name, value in batch.items()}
-        return [{name: values[piece] for name, values in cut.items()} for piece in range(pieces)]
-    if isinstance(batch, (tuple, list)):
-        columns = [split(value, rows, total) for value in batch]
-        return [tuple(column[piece] for column in columns) for piece in range(pieces)]
-    return [batch] * pieces
+        return list(batch.split(rows)) if batch.dim() and len(batch) == total else None
+    if not isinstance(batch, (Mapping, tuple, list)):
+        return None
+    items = dict(batch) if isinstance(batch, Mapping) else dict(enumerate(batch))
+    cut = {key: _cut(item, rows, total, name) for key, item in items.items()}
+    starts = range(0, total, rows)
+    if isinstance(batch, (tuple, list)) and len(batch) == total:
+        if not any(cut.values()):
+            return [batch[start : start + rows] for start in starts]
+        if isinstance(batch, list) or not all(cut.values()):
+            raise ValueError(
+                f"microbatch cannot tell whether the {total} items of a {type(batch).__name__} in the {name} are rows: "
+                "stack rows to one tensor, or name what they are in a dict"
+            )
+    if not any(cut.values()):
+        return None
+    pieces = [
+        {key: items[key] if parts is None else parts[index] for key, parts in cut.items()}
+        for index in range(len(starts))
+    ]
+    return [piece if isinstance(batch, Mapping) else tuple(piece.values()) for piece in pieces]

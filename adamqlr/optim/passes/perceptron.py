@@ -21,6 +21,7 @@ from adamqlr.optim.passes.differentiated import DifferentiatedNetwork
 from adamqlr.optim.passes.network import Curvature, LocalModel, Observer
 from adamqlr.optim.passes.relu import ReluDerivative
 from adamqlr.optim.passes.row_losses import RowLoss, flat_rows
+from adamqlr.optim.torch_private import global_hooks
 
 
 class PerceptronPack(nn.Module):
@@ -106,7 +107,7 @@ class PerceptronNetwork:
         self.flat, self.loss, self.gradient = flat, loss, otherwise.gradient
         self._otherwise = otherwise
         kinds = ("_forward_hooks", "_forward_pre_hooks")
-        self._hooks = [getattr(module, kind) for module in modules for kind in kinds]
+        self._hooks = [getattr(module, kind) for module in modules for kind in kinds] + global_hooks("forward")
         self._attributes = [module.__dict__ for module in modules]
         parameters = flat.views(flat.buffer)
         self.weights, self.biases = parameters[0::2], parameters[1::2]
@@ -129,7 +130,9 @@ class PerceptronNetwork:
         self, inputs: Any, targets: Any, curvature: Curvature, observer: Observer | None = None
     ) -> LocalModel:
         """Set g and return a model of the loss."""
-        if not self._applies_to(inputs, targets):
+        # K-FAC takes no sparse inputs, and says so there.
+        is_refused = observer is not None and isinstance(inputs, Tensor) and inputs.layout != torch.strided
+        if is_refused or not self._applies_to(inputs, targets):
             return self._otherwise.linearize(inputs, targets, curvature, observer)
         local = PerceptronModel(self, inputs, targets, curvature)
         if observer is not None:

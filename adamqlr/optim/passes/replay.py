@@ -1,16 +1,17 @@
 """Later passes of a step see what its first pass saw: the same random numbers, the same buffers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from adamqlr.optim.buffers import can_hold
 from adamqlr.optim.torch_private import copy_all
 
-# Where generators and buffers stand.
-Mark = tuple[list[Tensor], list[Tensor]]
+# Where generators and buffers stand; None for buffers that are yet to be made.
+Mark = tuple[list[Tensor], list[Tensor | None]]
 
 
 def generator_states(device: torch.device) -> list[Tensor]:
@@ -56,7 +57,7 @@ class Replay:
             (module._buffers, name)
             for module in model.modules()
             for name, buffer in module._buffers.items()
-            if buffer is not None and buffer.dtype != torch.bool
+            if buffer is None or buffer.dtype != torch.bool
         ]
         self._device = device
         self._draws = False
@@ -72,7 +73,7 @@ class Replay:
         generators = generator_states(self._device)
         if self._draws and not generators:
             raise RuntimeError("random layers draw anew at each pass of a captured step: run it eagerly")
-        self._start = generators, [buffer.clone() for buffer in self._buffers()]
+        self._start = generators, [None if buffer is None else buffer.clone() for buffer in self._buffers()]
         yield
         if generators:
             self._draws = not all(map(torch.equal, generators, generator_states(self._device)))
@@ -87,29 +88,46 @@ class Replay:
         generators, buffers = start or self._start
         generator_ends = generator_states(self._device) if self._draws else []
         found = self._buffers()
-        ends = [buffer.clone() for buffer in found]
-        self._restore(generators, buffers)
+        self._set_generators(generators)
+        ends = self._start_from(buffers)
         try:
             yield
         finally:
             for (place, name), buffer in zip(self._places, found, strict=True):
                 place[name] = buffer
-            self._restore(generator_ends, ends)
+            self._set_generators(generator_ends)
+            _write(ends)
 
     def mark(self) -> Mark:
         """Return where the last recorded pass started."""
         return self._start
 
-    def _buffers(self) -> list[Tensor]:
+    def _buffers(self) -> list[Tensor | None]:
         return [place[name] for place, name in self._places]
 
-    def _restore(self, generators: list[Tensor], buffers: list[Tensor]) -> None:
+    def _set_generators(self, states: list[Tensor]) -> None:
         if self._draws:
-            _set_generators(generators, self._device)
-        if buffers:
-            # Passes that are still to be differentiated may have kept a buffer, and need not mind: it comes back.
-            # Autograd does not notice what is written into its data.
-            copy_all([buffer.data for buffer in self._buffers()], buffers)
+            _set_generators(states, self._device)
+
+    def _start_from(self, values: Sequence[Tensor | None]) -> list[tuple[Tensor, Tensor]]:
+        """Have the buffers hold values; return what those that were written in place held before."""
+        written, before = [], []
+        for (place, name), value in zip(self._places, values, strict=True):
+            buffer = place[name]
+            if value is not None and can_hold(buffer, value):
+                written.append((buffer, value))
+                before.append((buffer, buffer.clone()))
+            else:
+                place[name] = None if value is None else value.clone()
+        _write(written)
+        return before
+
+
+def _write(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    if pairs:
+        # Passes that are still to be differentiated may have kept a buffer, and need not mind: it comes back.
+        # Autograd does not notice what is written into its data.
+        copy_all([buffer.data for buffer, _ in pairs], [value for _, value in pairs])
 
 
 @contextmanager

@@ -45,12 +45,12 @@ class OutputHessian(Protocol):
 class RowCrossEntropy:
     """:class:`~adamqlr.optim.passes.losses.CrossEntropy` of logits (…, rows, classes) and class numbers (…, rows)."""
 
-    def __init__(self, ignore_index: int) -> None:
-        self._ignore_index = ignore_index
+    def __init__(self, loss: CrossEntropy) -> None:
+        self._loss = loss
 
     def takes(self, targets: Tensor) -> bool:
-        """Tell whether targets are class numbers, not probabilities."""
-        return targets.dtype == torch.int64
+        """Tell whether targets are class numbers, not probabilities, and still count alike."""
+        return targets.dtype == torch.int64 and self._loss.is_plain
 
     def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy."""
@@ -63,10 +63,10 @@ class RowCrossEntropy:
         rows, flat = logarithms.flatten(0, -2), self._flat(logarithms, targets)
         if count.dim():
             each = (1 / count).unsqueeze(-1).expand(logarithms.shape[:-1]).flatten()
-            inner = _aten.nll_loss_backward(each, rows, flat, None, _UNREDUCED, self._ignore_index, count.sum())
+            inner = _aten.nll_loss_backward(each, rows, flat, None, _UNREDUCED, self._loss.ignore_index, count.sum())
         else:
             one = constant(1.0, loss.dtype, loss.device)
-            inner = _aten.nll_loss_backward(one, rows, flat, None, _MEAN, self._ignore_index, count)
+            inner = _aten.nll_loss_backward(one, rows, flat, None, _MEAN, self._loss.ignore_index, count)
         # −1 / count in the column of a target that counts; the row's sum is minus its weight.
         inner = inner.view(logarithms.shape)
         weight, probabilities = inner.sum(dim=-1, keepdim=True), logarithms.exp()
@@ -82,12 +82,13 @@ class RowCrossEntropy:
 
     def _likelihood(self, logarithms: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean cross-entropy, and the number of targets that count, each of shape (…)."""
+        ignored = self._loss.ignore_index
         if logarithms.dim() == 2:
-            total: tuple[Tensor, Tensor] = _aten.nll_loss_forward(logarithms, targets, None, _MEAN, self._ignore_index)
+            total: tuple[Tensor, Tensor] = _aten.nll_loss_forward(logarithms, targets, None, _MEAN, ignored)
             return total
         rows, flat = logarithms.flatten(0, -2), self._flat(logarithms, targets)
-        each, _ = _aten.nll_loss_forward(rows, flat, None, _UNREDUCED, self._ignore_index)
-        count = (flat != self._ignore_index).view(logarithms.shape[:-1]).sum(dim=-1)
+        each, _ = _aten.nll_loss_forward(rows, flat, None, _UNREDUCED, ignored)
+        count = (flat != ignored).view(logarithms.shape[:-1]).sum(dim=-1)
         return each.view(logarithms.shape[:-1]).sum(dim=-1) / count, count.to(logarithms.dtype)
 
     def _flat(self, logarithms: Tensor, targets: Tensor) -> Tensor:
@@ -100,12 +101,12 @@ class RowCrossEntropy:
 class RowSquaredError:
     """:class:`~adamqlr.optim.passes.losses.SquaredError` of outputs and targets (…, rows, outputs)."""
 
-    def __init__(self, scale: float) -> None:
-        self._scale = scale
+    def __init__(self, loss: SquaredError) -> None:
+        self._loss, self._scale = loss, loss.scale
 
     def takes(self, targets: Tensor) -> bool:
-        """Take any targets."""
-        return True
+        """Take any targets, as long as the loss is their mean."""
+        return self._loss.reduction == "mean"
 
     def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean scaled squared error."""
@@ -142,9 +143,9 @@ class RowSquaredError:
 def row_loss(loss: Loss) -> RowLoss | None:
     """Return the loss with its derivatives written out, or None if it is not exactly one of those above."""
     if type(loss) is CrossEntropy and loss.is_plain:
-        return RowCrossEntropy(loss.ignore_index)
+        return RowCrossEntropy(loss)
     if type(loss) is SquaredError and loss.reduction == "mean":
-        return RowSquaredError(loss.scale)
+        return RowSquaredError(loss)
     return None
 
 

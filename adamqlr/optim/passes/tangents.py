@@ -1,13 +1,14 @@
 """Forward passes whose backward pass can be differentiated in its cotangent, and cheaply.
 
-Jacobian–vector products are taken as the derivative of g = Jᵀu in u (see :mod:`adamqlr.optim.curvature`). PyTorch's own
-second derivatives of convolution and batch normalization also compute what that derivative does not need, or are
-composed of many elementwise kernels; here each is the operation's plain tangent. Fused attention has no second
-derivatives, so attention is computed by plain operations. Everything else keeps PyTorch's rules.
+Jacobian–vector products are taken as the derivative of g = Jᵀu in u (see
+:mod:`adamqlr.optim.passes.differentiated`). PyTorch's own second derivatives of convolution and batch normalization
+also compute what that derivative does not need, or are composed of many elementwise kernels; here each is the
+operation's plain tangent. Fused attention has no second derivatives, so attention is computed by plain operations.
+Everything else keeps PyTorch's rules.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -262,10 +263,25 @@ def cheap_tangents(model: nn.Module) -> AbstractContextManager[Any]:
 
 
 def plain_attention(model: nn.Module) -> AbstractContextManager[Any]:
-    """Return a context for the forward pass of ``model`` in which PyTorch's attention can be differentiated twice."""
+    """Return a context for the forward pass of ``model`` in which PyTorch's attention can be differentiated twice.
+
+    Its outputs are the same with gradients and without.
+    """
     # Entering it costs more than a small layer, and PyTorch's own layers but one have no attention.
     may_attend = any(
         isinstance(module, nn.MultiheadAttention) or not type(module).__module__.startswith("torch.nn.modules.")
         for module in model.modules()
     )
-    return sdpa_kernel(SDPBackend.MATH) if may_attend else nullcontext()
+    return _attention_by_plain_operations() if may_attend else nullcontext()
+
+
+@contextmanager
+def _attention_by_plain_operations() -> Iterator[None]:
+    # Without gradients, encoders in eval mode would take another path, which puts zeros where a mask says padding.
+    was_enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was_enabled)

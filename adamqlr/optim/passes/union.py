@@ -12,8 +12,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from adamqlr.optim.passes.differentiated import DifferentiatedNetwork, HessianLinearization, Linearization
+from adamqlr.optim.passes.differentiated_loss import DifferentiatedLoss
 from adamqlr.optim.passes.layer_record import RecordedLayers
-from adamqlr.optim.passes.losses import piece_weight
+from adamqlr.optim.passes.losses import Loss
 from adamqlr.optim.passes.network import Curvature, LocalModel, Observer, count_rows, split
 from adamqlr.optim.passes.replay import Mark
 
@@ -120,9 +121,9 @@ class UnionNetwork:
         """Return the pieces with their weights, which add up to 1 over all processes for a mean."""
         rows = count_rows(inputs)
         size = self._microbatch or rows
-        pairs = zip(split(inputs, size, rows), split(targets, size, rows), strict=True)
+        pairs = zip(split(inputs, size, rows, "inputs"), split(targets, size, rows, "targets"), strict=True)
         pieces = [_Piece(one, other) for one, other in pairs]
-        weights = [piece_weight(self._network.loss, piece.targets) for piece in pieces]
+        weights = [_weight_of(self._network.loss, piece.targets, piece.cases) for piece in pieces]
         # Counts are whole numbers, which single precision does not always hold.
         like = torch.zeros((), dtype=torch.float64, device=self.flat.buffer.device)
         counts = torch.stack([like + (1.0 if weight is None else weight) for weight in weights])
@@ -153,6 +154,14 @@ class UnionNetwork:
         """Replace each number by its sum over the processes."""
         if self._processes is not None:
             self._processes.add_up(numbers)
+
+
+def _weight_of(loss: Loss, targets: Any, rows: int) -> Tensor | float | None:
+    """Return the number by which a piece of a minibatch counts; None where the losses of pieces add up."""
+    if isinstance(loss, DifferentiatedLoss):
+        return None if loss.is_sum else float(rows)
+    weight = getattr(loss, "weight", None)
+    return weight(targets) if callable(weight) else float(rows)
 
 
 class _UnionModel:

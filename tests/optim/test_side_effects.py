@@ -1,0 +1,237 @@
+"""Models and losses that write where no step expects it: into the minibatch, frozen parameters, buffers of any kind."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adamqlr import KFAC, AdamQLR
+
+ROWS = 12
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=[AdamQLR, KFAC])
+def make(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    return torch.randn(ROWS, 4), torch.randint(3, (ROWS,))
+
+
+# The minibatch.
+
+
+class Shifted(nn.Sequential):
+    """A network that moves its inputs, which are its caller's."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        input -= 0.5
+        outputs: Tensor = super().forward(input)
+        return outputs
+
+
+def shifting_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    targets -= 1
+    return functional.cross_entropy(outputs, targets % 3)
+
+
+def ends() -> list[nn.Module]:
+    return [nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)]
+
+
+WRITERS: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
+    "a forward pass": (lambda: Shifted(*ends()), "cross_entropy", "inputs"),
+    "dropout in place": (lambda: nn.Sequential(nn.Dropout(inplace=True), *ends()), "cross_entropy", "inputs"),
+    "a loss": (lambda: nn.Sequential(*ends()), shifting_loss, "targets"),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"microbatch": 5}], ids=str)
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_minibatch_that_is_changed_in_place_is_refused(make: Any, writer: str, options: dict[str, Any]) -> None:
+    build, loss, changed = WRITERS[writer]
+    model = build()
+    before = copy.deepcopy(model.state_dict())
+    optimizer = make(model, loss, **options)
+    message = f"the forward pass or the loss changes the {changed} in place, .*: clone them there"
+    with pytest.raises(ValueError, match=message):
+        optimizer.step(*batch())
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_minibatches_made_in_inference_mode_are_trained_on(make: Any) -> None:
+    with torch.inference_mode():
+        inputs, targets = batch()
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs, targets.clone())
+
+    optimizer = make(nn.Sequential(*ends()), loss, forward=lambda model, inputs: model(inputs.clone()))
+    assert optimizer.step(inputs, targets).rho.isfinite()
+
+
+# Parameters that are not trained.
+
+
+class MomentumEncoder(nn.Module):
+    """Two encoders, of which the second follows the first, as in MoCo."""
+
+    def __init__(self, move: Callable[[nn.Parameter, Tensor], None] | None) -> None:
+        super().__init__()
+        self.query = nn.Linear(4, 8)
+        self.key = nn.Linear(4, 8).requires_grad_(False)
+        self.move = move
+
+    def follow(self, move: Callable[[nn.Parameter, Tensor], None]) -> None:
+        with torch.no_grad():
+            for key, query in zip(self.key.parameters(), self.query.parameters(), strict=True):
+                move(key, 0.9 * key + 0.1 * query)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.move is not None:
+            self.follow(self.move)
+        keys = functional.normalize(self.key(inputs), dim=1)
+        return functional.normalize(self.query(inputs), dim=1) @ keys.T
+
+
+def in_place(parameter: nn.Parameter, value: Tensor) -> None:
+    parameter.copy_(value)
+
+
+def by_data(parameter: nn.Parameter, value: Tensor) -> None:
+    parameter.data = value
+
+
+def into_data(parameter: nn.Parameter, value: Tensor) -> None:
+    parameter.data.copy_(value)
+
+
+@pytest.mark.parametrize("move", [in_place, by_data, into_data])
+def test_frozen_parameters_that_a_pass_moves_are_named(make: Any, move: Callable[[nn.Parameter, Tensor], None]) -> None:
+    optimizer = make(MomentumEncoder(move), "cross_entropy")
+    message = (
+        "the forward pass moves key.weight, which is not trained, .*: move it between steps, or keep it as a buffer"
+    )
+    # Also where somebody goes on after the error.
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message):
+            optimizer.step(torch.randn(ROWS, 4), torch.arange(ROWS))
+
+
+def test_frozen_parameters_may_move_between_steps(make: Any) -> None:
+    model = MomentumEncoder(None)
+    optimizer = make(model, "cross_entropy")
+    for _ in range(3):
+        model.follow(into_data)
+        assert optimizer.step(torch.randn(ROWS, 4), torch.arange(ROWS)).rho.isfinite()
+
+
+def test_frozen_embeddings_with_a_largest_norm_are_trained_behind(make: Any) -> None:
+    embedding = nn.Embedding(5, 4, max_norm=1.0).requires_grad_(False)
+    optimizer = make(nn.Sequential(embedding, nn.Linear(4, 3)), "cross_entropy")
+    assert optimizer.step(torch.randint(5, (ROWS,)), torch.randint(3, (ROWS,))).rho.isfinite()
+
+
+# Buffers.
+
+
+class Positions(nn.Module):
+    """Adds an encoding that it keeps, and makes anew where inputs are longer."""
+
+    encoding: Tensor | None
+    calls: Tensor | None
+
+    def __init__(self, length: int | None) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.register_buffer("encoding", None if length is None else self.made(length), persistent=False)
+        self.register_buffer("calls", None)
+
+    @staticmethod
+    def made(length: int) -> Tensor:
+        return torch.arange(4.0 * length).view(length, 4) / 10
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        length = inputs.shape[1]
+        if self.encoding is None or len(self.encoding) < length:
+            self.encoding = self.made(length)
+        self.calls = torch.ones(()) if self.calls is None else self.calls + 1
+        outputs: Tensor = self.linear(inputs + self.encoding[:length] * self.calls).mean(dim=1)
+        return outputs
+
+
+class Constant(nn.Module):
+    """Multiplies by a buffer that never changes."""
+
+    buffer: Tensor
+
+    def __init__(self, buffer: Tensor) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.register_buffer("buffer", buffer)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.linear(self.buffer @ inputs)
+        return outputs
+
+
+def assert_promised(model: nn.Module, optimizer: Any, inputs: Tensor, targets: Tensor) -> None:
+    """Assert that the loss before and after is that of one forward pass, from which buffers are left."""
+    # Sparse rows cannot be copied, and stay as they are.
+    kept = {id(buffer): buffer for buffer in model.buffers() if buffer.layout == torch.sparse_csr}
+    before, after = copy.deepcopy(model, dict(kept)), copy.deepcopy(model, dict(kept))
+    info = optimizer.step(inputs, targets)
+    first = functional.cross_entropy(before(inputs), targets)
+    torch.testing.assert_close(info.loss, first.detach())
+    nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(model.parameters()).detach(), after.parameters())
+    change = functional.cross_entropy(after(inputs), targets) - first
+    assert float(info.true_change) == pytest.approx(change.item(), rel=1e-3)
+    for mine, wanted in zip(model.buffers(), before.buffers(), strict=True):
+        assert torch.equal(mine.to_dense(), wanted.to_dense())
+
+
+@pytest.mark.parametrize("options", [{}, {"on_nonfinite": "skip"}], ids=str)
+@pytest.mark.parametrize("length", [None, 4, 8])
+def test_buffers_may_grow(make: Any, length: int | None, options: dict[str, Any]) -> None:
+    model = Positions(length)
+    optimizer = make(model, "cross_entropy", **options)
+    for longer in (6, 6, 9):
+        assert_promised(model, optimizer, torch.randn(ROWS, longer, 4), torch.randint(3, (ROWS,)))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+@pytest.mark.parametrize("options", [{}, {"on_nonfinite": "skip"}], ids=str)
+@pytest.mark.parametrize(
+    "buffer",
+    [
+        lambda: torch.full((ROWS, 1), 0.5).expand(ROWS, ROWS),
+        lambda: torch.eye(ROWS).to_sparse(),
+        lambda: torch.eye(ROWS).to_sparse_csr(),
+    ],
+    ids=["expanded", "sparse", "sparse rows"],
+)
+def test_buffers_may_be_expanded_or_sparse(make: Any, buffer: Callable[[], Tensor], options: dict[str, Any]) -> None:
+    model = Constant(buffer())
+    optimizer = make(model, "cross_entropy", **options)
+    for _ in range(2):
+        assert_promised(model, optimizer, *batch())
+
+
+def test_a_refused_step_takes_back_a_buffer_that_has_grown(make: Any) -> None:
+    model = Positions(4)
+    optimizer = make(model, "cross_entropy", on_nonfinite="skip")
+    before = copy.deepcopy(dict(model.named_parameters())), model.encoding
+    info = optimizer.step(torch.full((ROWS, 6, 4), torch.nan), torch.randint(3, (ROWS,)))
+    assert not info.taken
+    torch.testing.assert_close((dict(model.named_parameters()), model.encoding), before, rtol=0, atol=0)
+    assert model.calls is None
