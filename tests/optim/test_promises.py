@@ -81,8 +81,8 @@ def storages(tensors: Iterable[Tensor]) -> dict[int, int]:
     """Return the bytes of tensors by address."""
     found = {}
     for tensor in tensors:
-        # Some releases of PyTorch leave undefined tensors behind, which have no storage.
-        with contextlib.suppress(NotImplementedError):
+        # Some releases of PyTorch leave undefined tensors behind, and its compiler others: they have no storage.
+        with contextlib.suppress(RuntimeError):
             found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
     return found
 
