@@ -206,12 +206,14 @@ def preempt_each(times: int, is_due: Callable[[str, float], bool], process: subp
     Returns:
         How often each job was requeued.
     """
-    restarts = {}
+    restarts: dict[str, int] = {}
     fields = ",".join(f"{name}:|" for name in ("JobArrayID", "Name", "RestartCnt", "TimeUsed"))
     while process.poll() is None:
         rows = ask("squeue", "--noheader", "--array", "--states=running", f"--Format={fields}").splitlines()
-        for job, name, count, used, _ in (row.strip().split("|") for row in rows):
-            restarts[job] = int(count)
+        running = [row.strip().split("|") for row in rows]
+        restarts |= {job: int(count) for job, _, count, *_ in running}
+        # The one that was preempted the least comes first: it may end the soonest.
+        for job, name, _, used, _ in sorted(running, key=lambda row: int(row[2])):
             minutes, seconds = used.split(":")
             if restarts[job] < times and is_due(name, time.time() - 60 * int(minutes) - int(seconds)):
                 preempt(job)

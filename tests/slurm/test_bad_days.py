@@ -55,7 +55,7 @@ def test_a_job_that_is_preempted_five_times(folder: Path) -> None:
 
 
 def test_a_study_whose_jobs_are_preempted_five_times_each(folder: Path) -> None:
-    study = Study(folder, epochs=6000)
+    study = Study(folder, epochs=20000)
     assert study.start_undisturbed().wait(timeout=900) == 0
     # Each has a node for itself, so that none is preempted with another.
     elsewhere = [f"{rule}:slurm_extra=--nodelist=node3" for rule in ("aggregate", "study")]

@@ -44,8 +44,10 @@ def test_a_job_that_cannot_be_requeued_is_submitted_again(folder: Path) -> None:
         runner.send_signal(signal.SIGUSR2)
         wait_until(lambda: not runner.is_running() or runner.status() == psutil.STATUS_ZOMBIE)
     assert process.wait(timeout=180) == 0, messages(folder)
-    assert "through no fault of its own" in messages(folder)
-    assert sbatch_calls(folder) == 2
+    assert "Error in rule" not in messages(folder)
+    # Again where a controller that has just been started does not let it begin.
+    assert sbatch_calls(folder) == 1 + messages(folder).count("through no fault of its own. It is submitted again")
+    assert sbatch_calls(folder) in (2, 3)
     assert training.start_undisturbed(expected).wait() == 0
     training.assert_numbers_of(expected)
 
