@@ -156,7 +156,7 @@ class Study:
     """A whole study in small: a search, training with what it found and without, cubes, and the file of it all."""
 
     def __init__(self, folder: Path, epochs: int) -> None:
-        tuning = {"trials": 6, "unit": "epochs", "first_rung": 500, "limit": 4000, "shards": 1}
+        tuning = {"trials": 6, "unit": "epochs", "first_rung": 500, "limit": epochs, "shards": 1}
         self.folder, config = folder, small_study(folder, epochs, ["adam", "adamqlr_untuned"], tuning=tuning)
         self.output = folder / "results/small/study.nc"
         self._options = [self.output.relative_to(folder), "--snakefile", ROOT / "Snakefile"]
