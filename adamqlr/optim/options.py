@@ -140,5 +140,6 @@ def common_rate(rates: Sequence[Any]) -> tuple[MemberOption, list[float]]:
         alike = all(rate == rates[0] for rate in rates)
         require(alike, "lr of networks side by side", "the same in all parameter groups", rates)
         return rates[0], []
+    require(None not in rates, "lr of a parameter group", "a number, a factor of what the model chooses", None)
     largest = max(rates)
     return largest, [] if min(rates) == largest else [rate / largest for rate in rates]

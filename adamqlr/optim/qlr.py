@@ -155,6 +155,7 @@ class QLR(MinibatchOptimizer):
         self._directions = [self._flat.zeros()]
         self._views = [self._flat.views(self._directions[0])]
         self._use_momentum(state.group["momentum"] != 0)
+        self._check_given_damping()
         self._damping = state.number("damping", 0.0)
         for group in self.param_groups:
             group["damping"] = self._damping
@@ -162,15 +163,23 @@ class QLR(MinibatchOptimizer):
         self._arithmetic = StepArithmetic(self._damping, self._damps_model, self._nan_is_poor)
         self._zero, self._true = torch.zeros_like(self._damping), torch.ones_like(self._damping, dtype=torch.bool)
 
+    def _check_given_damping(self) -> None:
+        first = self.param_groups[0]["damping"]
+        wanted = self.defaults["damping"] if isinstance(first, Tensor) else first
+        for number, group in enumerate(self.param_groups):
+            if not isinstance(group["damping"], Tensor) and group["damping"] != wanted:
+                own = f"param_groups[{number}] has {group['damping']!r}"
+                raise ValueError(f"damping is one for all parameters: {own}, others have {wanted!r}")
+
     def _take_step(self, inputs: Any, targets: Any) -> QLRInfo:
         group, damping = self.param_groups[0], self._current_damping()
+        if (group["momentum"] != 0) != (len(self._directions) == 2):
+            self._use_momentum(group["momentum"] != 0)
         refusal = self._refusal() if group["on_nonfinite"] == "skip" else None
         local = self._network.linearize(inputs, targets, group["curvature"], self._observer)
         gradient = self._network.gradient.buffer
         self._propose(local.loss, damping, refusal)
         factor, momentum = self._scale_groups(), group["momentum"]
-        if (momentum != 0) != (len(self._directions) == 2):
-            self._use_momentum(momentum != 0)
         lr = None if group["choose_lr"] else self._operands(factor)
         momentum = None if momentum is None else self._operands(momentum)
         if lr is not None and momentum is not None and not group["adapt_damping"]:
@@ -222,6 +231,9 @@ class QLR(MinibatchOptimizer):
         """Have v₂, the previous update, among the directions or not."""
         if wanted and self._momentum_vector is None:
             self._momentum_vector = self._state.vector("update")
+        elif not wanted and self._momentum_vector is not None:
+            # Once momentum is wanted again, this is no longer the previous update.
+            self._momentum_vector.zero_()
         update = [self._momentum_vector] if wanted and self._momentum_vector is not None else []
         self._directions = [self._directions[0], *update]
         self._views = [self._views[0], *map(self._flat.views, update)]

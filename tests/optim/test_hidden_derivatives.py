@@ -287,3 +287,17 @@ def test_losses_that_are_no_tensor_are_refused() -> None:
 
     with pytest.raises(ValueError, match="the loss must be a 0-d tensor, got a tuple"):
         AdamQLR(nn.Linear(3, 3), with_parts).step(torch.randn(8, 3), torch.randint(3, (8,)))
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_the_hessian_of_weight_norm_is_refused_as_pytorch_has_it_wrong(dim: int) -> None:
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 5), dim=dim), nn.Linear(5, 1))
+    inputs, targets = torch.randn(8, 4), torch.randn(8, 1)
+    with pytest.raises(RuntimeError, match="second derivatives of weight_norm are wrong: use curvature='fisher'"):
+        AdamQLR(model, "half_mse", curvature="hessian").step(inputs, targets)
+    assert AdamQLR(model, "half_mse").step(inputs, targets).lr.isfinite()
+
+
+def test_the_hessian_of_a_linear_loss_of_a_linear_network_is_none_at_all() -> None:
+    optimizer = AdamQLR(nn.Linear(4, 1), lambda outputs, targets: (outputs * targets).mean(), curvature="hessian")
+    assert optimizer.step(torch.randn(8, 4), torch.randn(8, 1)).lr.isfinite()

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from adamqlr import AdamQLR
 from adamqlr.optim.passes.losses import CrossEntropy, SquaredError, resolve_loss
 
 
@@ -64,3 +65,13 @@ def test_modules_with_the_protocol_are_accepted() -> None:
 
     own = Own()
     assert resolve_loss(own) is own
+
+
+def test_bytes_as_classes_with_weights_are_no_mask() -> None:
+    targets, found = torch.tensor([1, 1, 1, 2, 2, 2]), []
+    for kind in (torch.int64, torch.uint8):
+        torch.manual_seed(0)
+        model, loss = nn.Linear(4, 3), nn.CrossEntropyLoss(torch.tensor([1.0, 0.5, 2.0]))
+        optimizer = AdamQLR(model, loss, microbatch=3)
+        found.append(optimizer.step(torch.randn(6, 4), targets.to(kind)).loss)
+    torch.testing.assert_close(*found)

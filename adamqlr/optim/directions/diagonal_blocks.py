@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from torch.nn import functional
 
 from adamqlr.optim.state import State
@@ -33,18 +33,34 @@ class NormalizationBlock:
         """Return x̂; nothing is averaged of the inputs alone."""
         return _normalized(self.module, inputs.to(self.averages[0].dtype)) if self._scale_first else inputs
 
-    def add_cotangents(self, features: Tensor, cotangents: Tensor, cases: int, decay: float) -> None:
+    def add_cotangents(self, features: Tensor, cotangents: Tensor, here: int, cases: int, decay: float) -> None:
         """Add δ, of the shape of the layer's outputs."""
         cotangents = cotangents.to(self.averages[0].dtype)
         products = [features * cotangents] if self._scale_first else []
         if len(self.parameters) > len(products):
             products.append(cotangents)
         for diagonal, product in zip(self.averages, products, strict=True):
-            if isinstance(self.module, nn.LayerNorm):
-                per_case = product.reshape(len(product), -1, *diagonal.shape).sum(dim=1)
-            else:
-                per_case = product.reshape(*product.shape[:2], -1).sum(dim=2)
-            diagonal.mul_(decay).add_(per_case.square().sum(dim=0), alpha=1 / cases)
+            sums = self._sums_of_cases(product, diagonal.shape, here)
+            diagonal.mul_(decay).add_(sums.square().sum(dim=0), alpha=1 / cases)
+
+    def _sums_of_cases(self, product: Tensor, shape: Size, cases: int) -> Tensor:
+        """Return the sums over each case's positions, of shape (cases, *shape).
+
+        Raises:
+            ValueError: It cannot be told which positions are of which case.
+        """
+        if not isinstance(self.module, nn.LayerNorm):
+            product = product.reshape(*product.shape[:2], -1).sum(dim=2)
+        leading = product.shape[: product.dim() - len(shape)]
+        # Sequences may come first, as with batch_first=False.
+        if len(leading) > 1 and leading[0] != cases == leading[1]:
+            product = product.transpose(0, 1)
+        elif not leading or leading[0] % cases:
+            raise ValueError(
+                f"K-FAC cannot tell the {cases} cases in what a {type(self.module).__name__} makes, of shape "
+                f"{tuple(product.shape)}: put them first, freeze the layer, or use AdamQLR"
+            )
+        return product.reshape(cases, -1, *shape).sum(dim=1)
 
     def precondition(self, gradients: Sequence[Tensor], weight: Tensor, damping: Tensor) -> list[Tensor]:
         """Return ∇ / (diagonal + λ)."""

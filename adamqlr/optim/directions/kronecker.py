@@ -136,7 +136,7 @@ class KroneckerDirection:
         for cotangent in cotangents:
             deltas, gradients = record.back_propagate(cotangent)
             for block, known, delta in zip(self._blocks, features, deltas, strict=True):
-                block.add_cotangents(known, delta, cases, decay)
+                block.add_cotangents(known, delta, record.cases, cases, decay)
             decay = 1.0
             if self._diagonal is not None:
                 self._diagonal.add_gradients(gradients)

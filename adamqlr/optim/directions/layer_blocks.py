@@ -34,8 +34,16 @@ class LayerBlock(Protocol):
         """
         ...
 
-    def add_cotangents(self, features: Tensor, cotangents: Tensor, cases: int, decay: float) -> None:
-        """Add back-propagated δ, of the shape of the layer's outputs."""
+    def add_cotangents(self, features: Tensor, cotangents: Tensor, here: int, cases: int, decay: float) -> None:
+        """Add back-propagated δ, of the shape of the layer's outputs.
+
+        Args:
+            features: What :meth:`add_inputs` returned.
+            cotangents: δ.
+            here: The number of cases that they are of: a layer may see the positions of each in any order.
+            cases: The number in the whole minibatch.
+            decay: As above.
+        """
         ...
 
 

@@ -25,6 +25,21 @@ def watch_custom_functions(outputs: Tensor) -> None:
             node.register_hook(partial(_check, type(node).__name__.removesuffix("Backward")))
 
 
+def refuse_wrong_derivatives(outputs: Tensor) -> None:
+    """See that PyTorch has the second derivatives of all that a network calls right.
+
+    ``torch.autograd.gradgradcheck`` fails on ``torch._weight_norm``, of which the Fisher alone is right.
+
+    Args:
+        outputs: A network's outputs, with their graph.
+
+    Raises:
+        RuntimeError: They are known to be wrong.
+    """
+    if any(type(node).__name__.startswith("WeightNormInterface") for node in _nodes(outputs)):
+        raise RuntimeError("PyTorch's second derivatives of weight_norm are wrong: use curvature='fisher'")
+
+
 def _check(name: str, gradients: Gradients, cotangents: Gradients) -> None:
     if not any(cotangent is not None and cotangent.requires_grad for cotangent in cotangents):
         return

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr.optim.flat import FlatGradient, FlatParameters
-from adamqlr.optim.passes.custom_functions import watch_custom_functions
+from adamqlr.optim.passes.custom_functions import refuse_wrong_derivatives, watch_custom_functions
 from adamqlr.optim.passes.layer_record import RecordedLayers, recorded_layers
 from adamqlr.optim.passes.losses import Loss
 from adamqlr.optim.passes.network import Curvature, Forward, LocalModel, Observer, call_model, count_rows, has_rows
@@ -115,6 +115,9 @@ class HessianLinearization:
 
     def _product(self, direction: Sequence[Tensor], last: bool) -> Sequence[Tensor]:
         pairs = [(g, d) for g, d in zip(self.gradients, direction, strict=True) if g.requires_grad]
+        if not pairs:
+            # Of a linear loss of a linear network.
+            return [torch.zeros_like(parameter) for parameter in self._parameters]
         gradients, directions = zip(*pairs, strict=True)
         with MissingDerivativesExplained("a network and a loss"):
             return torch.autograd.grad(
@@ -172,8 +175,7 @@ class DifferentiatedNetwork:
         # Not before: passes that raise, for memory say, must leave nothing behind.
         if observer is not None:
             assert record is not None
-            # What a forward of one's own takes may hold no rows that can be seen.
-            observer.begin(count_rows(inputs if has_rows(inputs) else record.outputs))
+            observer.begin(record.cases)
             with torch.no_grad():
                 observer.observe(record)
             observer.end(None)
@@ -192,7 +194,8 @@ class DifferentiatedNetwork:
                 record = stack.enter_context(recorded_layers(self.model, *wanted, targets))
             outputs = self._call(inputs, curvature == "fisher")
             if record is not None:
-                record.close(outputs)
+                # What a forward of one's own takes may hold no rows that can be seen.
+                record.close(outputs, count_rows(inputs if has_rows(inputs) else outputs))
             if not outputs.requires_grad:
                 raise ValueError(
                     "the model's outputs depend on no trained parameter: do not detach them or compute them under "
@@ -200,6 +203,8 @@ class DifferentiatedNetwork:
                 )
             if self._watches:
                 watch_custom_functions(outputs)
+                if curvature == "hessian":
+                    refuse_wrong_derivatives(outputs)
             make = Linearization if curvature == "fisher" else HessianLinearization
             local = make(outputs, self.loss, self.flat.parameters, targets)
         self._side_effects.check(marks, inputs, targets)

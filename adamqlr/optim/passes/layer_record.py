@@ -24,6 +24,7 @@ class RecordedLayers:
         inputs: Layer inputs, detached.
         outputs: The network's outputs, detached.
         targets: As the loss takes them.
+        cases: Rows of what passed.
 
     Args:
         model: Whose layers they are.
@@ -43,9 +44,9 @@ class RecordedLayers:
         self.is_complete = False
         self._parameters = list(parameters)
 
-    def close(self, outputs: Tensor) -> None:
-        """Take the network's outputs, with their graph."""
-        self._graph, self.outputs, self.is_complete = outputs, outputs.detach(), True
+    def close(self, outputs: Tensor, cases: int) -> None:
+        """Take the network's outputs, with their graph, and the number of rows."""
+        self._graph, self.outputs, self.cases, self.is_complete = outputs, outputs.detach(), cases, True
 
     def back_propagate(self, cotangent: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Return δ of each layer's outputs, and the gradient of each parameter asked for, for a δ of the outputs.

@@ -295,4 +295,6 @@ def _weight_of_classes(weight: Tensor | None, ignore_index: int, targets: Tensor
     counted = targets != ignore_index
     if weight is None:
         return counted.sum()
-    return torch.where(counted, weight.to(targets.device)[targets.masked_fill(~counted, 0)], 0).sum()
+    # PyTorch takes bytes for a mask.
+    classes = targets.masked_fill(~counted, 0).long()
+    return torch.where(counted, weight.to(targets.device)[classes], 0).sum()

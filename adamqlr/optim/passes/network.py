@@ -41,11 +41,13 @@ class LayerRecord(Protocol):
         inputs: Each layer's inputs.
         outputs: The network's outputs.
         targets: As the loss takes them.
+        cases: Rows of the minibatch, or of the piece.
     """
 
     inputs: Sequence[Tensor]
     outputs: Tensor
     targets: Any
+    cases: int
 
     def back_propagate(self, cotangent: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Return δ of each layer's outputs, and the gradient of each parameter asked for, for a δ of the outputs."""

@@ -90,7 +90,7 @@ class GaussianFisher:
     def exact_cotangents(self, outputs: Tensor, targets: Tensor) -> Iterator[Tensor]:
         """Yield the scaled unit vector of each output."""
         for k in range(outputs[0].numel()):
-            column = torch.zeros_like(outputs)
+            column = torch.zeros_like(outputs, memory_format=torch.contiguous_format)
             column.view(len(outputs), -1)[:, k] = self._root(outputs)
             yield column
 
@@ -129,7 +129,7 @@ class DifferentiatedFisher:
         blocks = torch.stack([column.reshape(cases, -1) for column in columns], dim=2) * cases
         values, vectors = torch.linalg.eigh((blocks + blocks.mT) / 2)
         root = (vectors * values.clamp(min=0).sqrt().unsqueeze(1)) @ vectors.mT
-        return lambda vector: (root @ vector.reshape(cases, -1, 1)).view(outputs.shape)
+        return lambda vector: (root @ vector.reshape(cases, -1, 1)).reshape(outputs.shape)
 
 
 class MembersFisher:
@@ -173,7 +173,7 @@ class MembersFisher:
 
 def _units(outputs: Tensor, k: int) -> Tensor:
     """Return the unit vector of output k, in each case."""
-    units = torch.zeros_like(outputs)
+    units = torch.zeros_like(outputs, memory_format=torch.contiguous_format)
     units.view(len(outputs), -1)[:, k] = 1
     return units
 

@@ -136,7 +136,7 @@ class PerceptronNetwork:
             return self._otherwise.linearize(inputs, targets, curvature, observer)
         local = PerceptronModel(self, inputs, targets, curvature)
         if observer is not None:
-            observer.begin(inputs.shape[-2])
+            observer.begin(local.cases)
             observer.observe(local)
             observer.end(None)
         return local
@@ -170,6 +170,7 @@ class PerceptronModel:
         inputs: Every layer's inputs.
         outputs: The network's outputs.
         targets: As given.
+        cases: Rows of each network.
     """
 
     def __init__(
@@ -182,6 +183,7 @@ class PerceptronModel:
         self._network, self.targets, self._curvature = network, targets, curvature
         features = [inputs]
         self.inputs: Sequence[Tensor] = features
+        self.cases = inputs.shape[-2]
         # Of the ReLU behind each layer but the last.
         self._relus: list[ReluDerivative] = []
         self._first = current = network.forward(0, inputs)

@@ -120,7 +120,7 @@ class RowSquaredError:
             ValueError: The shapes differ, where broadcasting would compute another loss, or targets are too precise.
         """
         # Members may share their targets.
-        if outputs.shape != targets.shape and outputs.shape[-2:] != targets.shape[-2:]:
+        if outputs.shape != targets.shape and (outputs.dim() == 2 or outputs.shape[-2:] != targets.shape[-2:]):
             raise ValueError(f"outputs of shape {tuple(outputs.shape)} but targets of {tuple(targets.shape)}")
         check_precision(outputs, targets)
         residuals, (once, twice) = outputs - targets, self._weights(outputs)

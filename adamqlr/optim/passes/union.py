@@ -203,7 +203,7 @@ class _Emphasized:
     def __init__(self, record: RecordedLayers, emphasis: Tensor) -> None:
         self._record, self._root = record, emphasis.sqrt()
         self.inputs: Sequence[Tensor] = record.inputs
-        self.outputs, self.targets = record.outputs, record.targets
+        self.outputs, self.targets, self.cases = record.outputs, record.targets, record.cases
 
     def back_propagate(self, cotangent: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         return self._record.back_propagate(cotangent * self._root)

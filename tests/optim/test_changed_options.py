@@ -1,0 +1,59 @@
+"""Options that change between steps, differ between groups, or are at the end of their range."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adamqlr import QLR, AdamQLR
+
+
+def test_momentum_that_is_switched_on_again_begins_without_a_previous_update() -> None:
+    def run(*momenta: float) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = nn.Linear(4, 1)
+        optimizer = QLR(model, "half_mse", "gradient", lr=0.1, momentum=momenta[0], damping=0.0, adapt_damping=False)
+        for momentum in momenta:
+            optimizer.param_groups[0]["momentum"] = momentum
+            optimizer.step(torch.ones(6, 4), torch.ones(6, 1))
+        return [parameter.detach().clone() for parameter in model.parameters()]
+
+    # The step after the pause is that of no momentum, whatever stood before it.
+    for found, expected in zip(run(0.9, 0.9, 0.0, 0.9), run(0.9, 0.9, 0.0, 0.0), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_refused_step_leaves_nothing_in_momentum_that_it_began() -> None:
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(8, 4), torch.randn(8, 1)
+    optimizer = AdamQLR(nn.Linear(4, 1), "half_mse", on_nonfinite="skip")
+    optimizer.step(inputs, targets)
+    optimizer.param_groups[0]["momentum"] = 0.9
+    assert not optimizer.step(inputs * math.nan, targets).taken
+    assert optimizer.step(inputs, targets).taken
+
+
+def test_a_groups_own_damping_is_refused() -> None:
+    model = nn.Linear(4, 1)
+    groups = [{"params": [model.weight]}, {"params": [model.bias], "damping": 7.0}]
+    with pytest.raises(ValueError, match=r"damping is one for all parameters: param_groups\[1\] has 7.0"):
+        AdamQLR(model, "half_mse", params=groups)
+    optimizer = AdamQLR(model, "half_mse", params=[{"params": [model.weight]}])
+    with pytest.raises(ValueError, match=r"damping is one for all parameters: param_groups\[1\] has 7.0"):
+        optimizer.add_param_group({"params": [model.bias], "damping": 7.0})
+
+
+def test_a_group_without_a_learning_rate_is_named() -> None:
+    model = nn.Linear(4, 1)
+    groups = [{"params": [model.weight]}, {"params": [model.bias], "lr": None}]
+    with pytest.raises(ValueError, match="lr of a parameter group must be a number"):
+        AdamQLR(model, "half_mse", params=groups).step(torch.randn(8, 4), torch.randn(8, 1))
+
+
+def test_a_resolution_of_nothing_stops_damping_only_where_the_loss_stands() -> None:
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(8, 4), torch.randn(8, 1)
+    for resolution in (0, 0.0):
+        info = AdamQLR(nn.Linear(4, 1), "half_mse", resolution=resolution).step(inputs, targets)
+        assert info.damping != 1e-3

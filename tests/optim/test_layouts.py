@@ -1,0 +1,103 @@
+"""How a network lays its tensors out within: the positions of a sequence first, flattened, or not contiguous."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adamqlr import KFAC, AdamQLR
+
+ROWS, POSITIONS = 8, 5
+
+
+class Sequences(nn.Module):
+    """One function of inputs (rows, positions, 4), whichever way its layers see them."""
+
+    def __init__(self, layout: str, norm: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layout, self.first, self.last = layout, nn.Linear(4, 3), nn.Linear(3, 2)
+        self.norm = nn.LayerNorm(3) if norm else nn.Identity()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        rows = len(inputs)
+        if self.layout == "positions first":
+            inputs = inputs.transpose(0, 1)
+        elif self.layout == "flattened":
+            inputs = inputs.flatten(0, 1)
+        outputs: Tensor = self.last(self.norm(torch.tanh(self.first(inputs))))
+        if self.layout == "positions first":
+            outputs = outputs.transpose(0, 1).contiguous()
+        return outputs.view(rows, -1, 2)
+
+
+def chosen(layout: str, norm: bool, microbatch: int | None) -> list[float]:
+    """Return the learning rates of three steps."""
+    model = Sequences(layout, norm).double()
+    generator = torch.Generator().manual_seed(1)
+    inputs, targets = (torch.randn(ROWS, POSITIONS, size, generator=generator, dtype=torch.float64) for size in (4, 2))
+    optimizer = KFAC(model, "half_mse", fisher="exact", damping=0.1, microbatch=microbatch)
+    return [float(optimizer.step(inputs, targets).lr) for _ in range(3)]
+
+
+@pytest.mark.parametrize("norm", [False, True], ids=["linear", "normalized"])
+@pytest.mark.parametrize("microbatch", [None, 2, 4], ids=str)
+@pytest.mark.parametrize("layout", ["rows first", "positions first", "flattened"])
+def test_kfac_takes_the_same_steps_whichever_way_layers_see_the_positions(
+    layout: str, microbatch: int | None, norm: bool
+) -> None:
+    assert chosen(layout, norm, microbatch) == pytest.approx(chosen("rows first", norm, None), rel=1e-9)
+
+
+def test_a_layer_may_see_one_vector_for_all_rows() -> None:
+    class Token(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token, self.of_token, self.of_inputs = nn.Parameter(torch.ones(3)), nn.Linear(3, 2), nn.Linear(4, 2)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            outputs: Tensor = self.of_inputs(inputs) + self.of_token(self.token)
+            return outputs
+
+    optimizer = KFAC(Token(), "half_mse")
+    assert optimizer.step(torch.randn(ROWS, 4), torch.randn(ROWS, 2)).loss.isfinite()
+
+
+def test_a_normalization_whose_cases_cannot_be_told_is_named() -> None:
+    class Halves(nn.Sequential):
+        def forward(self, input: Tensor) -> Tensor:
+            # Every second row, twice.
+            outputs: Tensor = super().forward(input[::2])
+            return outputs.repeat_interleave(2, dim=0)
+
+    model = Halves(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
+    with pytest.raises(ValueError, match=r"K-FAC cannot tell the 8 cases in what a LayerNorm makes, of shape \(4, 3\)"):
+        KFAC(model, "half_mse").step(torch.randn(ROWS, 4), torch.randn(ROWS, 2))
+
+
+class Turned(nn.Module):
+    """Outputs (rows, 2, positions) that are not contiguous."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.layer(inputs).transpose(1, 2)
+        return outputs
+
+
+@pytest.mark.parametrize("fisher", ["exact", "sampled"])
+@pytest.mark.parametrize("loss", ["half_mse", lambda outputs, targets: (outputs - targets).cosh().mean()])
+def test_outputs_need_not_be_contiguous(loss: Any, fisher: Any) -> None:
+    inputs, targets = torch.randn(ROWS, POSITIONS, 4), torch.randn(ROWS, 2, POSITIONS)
+    assert KFAC(Turned(), loss, fisher=fisher).step(inputs, targets).lr.isfinite()
+
+
+@pytest.mark.parametrize("shape", [(1, ROWS, 1), (5, ROWS, 1)])
+def test_targets_of_a_perceptron_that_would_be_broadcast_are_refused(shape: tuple[int, ...]) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))
+    with pytest.raises(ValueError, match="but targets of"):
+        AdamQLR(model, "half_mse").step(torch.randn(ROWS, 4), torch.randn(shape))
