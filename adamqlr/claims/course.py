@@ -48,11 +48,11 @@ def learning_rate_grows(study: Study, subject: str) -> Iterator[Evidence]:
         if subject not in runs:
             continue
         growth = runs[subject].each(_growth)
-        growth = growth[np.isfinite(growth.values)]
-        if not len(growth):
+        if growth.isnull().all():
             continue
+        # A run that diverged has no last quarter: where a resample's median rests on one, it could be anything.
         medians = resampled(growth, settings, np.random.default_rng(0))
-        judgment = Judgment(float(np.median(growth)), *interval(medians, settings.confidence), 1.0, at_least=True)
+        judgment = Judgment(float(growth.median()), *interval(medians, settings.confidence), 1.0, at_least=True)
         quantity = f"learning rate of {label_of(runs[subject])}, last ÷ first quarter of the records"
         yield Evidence(suite, dataset, quantity, judgment, sample_of(growth))
 

@@ -49,22 +49,34 @@ def how_to_decide(table: pd.DataFrame, config: StudyConfig) -> list[str]:
         config: The study.
     """
     if unit_of(table) == "seeds":
-        return advice(config, wanted_settings(table))
+        return advice(config, wanted_settings(table, config))
     more = table.loc[table["more_repetitions"] < math.inf, "more_repetitions"]
     return [f"{more.max():.0f} more repetitions of the study, each with a seed of its own"] if len(more) else []
 
 
-def wanted_settings(table: pd.DataFrame) -> dict[str, int]:
-    """Return the seeds that would decide all that a number can be told of, by setting.
+def wanted_settings(table: pd.DataFrame, config: StudyConfig) -> dict[str, int]:
+    """Return the seeds that would decide all that a number can be told of, by setting; none has fewer than now.
 
     Args:
         table: What :func:`adamqlr.claims.weigh.weigh` returned.
+        config: The study.
     """
     wanted: dict[str, int] = {}
     for row in table[table["more_seeds"] < math.inf].to_dict("records"):
         for setting in row["setting"].split():
-            wanted[setting] = max(wanted.get(setting, 0), int(row["seeds"] + row["more_seeds"]))
+            # A row may be of the fewer seeds of another study, or of those of which a quantity is known.
+            least = wanted.get(setting, _seeds_now(setting, config))
+            wanted[setting] = max(least, int(row["seeds"] + row["more_seeds"]))
     return wanted
+
+
+def _seeds_now(setting: str, config: StudyConfig) -> int:
+    section, _, path = setting.partition(".")
+    name = path.rpartition(".")[0]
+    own = None
+    if name:
+        own = config.dataset(name).seeds if section == "datasets" else config.sweep(name).seeds
+    return config.training.seeds if own is None else own
 
 
 def advice(config: StudyConfig, wanted: Mapping[str, int]) -> list[str]:

@@ -88,10 +88,10 @@ def judging_rule(settings: ClaimsConfig, repetitions: int = 1) -> str:
         f"{1 + settings.margin:g}; *overfits*, of at least that; *matters little*, of at most {settings.flatness:g}. "
         "Performance is "
         "the test error for classes and the test loss for real targets, the lower the better; a diverged run counts as "
-        f"infinitely bad. *More {unit}* would decide what is undecided: an estimate, by which the value stays where it "
-        f"is and its interval shrinks as one over the root of the number of {unit} (of a ratio, on the logarithmic "
-        f"scale). It is *at least 1* for single {'runs' if repetitions == 1 else unit}, which have no interval, and "
-        "*unknown* where an interval has no end."
+        f"infinitely bad, and its last learning rates are not known. *More {unit}* would decide what is undecided: an "
+        "estimate, by which the value stays where it is and its interval shrinks as one over the root of the number of "
+        f"{unit} (of a ratio, on the logarithmic scale). It is *at least 1* for single "
+        f"{'runs' if repetitions == 1 else unit}, which have no interval, and *unknown* where an interval has no end."
     )
 
 

@@ -15,7 +15,8 @@ def with_evaluation(cube: xr.Dataset) -> xr.Dataset:
     """
     evaluation = cube["evaluation_seconds"].values[:, None]
     times = cube["time"].values[None, :] + cube["step_at_time"].values * evaluation
-    grid = np.geomspace(times[:, 0].min(), times[:, -1].max(), cube.sizes["time"])
+    first = times[cube["step_at_time"].values > 0].min(initial=times[:, -1].max())
+    grid = np.geomspace(first, times[:, -1].max(), cube.sizes["time"])
     values = cube["value"].transpose("seed", "time", "metric").values
     found = [np.maximum(np.searchsorted(of_run, grid, side="right") - 1, 0) for of_run in times]
     held = np.stack([run[indices] for run, indices in zip(values, found, strict=True)])

@@ -12,7 +12,17 @@ _LATEX_SPECIAL = {
     "–": "--",
     "−": "$-$",
     "…": r"\dots{}",
+    "∞": r"$\infty$",
     "ε": r"$\varepsilon$",
+    "λ": r"$\lambda$",
+    "ρ": r"$\rho$",
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "#": r"\#",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
 }
 
 

@@ -72,6 +72,21 @@ def test_without_a_validation_loss_nothing_is_said_of_overfitting() -> None:
     assert not list(overfits(study({"epochs/diabetes/kfac": cube("kfac", nothing, FALLING, RISING)}), "kfac"))
 
 
+def test_how_the_learning_rate_of_a_run_went_on_that_diverged_is_not_known() -> None:
+    runs = cube("adamqlr", FALLING, FALLING, RISING)
+    judged = []
+    for diverged in ([], [0], [0, 1, 2, 3]):
+        rates = runs["value_by_step"].copy()
+        rates.loc[{"metric": "lr", "seed": diverged, "step": rates["step"][4:]}] = np.nan
+        found = study({"epochs/diabetes/adamqlr": runs.assign(value_by_step=rates)})
+        judged += [item.judgment for item in learning_rate_grows(found, "adamqlr")]
+    # Of those that all diverged there is no row.
+    (known, partly) = judged
+    assert partly.estimate == pytest.approx(known.estimate, rel=1e-2)
+    assert (partly.lower, partly.upper) == (0, np.inf)
+    assert known.verdict is not partly.verdict is Verdict.UNDECIDED
+
+
 def test_where_the_validation_loss_is_lowest_is_where_runs_should_have_stopped() -> None:
     test = [float(10 - step) for step in range(8)]
     stopped = at_lowest_validation_loss(cube("adam", RISING, test, RISING))

@@ -96,8 +96,26 @@ def test_what_is_told_and_wanted() -> None:
     assert [more_seeds_text(row(more)) for more in (7.0, INF, NAN)] == ["7", "more than 95", "unknown"]
     assert more_seeds_text({**row(NAN), "seeds": 1}) == "at least 1"
     assert more_seeds_text({**row(NAN), "verdict": "refuted"}) == ""
-    table = pd.DataFrame([row(7.0), row(12.0), row(INF), row(NAN), row(4.0, "sensitivity.a.seeds sensitivity.b.seeds")])
-    assert wanted_settings(table) == {"training.seeds": 17, "sensitivity.a.seeds": 9, "sensitivity.b.seeds": 9}
+    both = "sensitivity.damping.seeds sensitivity.own.seeds.seeds"
+    table = pd.DataFrame([row(7.0), row(12.0), row(INF), row(NAN), row(4.0, both)])
+    config = parse_config({**SETTINGS, "training": {"seeds": 5}}, "test")
+    wanted = {"training.seeds": 17, "sensitivity.damping.seeds": 9, "sensitivity.own.seeds.seeds": 9}
+    assert wanted_settings(table, config) == wanted
+
+
+def test_no_setting_is_lowered() -> None:
+    sweeps = {"damping": SWEEP, "own.seeds": {**SWEEP, "seeds": 3}}
+    datasets = {"digits": {}, "diabetes": {"seeds": 7}}
+    settings = {**SETTINGS, "datasets": datasets, "sensitivity": sweeps, "training": {"seeds": 12}}
+    both = "sensitivity.damping.seeds sensitivity.own.seeds.seeds"
+    # Four seeds are those of the smaller study, or those of which a quantity is known.
+    table = pd.DataFrame([row(1.0, each, seeds=4) for each in (both, "training.seeds", "datasets.diabetes.seeds")])
+    assert wanted_settings(table, parse_config(settings, "test")) == {
+        "sensitivity.damping.seeds": 12,
+        "sensitivity.own.seeds.seeds": 5,
+        "training.seeds": 12,
+        "datasets.diabetes.seeds": 7,
+    }
 
 
 def test_the_command_changes_the_studys_own_configuration_to_that() -> None:

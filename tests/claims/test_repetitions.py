@@ -220,11 +220,11 @@ def test_learning_rates_grow_over_each_runs_own_records() -> None:
     assert both.sample == Sample(2, 2)
 
 
-def test_learning_rates_of_one_repetition_decide_nothing() -> None:
+def test_learning_rates_that_one_repetition_alone_has_decide_nothing() -> None:
     grown, none = cube("adamqlr", 1.0), cube("adamqlr", 1.0)
     none["value_by_step"].loc[{"metric": "lr"}] = 0.0
     (evidence,) = learning_rate_grows(repeated({"adamqlr": grown}, {"adamqlr": none}), "adamqlr")
-    assert evidence.sample == Sample(3, 1)
+    assert evidence.sample == Sample(6, 2)
     assert evidence.judgment.verdict is Verdict.UNDECIDED
 
 

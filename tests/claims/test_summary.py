@@ -25,6 +25,7 @@ CONFIG = parse_config(
         "name": "made-up",
         "datasets": ["diabetes", "uci_energy", "rosenbrock"],
         "optimizers": ["adam", "adamqlr", "adamqlr_untuned", "kfac"],
+        "training": {"seeds": 5},
         "sensitivity": {
             "ours": {"dataset": "diabetes", "optimizer": "adamqlr", "parameter": "batch_size", "values": [50, 100]},
             "theirs": {"dataset": "uci_energy", "optimizer": "adam", "parameter": "batch_size", "values": [50, 100]},
