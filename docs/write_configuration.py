@@ -74,7 +74,9 @@ def type_of(schema: Schema) -> str:
     if "$ref" in schema:
         return f"[a section]({anchor_of(schema)})"
     if "anyOf" in schema:
-        return type_of(next(part for part in schema["anyOf"] if part.get("type") != "null"))
+        parts = [part for part in schema["anyOf"] if part.get("type") != "null"]
+        # An integer is a number as well.
+        return type_of(next((part for part in parts if part.get("type") == "number"), parts[0]))
     if schema.get("type") == "array":
         return f"a list of {type_of(schema['items'])}"
     if schema.get("type") == "object":

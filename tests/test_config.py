@@ -218,6 +218,31 @@ def test_an_optimizer_of_ones_own_has_a_name_a_family_and_a_batch_size(settings:
     assert case.hyperparameters({"lr": 0.1}) == {"batch_size": 16, "eps": 1e-6, "lr": 0.1}
 
 
+def test_one_of_the_catalogue_may_be_named_otherwise(settings: dict[str, Any]) -> None:
+    config = with_optimizers(settings, {"adam": {"label": "Baseline", "family": "Mine"}, "kfac": {}})
+    assert (config.spec("adam").label, config.spec("adam").family) == ("Baseline", "Mine")
+    assert (config.spec("kfac").label, config.spec("kfac").family) == ("K-FAC", "K-FAC")
+
+
+RUNTIME = {"budget": "runtime", "objective": "train_loss"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"suites": []}, "suites: none is named"),
+        ({"datasets": {}}, "datasets: none is named"),
+        ({"suites": {"my suite": RUNTIME}}, "suites: 'my suite' is no file's name"),
+        ({"suites": {"../up": RUNTIME}}, "suites: '../up' is no file's name"),
+    ],
+)
+def test_a_study_of_nothing_and_suites_that_are_no_files_are_refused(
+    settings: dict[str, Any], changes: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(UserError, match=problem):
+        parse_config({**settings, **changes}, "study.yaml")
+
+
 def test_a_direction_is_put_under_heuristics(settings: dict[str, Any]) -> None:
     config = with_optimizers(settings, ["adam", {"qlr_nadam": QLR_NADAM}, {"qlr_adam": {"direction": "adam"}}])
     case = Case(config, "epochs", "digits", "qlr_nadam")
@@ -257,6 +282,8 @@ def test_a_direction_is_put_under_heuristics(settings: dict[str, Any]) -> None:
             {**QLR_NADAM, "space": {"direction.dampin": {"uniform": [0, 1]}}},
             "space: unknown option 'dampin': known are betas, capturable",
         ),
+        ({**QLR_NADAM, "heuristics": {"batch_size": 50}}, "heuristics: unknown option 'batch_size': known are adapt"),
+        ({**QLR_NADAM, "options": {"batch_size": 50}}, "options: unknown option 'batch_size': known are betas"),
         ({**NADAM, "direction": "adam"}, "'optimizer' and 'direction' are both given: one of them says what it is"),
         ({**NADAM, "heuristics": {"damping": 1}}, "'heuristics' need a 'direction'"),
         ({**NADAM, "batch_size": 0}, "batch_size: Input should be greater than 0"),

@@ -246,6 +246,8 @@ class Case:
         own: list[Any] = []
         if wraps is not None:
             own += [wraps, settings.heuristics, settings.batch_size, contents_hash(wraps)]
+        elif settings.batch_size is not None:
+            own.append({"batch_size": settings.batch_size})
         if (schedule := settings.schedule) is not None:
             own.append([schedule.model_dump(mode="json"), contents_hash(schedule.scheduler)])
         return own

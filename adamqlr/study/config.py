@@ -1,6 +1,7 @@
 """The study's configuration: one validated source of truth for every stage."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -127,7 +128,12 @@ class StudyConfig(Section):
     @model_validator(mode="after")
     def _check_references(self, info: ValidationInfo) -> "StudyConfig":
         may_lack_code = (info.context or {}).get("may_lack_code")
+        for part in ("suites", "datasets"):
+            if not getattr(self, part):
+                raise ValueError(f"{part}: none is named: a study has at least one")
         for name in self.suites:
+            if not re.fullmatch(_FILE_NAME, name):
+                raise ValueError(f"suites: '{name}' is no file's name: use letters, digits, '_', '-' and '.'")
             if name in (SENSITIVITY, TUNING):
                 raise ValueError(f"suites: '{name}' is the name of another part of the results")
         for name, sweep in self.sensitivity.items():
@@ -203,7 +209,8 @@ class StudyConfig(Section):
         settings = self.optimizer(key)
         own = [name for name in self.optimizers if name not in OPTIMIZERS]
         spec = OPTIMIZERS[key] if key in OPTIMIZERS else own_spec(key, settings, own.index(key))
-        return replace(spec, schedule=settings.schedule)
+        label, family = settings.label or spec.label, settings.family or spec.family
+        return replace(spec, schedule=settings.schedule, label=label, family=family)
 
     def space(self, optimizer: str) -> Space:
         """Return what is tuned for an optimizer in general; empty if nothing is."""

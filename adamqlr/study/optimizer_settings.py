@@ -77,15 +77,17 @@ class OptimizerConfig(Section):
             # Results outlive the files and packages that made them.
             return self
         known = _known_options(self.optimizer or self.direction)
-        _check_options("options", self.options, known)
+        # The data's, of which an optimizer knows nothing.
+        _check_options("options", set(self.options) - ({"batch_size"} if self.optimizer else set()), known)
+        space = set(self.space) - {"batch_size"}
         if self.direction:
             heuristics = keywords_of("adamqlr.optim.qlr:QLR")
-            of_direction = {name.removeprefix(DIRECTION) for name in self.space if name.startswith(DIRECTION)}
+            of_direction = {name.removeprefix(DIRECTION) for name in space if name.startswith(DIRECTION)}
             _check_options("heuristics", self.heuristics, heuristics)
-            _check_options("space", set(self.space) - {DIRECTION + name for name in of_direction}, heuristics)
+            _check_options("space", space - {DIRECTION + name for name in of_direction}, heuristics)
             _check_options("space", of_direction, known)
         elif self.optimizer:
-            _check_options("space", self.space, known)
+            _check_options("space", space, known)
         return self
 
 
@@ -107,7 +109,7 @@ def _known_options(path: str | None) -> frozenset[str] | None:
 
 def _check_options(where: str, names: Iterable[str], known: frozenset[str] | None) -> None:
     for name in names:
-        if known is not None and name != "batch_size" and name not in known:
+        if known is not None and name not in known:
             raise ValueError(f"{where}: unknown option '{name}': known are {', '.join(sorted(known))}")
 
 

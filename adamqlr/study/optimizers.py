@@ -276,7 +276,7 @@ def own_spec(key: str, settings: OptimizerConfig, number: int) -> OptimizerSpec:
             color,
             line,
             is_baseline=bool(settings.space),
-            has_damping="damping" in settings.space or settings.options.get("damping", 0) > 0,
+            has_damping="damping" in settings.space or bool(settings.options.get("damping")),
             batch_size=settings.batch_size,
             wraps=wraps,
         )
@@ -288,7 +288,7 @@ def own_spec(key: str, settings: OptimizerConfig, number: int) -> OptimizerSpec:
         color,
         line,
         options=settings.heuristics,
-        has_damping=settings.heuristics.get("adapt_damping", True) or settings.heuristics.get("damping", 1) > 0,
+        has_damping=bool(settings.heuristics.get("adapt_damping", True) or settings.heuristics.get("damping", 1)),
         batch_size=settings.batch_size,
         wraps=wraps,
     )

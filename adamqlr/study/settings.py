@@ -67,7 +67,8 @@ class DatasetConfig(Section):
             the data's: they join for every optimizer that is tuned.
         tuning_limit: Most training seconds of a configuration in the ``epochs`` suite, where they are not
             ``tuning.limit``, which holds where ``tuning.unit`` is epochs.
-        runtime: Training seconds of one run in the runtime suites; also their limit while tuning.
+        runtime: Training seconds of one run in the runtime suites; also their limit while tuning, unless
+            ``tuning.unit`` is ``epochs``.
         runs_per_gpu: How many runs of one job share a GPU, each in a process of its own.
         suites: The only suites it takes part in; all of them if not given.
         optimizers: The only optimizers trained on it; all of them if not given.

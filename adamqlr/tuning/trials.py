@@ -123,10 +123,15 @@ def merge_shards(paths: Sequence[Path]) -> xr.Dataset:
 def best_trial(trials: xr.Dataset) -> xr.Dataset:
     """Return the trial with the lowest objective at the last rung that any trial reached with a finite value.
 
+    One that diverged later counts only where all did.
+
     Raises:
-        UserError: Every configuration diverged.
+        UserError: Every configuration diverged before its first rung.
     """
     finite = trials["value"].where(np.isfinite(trials["value"]))
+    sound = finite.where(trials["state"] != "diverged")
+    if sound.notnull().any():
+        finite = sound
     reached = finite.notnull().any("trial").values
     if not reached.any():
         pair = f"{trials.attrs['dataset']}/{trials.attrs['optimizer']}"

@@ -156,6 +156,14 @@ def test_the_best_is_the_lowest_at_the_last_rung_that_anyone_reached() -> None:
         best_trial(trials_dataset([trial(0, inf)], [1], "seconds", ATTRS))
 
 
+def test_a_trial_that_diverged_later_is_chosen_only_where_all_did() -> None:
+    inf = float("inf")
+    diverged = Trial(0, {"lr": 0.1}, (0.3, 0.2, inf), "diverged", 1.0)
+    pruned = Trial(1, {"lr": 0.2}, (0.5, 0.6), "pruned", 1.0)
+    for trials, best in (([diverged, pruned], 1), ([diverged], 0)):
+        assert int(best_trial(trials_dataset(trials, [1, 4, 16], "seconds", ATTRS))["trial"]) == best
+
+
 def test_a_search_is_summed_up_in_a_line() -> None:
     inf = float("inf")
     found = [trial(0, 0.1), trial(1, 0.5, 0.25), Trial(2, {"lr": 1.0}, [inf], "diverged", 1.0)]
