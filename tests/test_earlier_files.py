@@ -34,7 +34,8 @@ def test_stored_runs_are_aggregated_to_the_stored_numbers(kind: str, tmp_path: P
     np.testing.assert_allclose(known["value_by_step"], stored["value_by_step"], rtol=1e-4 if "packed" in kind else 0)
     if kind == "runs":
         np.testing.assert_array_equal(known["value"], stored["value"])
-        np.testing.assert_array_equal(known["time"], stored["time"])
+        # Powers round otherwise on processors without AVX-512.
+        np.testing.assert_array_max_ulp(known["time"].values, stored["time"].values, maxulp=1)
 
 
 def test_stored_cubes_and_trials_make_a_study_that_is_drawn(tmp_path: Path) -> None:
