@@ -38,16 +38,16 @@ PROVENANCE = Exhibit(
 )
 FINAL_RESULTS = Exhibit(
     "Final results",
-    "Medians over seeds at the end of training, ± the standard deviation of the medians of bootstrap resamples; the "
-    "best of each dataset is bold. *Survived* is the fraction of runs that did not diverge. *Published* is what others "
-    "found ± their error, where the study's folder has it.",
+    "Medians over seeds at the end of training, ± the standard deviation of the medians of bootstrap resamples, "
+    "∞ where some of these diverge; the best of each dataset is bold. *Survived* is the fraction of runs that did not "
+    "diverge. *Published* is what others found ± their error, where the study's folder has it.",
     "adamqlr.tables.final_results:tabulate",
 )
 BEST_SO_FAR = Exhibit(
     "Best-so-far results",
     "What runs would end with if they stopped where their validation loss is lowest, beside what they end with: "
-    "medians over seeds, ± the standard deviation of the medians of bootstrap resamples. Stopping forgives a later "
-    "divergence.",
+    "medians over seeds, ± the standard deviation of the medians of bootstrap resamples, ∞ where some of these "
+    "diverge. Stopping forgives a later divergence.",
     "adamqlr.tables.best_so_far:tabulate",
 )
 BEST_HYPERPARAMETERS = Exhibit(

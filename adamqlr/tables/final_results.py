@@ -39,7 +39,8 @@ def tabulate(study: Study, suite: str) -> Table:
 
 
 def _published(values: Mapping[str, Value]) -> str:
-    found = {QUANTITIES[name].label.lower(): with_uncertainty(*values[name]) for name in QUANTITIES if name in values}
+    known = {name: (values[name].value, np.nan_to_num(values[name].error)) for name in QUANTITIES if name in values}
+    found = {QUANTITIES[name].label.lower(): with_uncertainty(*pair) for name, pair in known.items()}
     return ", ".join(f"{label} {text}" for label, text in found.items()) or "–"
 
 
@@ -62,11 +63,13 @@ def _final_summary(pair: Pair, resampling: Resampling) -> dict[str, tuple[float,
 
 
 def with_uncertainty(median: float, std: float) -> str:
-    """Write a median ± the standard deviation of its resamples."""
+    """Write a median ± the standard deviation of its resamples, which has no end where some of these are infinite."""
     if np.isnan(median):
         return "–"
     if np.isinf(median):
         return "diverged"
+    if np.isnan(std):
+        return f"{_number(median, 4)} ± ∞"
     # The mean of equal values rounds, which is no spread.
     return _number(median, 4) if not std > 1e-12 * abs(median) else f"{_number(median, 4)} ± {_number(std, 2)}"
 

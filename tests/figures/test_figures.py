@@ -235,6 +235,14 @@ def test_how_equal_values_round_is_no_spread() -> None:
     assert final_results.with_uncertainty(0.7, float(equal.std())) == "0.7"
 
 
+def test_a_median_some_of_whose_resamples_diverge_has_no_end_of_its_uncertainty(study_tree: xr.DataTree) -> None:
+    tree = study_tree.copy(deep=True)
+    values = tree["epochs/digits/adam"].to_dataset()["value"]
+    values.loc[{"metric": "test_loss", "seed": values["seed"][0]}] = np.inf
+    shown = final_results.tabulate(Study(tree, STUDY), "epochs").shown.set_index(["Dataset", "Optimizer"])
+    assert str(shown.loc[("Digits", "Adam"), "Test loss"]).endswith(" ± ∞")
+
+
 def test_hyperparameters_that_were_not_tuned_are_in_parentheses(study_tree: xr.DataTree) -> None:
     table = hyperparameters.best(Study(study_tree, STUDY), "epochs")
     shown = table.shown.set_index(["Dataset", "Optimizer"])
