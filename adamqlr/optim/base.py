@@ -45,6 +45,8 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
 
     # Options that parameter groups may differ in.
     _of_a_group: frozenset[str] = frozenset()
+    # Those for which groups hold a tensor that all of them share.
+    _replaced_in_groups: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -153,6 +155,9 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         """
         if self._started:
             raise ValueError(f"parameters {CANNOT_JOIN}")
+        if self.param_groups:
+            # Later it cannot be told what was given.
+            self._check_group(len(self.param_groups), param_group, self._replaced_in_groups)
         _add_param_group(self, param_group)
         if self._made:
             try:
@@ -228,16 +233,20 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         """Take the step itself."""
 
     def _check_groups(self) -> None:
-        first, *others = self.param_groups
-        for number, group in enumerate(others, start=1):
-            for name in self.defaults:
-                if name in self._of_a_group or group[name] is first[name]:
-                    continue
-                if isinstance(group[name], Tensor) or group[name] != first[name]:
-                    raise ValueError(
-                        f"{name} is one for all parameters: param_groups[{number}] has {group[name]!r}, "
-                        f"param_groups[0] has {first[name]!r}"
-                    )
+        common = [name for name in self.defaults if name not in self._of_a_group]
+        for number, group in enumerate(self.param_groups[1:], start=1):
+            self._check_group(number, group, common)
+
+    def _check_group(self, number: int, group: dict[str, Any], common: Iterable[str]) -> None:
+        first = self.param_groups[0]
+        for name in common:
+            if name not in group or group[name] is first[name]:
+                continue
+            if isinstance(group[name], Tensor) or group[name] != first[name]:
+                raise ValueError(
+                    f"{name} is one for all parameters: param_groups[{number}] has {group[name]!r}, "
+                    f"param_groups[0] has {first[name]!r}"
+                )
 
     def _decay(self, theta: Tensor) -> None:
         """Move θ by −weight_decay · ``theta``, each group by its own."""

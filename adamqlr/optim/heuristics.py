@@ -166,6 +166,7 @@ class DampingRule:
         )
         self._limited = math.isfinite(maximum)
         self._nan_is_poor = nan_is_poor
+        # Of no units, so much of any change is seen.
         self._fraction = None if resolution is None else 0.5 / max(resolution, 1e-30)
         numbers = self._decrease, self._increase, self._minimum, self._maximum
         self._host = list(map(float, numbers)) if at_hand(like) else None

@@ -77,6 +77,7 @@ class QLR(MinibatchOptimizer):
     """
 
     _of_a_group = frozenset({"lr", "weight_decay"})
+    _replaced_in_groups = frozenset({"damping"})
     # Where K-FAC's conventions differ.
     _damps_model = True
     _nan_is_poor = False
@@ -155,21 +156,12 @@ class QLR(MinibatchOptimizer):
         self._directions = [self._flat.zeros()]
         self._views = [self._flat.views(self._directions[0])]
         self._use_momentum(state.group["momentum"] != 0)
-        self._check_given_damping()
         self._damping = state.number("damping", 0.0)
         for group in self.param_groups:
             group["damping"] = self._damping
         self._operands = MemberTensors(self._damping)
         self._arithmetic = StepArithmetic(self._damping, self._damps_model, self._nan_is_poor)
         self._zero, self._true = torch.zeros_like(self._damping), torch.ones_like(self._damping, dtype=torch.bool)
-
-    def _check_given_damping(self) -> None:
-        first = self.param_groups[0]["damping"]
-        wanted = self.defaults["damping"] if isinstance(first, Tensor) else first
-        for number, group in enumerate(self.param_groups):
-            if not isinstance(group["damping"], Tensor) and group["damping"] != wanted:
-                own = f"param_groups[{number}] has {group['damping']!r}"
-                raise ValueError(f"damping is one for all parameters: {own}, others have {wanted!r}")
 
     def _take_step(self, inputs: Any, targets: Any) -> QLRInfo:
         group, damping = self.param_groups[0], self._current_damping()

@@ -117,10 +117,11 @@ def test_the_rule_is_the_same_on_the_host_as_on_a_device(
     torch.testing.assert_close(on_host, follow(*given), rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("resolution", [4.0, 0.0])
 @pytest.mark.parametrize("loss", [3.4e38, math.inf, math.nan])
-def test_losses_at_the_end_of_single_precision_do_no_harm(loss: float) -> None:
+def test_losses_at_the_end_of_single_precision_do_no_harm(loss: float, resolution: float) -> None:
     given = [torch.tensor(value) for value in (1.0, 0.0, loss, loss)]
-    follow = DampingRule(0.5, 2.0, 0.0, math.inf, given[0], resolution=4.0)
+    follow = DampingRule(0.5, 2.0, 0.0, math.inf, given[0], resolution=resolution)
     (on_host,) = HostNumbers(torch.float32).call(lambda *read: [follow(*read)], *given)
     assert float(on_host) == float(follow(*given))
 
@@ -147,5 +148,7 @@ def test_a_change_below_the_losss_resolution_says_nothing(change: float) -> None
     given = number(1.0), number(0.0), number(1.0), number(change)
     assert float(rule(resolution=4.0)(*given)) == 1.0
     assert float(rule()(*given)) == 2.0
+    # Of no units, every change is one.
+    assert float(rule(resolution=0.0)(*given)) == (1.0 if change == 0 else 2.0)
     # Twenty units of the last place are a change.
     assert float(rule(resolution=4.0)(number(1.0), number(0.0), number(1.0), number(5e-15))) == 2.0

@@ -33,14 +33,14 @@ class NormalizationBlock:
         """Return x̂; nothing is averaged of the inputs alone."""
         return _normalized(self.module, inputs.to(self.averages[0].dtype)) if self._scale_first else inputs
 
-    def add_cotangents(self, features: Tensor, cotangents: Tensor, here: int, cases: int, decay: float) -> None:
+    def add_cotangents(self, features: Tensor, cotangents: Tensor, rows: int, cases: int, decay: float) -> None:
         """Add δ, of the shape of the layer's outputs."""
         cotangents = cotangents.to(self.averages[0].dtype)
         products = [features * cotangents] if self._scale_first else []
         if len(self.parameters) > len(products):
             products.append(cotangents)
         for diagonal, product in zip(self.averages, products, strict=True):
-            sums = self._sums_of_cases(product, diagonal.shape, here)
+            sums = self._sums_of_cases(product, diagonal.shape, rows)
             diagonal.mul_(decay).add_(sums.square().sum(dim=0), alpha=1 / cases)
 
     def _sums_of_cases(self, product: Tensor, shape: Size, cases: int) -> Tensor:

@@ -114,7 +114,7 @@ class KroneckerBlock:
             inputs = inputs.reshape(-1, inputs.shape[-1])
         return [inputs.mT]
 
-    def add_cotangents(self, features: Tensor, cotangents: Tensor, here: int, cases: int, decay: float) -> None:
+    def add_cotangents(self, features: Tensor, cotangents: Tensor, rows: int, cases: int, decay: float) -> None:
         """Add δ, of the shape of the layer's outputs."""
         columns = _in(cotangents, self._dtype)
         if isinstance(self.module, nn.Conv2d):
@@ -123,7 +123,7 @@ class KroneckerBlock:
             columns = columns.mT
         else:
             columns = columns.reshape(-1, columns.shape[-1]).mT
-        positions = 1 if self._members else columns.shape[1] / here
+        positions = 1 if self._members else columns.shape[1] / rows
         add_second_moment(self._output_factor, columns, 1 / (cases * positions), decay)
 
 

@@ -34,14 +34,14 @@ class LayerBlock(Protocol):
         """
         ...
 
-    def add_cotangents(self, features: Tensor, cotangents: Tensor, here: int, cases: int, decay: float) -> None:
+    def add_cotangents(self, features: Tensor, cotangents: Tensor, rows: int, cases: int, decay: float) -> None:
         """Add back-propagated δ, of the shape of the layer's outputs.
 
         Args:
             features: What :meth:`add_inputs` returned.
             cotangents: δ.
-            here: The number of cases that they are of: a layer may see the positions of each in any order.
-            cases: The number in the whole minibatch.
+            rows: The number of cases that they are of: a layer may see the positions of each in any order.
+            cases: The number of cases in the whole.
             decay: As above.
         """
         ...

@@ -116,8 +116,7 @@ class CrossEntropy:
     def target_weights(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return a / N for each target, of shape (batch, …)."""
         weight = _one_for_each(self.class_weight, outputs)
-        # Bytes would be a mask where they stand as an index.
-        targets = targets.long() if targets.dtype == torch.uint8 else targets
+        targets = _as_index(targets)
         if targets.is_floating_point():
             broadcast = weight.view(-1, *[1] * (outputs.dim() - 2))
             sharp = (targets * broadcast).sum(dim=1)
@@ -295,6 +294,9 @@ def _weight_of_classes(weight: Tensor | None, ignore_index: int, targets: Tensor
     counted = targets != ignore_index
     if weight is None:
         return counted.sum()
+    return torch.where(counted, weight.to(targets.device)[_as_index(targets.masked_fill(~counted, 0))], 0).sum()
+
+
+def _as_index(targets: Tensor) -> Tensor:
     # PyTorch takes bytes for a mask.
-    classes = targets.masked_fill(~counted, 0).long()
-    return torch.where(counted, weight.to(targets.device)[classes], 0).sum()
+    return targets.long() if targets.dtype == torch.uint8 else targets

@@ -90,9 +90,7 @@ class GaussianFisher:
     def exact_cotangents(self, outputs: Tensor, targets: Tensor) -> Iterator[Tensor]:
         """Yield the scaled unit vector of each output."""
         for k in range(outputs[0].numel()):
-            column = torch.zeros_like(outputs, memory_format=torch.contiguous_format)
-            column.view(len(outputs), -1)[:, k] = self._root(outputs)
-            yield column
+            yield _units(outputs, k).mul_(self._root(outputs))
 
 
 class DifferentiatedFisher:
