@@ -73,8 +73,8 @@ def ranks_high(study: Study, subject: str) -> Iterator[Evidence]:
     """
     settings = study.config.claims
     for suite in study.config.suites:
-        generator, places, estimates, measures, sample = np.random.default_rng(0), [], [], set(), Sample(0)
-        for of_suite, _, runs in runs_by_dataset(study):
+        generator, places, estimates, measures, sample = np.random.default_rng(0), {}, [], set(), Sample(0)
+        for of_suite, dataset, runs in runs_by_dataset(study):
             others = [key for key in runs if key != subject and key not in study.config.factorial_optimizers]
             if of_suite != suite or subject not in runs or not others:
                 continue
@@ -83,15 +83,16 @@ def ranks_high(study: Study, subject: str) -> Iterator[Evidence]:
                 continue
             medians = np.array([resampled(one, settings, generator) for one in values])
             found = np.array([[np.median(one)] for one in values])
-            places.append(_place(medians))
+            places[dataset] = _place(medians)
             estimates.append(_place(found))
             measures.add(measure_of(runs[subject]))
             sample = max(sample, sample_of(values[0]))
         if places:
-            bounds = interval(np.mean(places, axis=0), settings.confidence)
+            bounds = interval(np.mean(list(places.values()), axis=0), settings.confidence)
             judgment = Judgment(float(np.mean(estimates)), *bounds, 0.5, is_ratio=False)
             quantity = f"mean place by {' or '.join(sorted(measures))}, 0 best and 1 worst"
-            yield Evidence(suite, f"{len(places)} datasets", quantity, judgment, sample)
+            where = f"{len(places)} datasets"
+            yield Evidence(suite, where, quantity, judgment, sample, datasets=tuple(places))
 
 
 def _place(medians: np.ndarray) -> np.ndarray:

@@ -49,6 +49,7 @@ class Evidence(NamedTuple):
         sample: What each median is of; the most of any dataset, where there are several.
         sweeps: The sensitivity studies that it is about.
         wanted_units: Estimate of the sample's units that would decide it, where it is not by the width of the interval.
+        datasets: The datasets, where there are several.
     """
 
     suite: str
@@ -58,6 +59,7 @@ class Evidence(NamedTuple):
     sample: Sample
     sweeps: tuple[str, ...] = ()
     wanted_units: float | None = None
+    datasets: tuple[str, ...] = ()
 
     @property
     def units_to_decide(self) -> float:
@@ -115,7 +117,8 @@ def effect_varies(study: Study, subject: str, reference: str) -> Iterator[Eviden
         judgment = Judgment(*shares, 1 / len(judged), at_least=True, is_ratio=False)
         sample = max(item.sample for item in items)
         wanted = _units_to_decide(items, sample.units) if judgment.verdict is Verdict.UNDECIDED else sample.units
-        yield Evidence(suite, f"{len(judged)} datasets", quantity, judgment, sample, wanted_units=wanted)
+        where, datasets = f"{len(judged)} datasets", tuple(item.dataset for item in items)
+        yield Evidence(suite, where, quantity, judgment, sample, wanted_units=wanted, datasets=datasets)
 
 
 def _units_to_decide(items: Sequence[Evidence], units: int) -> float:

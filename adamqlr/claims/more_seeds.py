@@ -21,8 +21,9 @@ def setting_of(item: Evidence, config: StudyConfig) -> str:
     if item.sweeps:
         own = [f"sensitivity.{name}.seeds" for name in item.sweeps if name in config.sensitivity]
         return " ".join(own) or TRAINING
-    is_own = item.dataset in config.datasets and config.dataset(item.dataset).seeds is not None
-    return f"datasets.{item.dataset}.seeds" if is_own else TRAINING
+    datasets = item.datasets or (item.dataset,)
+    own = [f"datasets.{name}.seeds" for name in datasets if name in config.datasets and config.dataset(name).seeds]
+    return " ".join(own if len(own) == len(datasets) else [*own, TRAINING])
 
 
 def unit_of(table: Container[str]) -> str:

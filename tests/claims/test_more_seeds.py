@@ -81,8 +81,10 @@ def item(dataset: str, *sweeps: str) -> Evidence:
 
 def test_the_setting_is_the_one_that_counts() -> None:
     assert setting_of(item("digits"), CONFIG) == "training.seeds"
-    assert setting_of(item("2 datasets"), CONFIG) == "training.seeds"
     assert setting_of(item("diabetes"), CONFIG) == "datasets.diabetes.seeds"
+    several = item("2 datasets")._replace(datasets=("digits", "diabetes"))
+    assert setting_of(several, CONFIG) == "datasets.diabetes.seeds training.seeds"
+    assert setting_of(several._replace(datasets=("diabetes",)), CONFIG) == "datasets.diabetes.seeds"
     assert setting_of(item("digits", "damping", "own.seeds"), CONFIG) == (
         "sensitivity.damping.seeds sensitivity.own.seeds.seeds"
     )
