@@ -91,8 +91,10 @@ def train_seeds(
     step_seconds, current = saved["step_seconds"], saved["current"]
     if side_by_side > 1 and step_seconds is None:
         step_seconds = measure_step_seconds(problem, job.runs[0])
-    for first in range(len(histories), len(job.runs), side_by_side):
-        specs = job.runs[first : first + side_by_side]
+    while len(histories) < len(job.runs):
+        # What was saved goes on as it began, whatever is now best trained side by side.
+        count = len(current["histories"]) if current is not None and side_by_side > 1 else side_by_side
+        specs = job.runs[len(histories) :][:count]
         run = Run(problem, specs if side_by_side > 1 else specs[0], schedule, step_seconds=step_seconds)
         if current is not None:
             run.load_state_dict(current)

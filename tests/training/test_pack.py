@@ -1,6 +1,7 @@
 """Seeds side by side in one process: the curves of separate runs, and what their files say of time."""
 
 import copy
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 import torch
 import xarray as xr
 
+from adamqlr.jobs.checkpoint import Checkpoint
+from adamqlr.jobs.interrupts import Interrupted, StopRequest
 from adamqlr.problems.problem import load_problem
 from adamqlr.results.cube import build_cube
 from adamqlr.results.runs import read_runs
@@ -22,6 +25,7 @@ from adamqlr.training.metrics import METRICS
 from adamqlr.training.narrowing import state_of
 from adamqlr.training.run import Run, RunSpec
 from adamqlr.training.schedule import RecordSchedule
+from adamqlr.training.seeds import SeedsJob, train_seeds
 from adamqlr.training.side_by_side import pack_size
 
 ConfigFile = Callable[..., Path]
@@ -77,6 +81,22 @@ def test_a_pack_in_pieces_through_saved_states_is_the_whole_pack(study: StudyCon
     for history, wanted in zip(again.histories, whole.histories, strict=True):
         assert history.steps == wanted.steps
         np.testing.assert_array_equal(history.values, wanted.values)
+
+
+def test_a_pack_that_was_stopped_goes_on_as_it_was_where_packs_are_smaller_now(
+    study: StudyConfig, tmp_path: Path
+) -> None:
+    case, problem = Case(study, "epochs", "digits", "adamqlr_untuned"), load_problem("digits", study, CPU)
+    job, stop = SeedsJob(case, case.hyperparameters({}), range(5)), StopRequest()
+    whole = train_seeds(job, problem, Checkpoint(tmp_path / "whole.nc", "job"), stop, side_by_side=3)
+    stop.signum = signal.SIGTERM
+    with pytest.raises(Interrupted):
+        train_seeds(job, problem, Checkpoint(tmp_path / "stopped.nc", "job"), stop, side_by_side=3)
+    stop.signum = None
+    resumed = train_seeds(job, problem, Checkpoint(tmp_path / "stopped.nc", "job"), stop, side_by_side=2)
+    for history, wanted in zip(resumed.histories, whole.histories, strict=True):
+        assert (history.seed, history.steps) == (wanted.seed, wanted.steps)
+        np.testing.assert_array_equal(history.metric("test_loss"), wanted.metric("test_loss"))
 
 
 @pytest.mark.parametrize("members", [(2,), (0, 2)])
