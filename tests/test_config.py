@@ -135,6 +135,8 @@ def test_settings_on_the_command_line_come_first(config_file: Callable[..., Path
     for bad, problem in (("training.seeds", "expected section.key=value"), ("name.x=1", "'name' is not a section")):
         with pytest.raises(UserError, match=problem):
             load_config(config_file(), [bad])
+    with pytest.raises(UserError, match="optimizers: 'adam' is named twice"):
+        load_config(config_file(optimizers=["adam", "adam"]), ["optimizers.adam.label=Mine"])
 
 
 def test_names_that_the_study_lacks_are_refused(study: StudyConfig) -> None:
@@ -232,11 +234,17 @@ RUNTIME = {"budget": "runtime", "objective": "train_loss"}
     [
         ({"suites": []}, "suites: none is named"),
         ({"datasets": {}}, "datasets: none is named"),
+        ({"optimizers": []}, "optimizers: none is named"),
+        ({"optimizers": {"adam": {"datasets": []}}}, "optimizers.adam.datasets: none is named"),
+        ({"datasets": {"digits": {"suites": []}}}, "datasets.digits.suites: none is named"),
+        ({"optimizers": ["adam", {"adam": {"suites": ["epochs"]}}]}, "'adam' is named twice"),
+        ({"datasets": ["digits", "diabetes", "digits"]}, "'digits' is named twice"),
+        ({"datasets": {"rosenbrock": {"objective": "validation_loss"}}}, "a function has no validation set"),
         ({"suites": {"my suite": RUNTIME}}, "suites: 'my suite' is no file's name"),
         ({"suites": {"../up": RUNTIME}}, "suites: '../up' is no file's name"),
     ],
 )
-def test_a_study_of_nothing_and_suites_that_are_no_files_are_refused(
+def test_lists_of_nothing_or_of_one_twice_and_what_cannot_be_are_refused(
     settings: dict[str, Any], changes: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(UserError, match=problem):

@@ -45,6 +45,8 @@ _FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
 def _check_names(where: str, names: Iterable[str] | None, known: Iterable[str]) -> None:
+    if names == ():
+        raise ValueError(f"{where}: none is named: leave it out where all are meant")
     for name in names or ():
         if name not in known:
             raise ValueError(f"{where}: unknown '{name}': this study has {', '.join(known)}")
@@ -128,7 +130,7 @@ class StudyConfig(Section):
     @model_validator(mode="after")
     def _check_references(self, info: ValidationInfo) -> "StudyConfig":
         may_lack_code = (info.context or {}).get("may_lack_code")
-        for part in ("suites", "datasets"):
+        for part in ("suites", "datasets", "optimizers"):
             if not getattr(self, part):
                 raise ValueError(f"{part}: none is named: a study has at least one")
         for name in self.suites:
@@ -153,8 +155,11 @@ class StudyConfig(Section):
             _check_names(f"ablations.{name}.datasets", ablation.datasets, self.datasets)
         for key, dataset in self.datasets.items():
             _check_names(f"datasets.{key}.optimizers", dataset.optimizers, self.optimizers)
-            if key not in DATASETS or dataset.suites != tuple(DATASETS[key].defaults.get("suites", ())):
+            default = DATASETS[key].defaults.get("suites") if key in DATASETS else None
+            if default is None or dataset.suites != tuple(default):
                 _check_names(f"datasets.{key}.suites", dataset.suites, self.suites)
+            if dataset.model == "rosenbrock" and dataset.objective == "validation_loss":
+                raise ValueError(f"datasets.{key}.objective: a function has no validation set: train_loss is its value")
             check_dataset_space(key, dataset, map(self.space, self.optimizers))
         for key, optimizer in self.optimizers.items():
             _check_names(f"optimizers.{key}.datasets", optimizer.datasets, self.datasets)

@@ -42,7 +42,7 @@ def check_sweep(name: str, sweep: SweepConfig, spec: OptimizerSpec, dataset: Dat
         values = [sweep.hyperparameters(point)[parameter] for point in sweep.points]
         wrong = [value for value in values if not isinstance(value, int) or value < 1]
         if parameter in of_data and wrong:
-            raise ValueError(f"sensitivity.{name}: {parameter} must be a positive whole number, got {wrong[0]:g}")
+            raise ValueError(f"sensitivity.{name}: {parameter} must be a positive whole number, got {wrong[0]}")
 
 
 def check_dataset_space(key: str, dataset: DatasetConfig, spaces: Iterable[Space]) -> None:

@@ -1,6 +1,7 @@
 """Short forms of settings: names for empty sections, and ``section.key=value`` for one setting."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -14,9 +15,20 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 def names_to_mapping(value: Any) -> Any:
-    """Let ``[adam, adamqlr: {…}]`` stand for ``{adam: {}, adamqlr: {…}}``, and an empty value for no settings."""
+    """Return the sections that names stand for, where it is names.
+
+    Returns:
+        ``{adam: {}, adamqlr: {…}}`` for ``[adam, adamqlr: {…}]``, and no settings for an empty value.
+
+    Raises:
+        ValueError: Something is named twice.
+    """
     if isinstance(value, list):
-        value = {k: v for item in value for k, v in (item if isinstance(item, Mapping) else {item: None}).items()}
+        pairs = [pair for item in value for pair in (item if isinstance(item, Mapping) else {item: None}).items()]
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+            raise ValueError(f"'{twice}' is named twice")
     if isinstance(value, Mapping):
         return {key: {} if settings is None else settings for key, settings in value.items()}
     return value
@@ -39,7 +51,10 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     section = data
     for parent in parents:
         if isinstance(section.get(parent), list):
-            section[parent] = names_to_mapping(section[parent])
+            try:
+                section[parent] = names_to_mapping(section[parent])
+            except ValueError as error:
+                raise UserError(f"{parent}: {error}") from error
         if section.get(parent) is None:
             section[parent] = {}
         section = section[parent]
