@@ -82,12 +82,11 @@ def _within(ticks: ArrayLike, low: float, high: float) -> NDArray[np.float64]:
 
 def save(figure: Figure, numbers: pd.DataFrame, stem: Path) -> None:
     """Write ``stem``.pdf, .png and, with what is drawn, .csv; equal input gives equal files."""
-    # Laid out once, for both formats: that takes as long as drawing.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {"Software": None})):
+    for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
         with replacing(stem.with_name(stem.name + suffix)) as temporary:
             figure.savefig(temporary, format=suffix[1:], metadata=metadata)
+        # Laid out once, for both formats: that takes as long as drawing.
+        figure.set_layout_engine("none")
     plt.close(figure)
     with replacing(stem.with_name(stem.name + ".csv")) as temporary:
         numbers.to_csv(temporary, index=False, float_format="%.8g")
