@@ -89,9 +89,11 @@ def _tune(
     logger.info(summary(trials))
     if best:
         write_best(trials, best)
-        journal.unlink(missing_ok=True)
+    # The journal goes last: a job killed in between would go on with the checkpoint of a trial that no journal knows.
     for kept in (checkpoint, *(checkpoint.part(part, sharing) for part in range(sharing))):
         kept.remove()
+    if best:
+        journal.unlink(missing_ok=True)
 
 
 def _attributes(

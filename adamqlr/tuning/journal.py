@@ -1,12 +1,14 @@
 """The journal through which shards of a search share what they found."""
 
+import os
 from pathlib import Path
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
+from adamqlr.errors import UserError
 from adamqlr.tuning.asha import AshaPruner
 
 
@@ -17,17 +19,28 @@ class Journal:
         path: The file.
         identity: What the search is.
         reduction_factor: Between rungs; one in this many configurations passes each.
+
+    Raises:
+        UserError: The file is no journal.
     """
 
     def __init__(self, path: Path, identity: str, reduction_factor: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(path))),
-            study_name=identity,
-            pruner=AshaPruner(reduction_factor),
-            load_if_exists=True,
-        )
+        # The lock is a link to this name. Where it leads nowhere, as a relative one does, the lock of a killed shard is
+        # never seen to be old, and waited for without end.
+        name = str(path.absolute())
+        lock = JournalFileSymlinkLock(name)
+        _cut_torn_line(path, lock)
+        try:
+            self._study = optuna.create_study(
+                storage=JournalStorage(JournalFileBackend(name, lock)),
+                study_name=identity,
+                pruner=AshaPruner(reduction_factor),
+                load_if_exists=True,
+            )
+        except ValueError as error:
+            raise UserError(f"{path}: not a readable journal; remove its folder to search again") from error
 
     def find(self, number: int) -> FrozenTrial | None:
         """Return what is known of a configuration."""
@@ -45,6 +58,18 @@ class Journal:
             known = self.find(number)
             assert known is not None
         return Entry(self._study, known)
+
+
+def _cut_torn_line(path: Path, lock: JournalFileSymlinkLock) -> None:
+    """Cut off the part of a line that a full disk has left at the end: the next line would be appended to it."""
+    if not path.exists():
+        return
+    lock.acquire()
+    try:
+        content = path.read_bytes()
+        os.truncate(path, content.rfind(b"\n") + 1)
+    finally:
+        lock.release()
 
 
 class Entry:
