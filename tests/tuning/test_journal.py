@@ -65,7 +65,7 @@ def test_a_search_killed_while_it_tidies_up_ends_with_the_same_trials(
     case = Case(parse_config({**settings, "training": training}, "test"), "epochs", "digits", "adam")
     monkeypatch.setattr(between_steps, "_TICK_SECONDS", 0.0)
     tune(case, (0, 1), tmp_path / "whole.nc")
-    unlink, removed = Path.unlink, []
+    unlink, removed = Path.unlink, list[Path]()
 
     def unlink_once(path: Path, missing_ok: bool = False) -> None:
         if path.name == ".journal" or path.suffix == ".checkpoint":
@@ -74,11 +74,11 @@ def test_a_search_killed_while_it_tidies_up_ends_with_the_same_trials(
             removed.append(path)
         unlink(path, missing_ok)
 
-    names = {"output": tmp_path / "one" / "trials.nc", "best": tmp_path / "one" / "best.yaml"}
+    output, best = tmp_path / "one" / "trials.nc", tmp_path / "one" / "best.yaml"
     with monkeypatch.context() as killed:
         killed.setattr(Path, "unlink", unlink_once)
         with pytest.raises(InterruptedError):
-            tune(case, (0, 1), **names)
-    tune(case, (0, 1), **names)
-    found, wanted = (read_trials(path) for path in (names["output"], tmp_path / "whole.nc"))
+            tune(case, (0, 1), output, best=best)
+    tune(case, (0, 1), output, best=best)
+    found, wanted = (read_trials(path) for path in (output, tmp_path / "whole.nc"))
     xr.testing.assert_equal(found["value"], wanted["value"])

@@ -105,7 +105,7 @@ def test_refusals_say_in_one_line_what_to_change(said: str, advice: str) -> None
 
 def test_the_ledger_outlives_the_process_and_a_half_written_line(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    entries = [Entry(key, job_id, "/logs", "slurm") for key, job_id in (("a", "7_0"), ("b", "7_1"))]
+    entries = [Entry(key, job_id, "/logs", "slurm", [f"{key}.nc"]) for key, job_id in (("a", "7_0"), ("b", "7_1"))]
     ledger = Ledger(path)
     ledger.add(entries)
     ledger.remove(["a"])

@@ -18,6 +18,7 @@ rule all:
 rule one:
     output: "out/{i}.txt"
     resources: mem_mb=100, runtime=5
+    params: seconds=config["seconds"]
     shell: "touch started_{wildcards.i}; sleep {config[seconds]}; [ {config[seconds]} != 0.1 ] || echo done > {output}"
 
 rule broken:
@@ -47,6 +48,13 @@ def finish(process: subprocess.Popen[str], timeout: float = 120) -> tuple[int, s
     return process.returncode, output
 
 
+def wait_until_started(folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("started_*"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cluster", ["local", "debug"])
 def test_the_same_path_without_slurm(cluster: str, folder: Path) -> None:
@@ -72,10 +80,7 @@ def test_a_job_that_fails_is_reported_with_its_log(cluster: str, folder: Path) -
 @pytest.mark.slow
 def test_ctrl_c_on_local_leaves_no_process_behind(folder: Path) -> None:
     process = snakemake(folder, "--submitit-cluster", "local", seconds="300")
-    deadline = time.monotonic() + 60
-    while len(list(folder.glob("started_*"))) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until_started(folder)
     process.send_signal(signal.SIGINT)
     code, output = finish(process, timeout=40)
     assert code != 0, output
@@ -83,6 +88,21 @@ def test_ctrl_c_on_local_leaves_no_process_behind(folder: Path) -> None:
     while (left := processes_in(folder)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == []
+
+
+@pytest.mark.slow
+def test_jobs_of_an_earlier_run_do_not_come_after_those_of_other_settings(folder: Path) -> None:
+    process = snakemake(folder, "--submitit-cluster", "local", seconds="300")
+    wait_until_started(folder)
+    process.kill()
+    # Its output stays open: its jobs write there too.
+    process.wait()
+    assert processes_in(folder)
+    code, output = finish(snakemake(folder, "--submitit-cluster", "local", "--nolock"))
+    assert code == 0, output
+    assert "2 local jobs of an earlier run make the same files from other settings, and are cancelled" in output
+    assert [path.read_text() for path in (folder / "out").iterdir()] == ["done\n", "done\n"]
+    assert processes_in(folder) == []
 
 
 def test_no_sbatch_on_the_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

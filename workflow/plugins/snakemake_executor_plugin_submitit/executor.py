@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from snakemake_executor_plugin_submitit.cancel import cancel_until_done
 from snakemake_executor_plugin_submitit.clusters import JobState, make_cluster
 from snakemake_executor_plugin_submitit.dispatch import Dispatcher, Task, groups
 from snakemake_executor_plugin_submitit.endings import Ending, Watch, ending_of
-from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, job_key
+from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, job_key, outputs_of
 from snakemake_executor_plugin_submitit.nodes import Nodes
 from snakemake_executor_plugin_submitit.pace import lift_default_rate_limit
 from snakemake_executor_plugin_submitit.partitions import choose_partition, parse_partitions
@@ -39,6 +39,7 @@ class Executor(RemoteExecutor):
         self._folder = make_log_folder(settings.logdir, self.workflow.globals.get("config", {}))
         self._ledger = Ledger(Path(self.workflow.persistence.path) / "submitit" / "ledger.jsonl")
         self._forget_ended(before=psutil.Process().create_time())
+        self._earlier = self._ledger.entries()
         self._entries: dict[str, Entry] = {}
         self._tasks: dict[str, Task] = {}
         self._attempts = Attempts()
@@ -93,7 +94,10 @@ class Executor(RemoteExecutor):
     def run_jobs(self, jobs: list[JobExecutorInterface]) -> None:
         """Hand ready jobs to the dispatcher, but those that an earlier head process has submitted."""
         lift_default_rate_limit(self.workflow.scheduler)
-        earlier = self._earlier_jobs([job_key(job) for job in jobs])
+        keys = [job_key(job) for job in jobs]
+        if not self._end_outdated({path for job in jobs for path in outputs_of(job)}, keys):
+            return None
+        earlier = self._earlier_jobs(keys)
         tasks: list[Task] = []
         for job in jobs:
             self.run_job_pre(job)
@@ -124,6 +128,35 @@ class Executor(RemoteExecutor):
             resources["slurm_partition"] = partition
         parameters = submission_parameters(resources, job.threads)
         return Task(job, key, prefix + self.format_job_exec(job), parameters)
+
+    def _end_outdated(self, outputs: Set[str], keys: Collection[str]) -> bool:
+        """Cancel jobs of an earlier head process that make the same files otherwise, as they might end later.
+
+        Returns:
+            Whether they have ended.
+        """
+        cluster = self._cluster
+        outdated = [
+            entry
+            for entry in self._earlier
+            if entry.cluster == cluster.name and entry.key not in keys and not outputs.isdisjoint(entry.outputs)
+        ]
+        if not outdated:
+            return True
+        self.logger.info(
+            f"{len(outdated)} {cluster.name} jobs of an earlier run make the same files from other settings, and are "
+            f"cancelled: {', '.join(entry.job_id for entry in outdated)}."
+        )
+        folders, take_back = _folders(outdated), self._submission.sbatch.take_back
+        if cancel_until_done(cluster, folders, take_back, self.logger, self._poll_seconds):
+            self._give_up(WorkflowError(f"jobs of an earlier run could not be cancelled: {', '.join(folders)}"))
+            return False
+        # They may be writing checkpoints.
+        while (states := cluster.states(folders)) is None or any(state.alive for state in states.values()):
+            time.sleep(self._poll_seconds)
+        self._ledger.remove([entry.key for entry in outdated])
+        self._earlier = [entry for entry in self._earlier if entry not in outdated]
+        return True
 
     def _earlier_jobs(self, keys: list[str]) -> dict[str, Entry]:
         """Return, by key, jobs of an earlier head process that are alive or have succeeded."""

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ class Entry:
         job_id: The cluster's name for it.
         folder: Where submitit keeps its files.
         cluster: The kind of cluster it went to.
+        outputs: The files that it makes.
     """
 
     key: str
     job_id: str
     folder: str
     cluster: str
+    outputs: Sequence[str] = ()
 
 
 class Ledger:
@@ -94,9 +97,17 @@ class Ledger:
 
 def job_key(job: Any) -> str:
     """Return a hash of what a Snakemake job makes and how, the same in every run of the head process."""
-    members = job.jobs if job.is_group() else [job]
     described = sorted(
         json.dumps([member.rule.name, sorted(map(str, member.output)), [str(value) for value in member.params]])
-        for member in members
+        for member in _members(job)
     )
     return hashlib.sha256("\n".join(described).encode()).hexdigest()
+
+
+def outputs_of(job: Any) -> list[str]:
+    """Return the files that a Snakemake job makes."""
+    return [str(path) for member in _members(job) for path in member.output]
+
+
+def _members(job: Any) -> Iterable[Any]:
+    return job.jobs if job.is_group() else [job]

@@ -12,7 +12,7 @@ from submitit.core.utils import FailedSubmissionError
 from snakemake_executor_plugin_submitit.dispatch import Task
 from snakemake_executor_plugin_submitit.errors import explain_file_error
 from snakemake_executor_plugin_submitit.job import JobCommand
-from snakemake_executor_plugin_submitit.ledger import Entry
+from snakemake_executor_plugin_submitit.ledger import Entry, outputs_of
 from snakemake_executor_plugin_submitit.nodes import Nodes
 from snakemake_executor_plugin_submitit.resources import describe
 from snakemake_executor_plugin_submitit.results import JobFiles
@@ -81,7 +81,10 @@ class Submission:
 
         def note(ids: list[str]) -> None:
             pairs = zip(tasks, ids, strict=True)
-            entries.extend(Entry(task.key, job_id, str(self._folder), self._cluster) for task, job_id in pairs)
+            folder = str(self._folder)
+            entries.extend(
+                Entry(task.key, job_id, folder, self._cluster, outputs_of(task.job)) for task, job_id in pairs
+            )
             self._note(entries)
 
         if self._cluster == "slurm":
