@@ -8,7 +8,7 @@ from adamqlr.extras import extras_named
 __version__ = metadata.version("adamqlr")
 
 # Resolved on first use: the workflow's head process reads the configuration without loading PyTorch.
-_EXPORTS = {
+EXPORTS = {
     "QLR": "adamqlr.optim.qlr",
     "AdamQLR": "adamqlr.optim.adamqlr",
     "KFAC": "adamqlr.optim.kfac",
@@ -34,10 +34,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
+    if name not in EXPORTS:
         raise AttributeError(f"module 'adamqlr' has no attribute {name!r}")
     with extras_named():
-        return getattr(import_module(_EXPORTS[name]), name)
+        return getattr(import_module(EXPORTS[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -41,7 +41,8 @@ def _pair_options(command: Callable[..., None]) -> Callable[..., None]:
             "settings",
             metavar="KEY=VALUE",
             multiple=True,
-            help="Change a setting: optimizer.NAME (a hyperparameter), dataset.NAME, or a path in the configuration.",
+            help="Change a setting: dataset.NAME, a path in the configuration, or, of `train`, optimizer.NAME (a "
+            "hyperparameter).",
         ),
         _PROCESSES_OPTION,
         click.option("--output", type=FILE, required=True, help="The file to write."),
@@ -205,11 +206,19 @@ def fetch(config_path: Path, dataset: str, output: Path | None) -> None:
 
 
 @cli.command()
-@click.argument("inputs", type=FILE, nargs=-1, required=True)
+@click.argument("inputs", type=FILE, nargs=-1)
+@click.option("--config", "config_path", type=FILE, help="Instead of inputs: config.yaml in the study's folder.")
 @click.option("--output", type=FILE, required=True, help="The cube, or the study's file.")
 @click.option("--grid-points", type=click.IntRange(2), default=200, show_default=True, help="Points of the time grid.")
-def aggregate(inputs: tuple[Path, ...], output: Path, grid_points: int) -> None:
+def aggregate(inputs: tuple[Path, ...], config_path: Path | None, output: Path, grid_points: int) -> None:
     """Join the run files of one pair into a cube, or cubes and files of trials into the study's file."""
+    if bool(inputs) == (config_path is not None):
+        raise click.UsageError("give the inputs, or the study's --config")
+    if config_path is not None:
+        from adamqlr.stages.join import join_study
+
+        join_study(config_path, output)
+        return
     from adamqlr.stages.aggregate import aggregate as aggregate_stage
 
     aggregate_stage(inputs, output, grid_points)

@@ -13,6 +13,7 @@ from adamqlr.errors import UserError
 from adamqlr.study.case import Case, cases_of
 from adamqlr.study.config import StudyConfig, load_config, parse_config
 from adamqlr.study.fingerprint import fingerprint
+from adamqlr.study.import_paths import contents_hash
 from adamqlr.study.space import Distribution
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -227,6 +228,8 @@ def test_one_of_the_catalogue_may_be_named_otherwise(settings: dict[str, Any]) -
 
 
 RUNTIME = {"budget": "runtime", "objective": "train_loss"}
+OWN = {"optimizer": "torch.optim:NAdam", "space": {"lr": {"loguniform": [1e-3, 1]}}}
+FACTORIAL = {"directions": {"a": {"direction": "gradient"}}, "heuristics": {"b": {}, "c": {"heuristics": {"lr": 0.1}}}}
 
 
 @pytest.mark.parametrize(
@@ -235,6 +238,16 @@ RUNTIME = {"budget": "runtime", "objective": "train_loss"}
         ({"suites": []}, "suites: none is named"),
         ({"datasets": {}}, "datasets: none is named"),
         ({"optimizers": []}, "optimizers: none is named"),
+        ({"optimizers": [["adam"]]}, r"expected names, got \['adam'\]"),
+        ({"suites": ["epochs", "runtime_train"], "datasets": ["rosenbrock"]}, "suites.runtime_train: none of the data"),
+        ({"optimizers": {"n": {**OWN, "options": {"lr": 1}}}}, "optimizers.n: space: 'lr' is tuned, and fixed by"),
+        ({"optimizers": {"n": {**OWN, "space": {"lr": {"choice": [0.1, "auto"]}}}}}, "a choice is of numbers or of wo"),
+        ({"optimizers": {"n": {**OWN, "space": {"lr": {"uniform": [0, float("inf")]}}}}}, "bounds below infinity"),
+        (
+            {"optimizers": {"n": {**OWN, "space": {"lr": {"one_minus_loguniform": [0.1, 2]}}}}},
+            "one_minus_loguniform needs bounds below 1",
+        ),
+        ({"optimizers": ["adam", {"a-b": {**OWN}}], "factorials": {"f": FACTORIAL}}, "is called 'a-b' too: rename it"),
         ({"optimizers": {"adam": {"datasets": []}}}, "optimizers.adam.datasets: none is named"),
         ({"datasets": {"digits": {"suites": []}}}, "datasets.digits.suites: none is named"),
         ({"optimizers": ["adam", {"adam": {"suites": ["epochs"]}}]}, "'adam' is named twice"),
@@ -438,6 +451,27 @@ def test_a_class_of_ones_own_is_in_a_file(
     after = case.training_fingerprint({}, [0]), case.search_fingerprint()
     assert before[0] != after[0], "the source decides results"
     assert before[1] != after[1], "the source decides results"
+
+
+def test_the_source_of_a_module_of_ones_own_decides_results_and_that_of_installed_ones_does_not(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "own_lab"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "optimizers.py").write_text(OWN_CLASS.format(name="Warm"))
+    monkeypatch.syspath_prepend(tmp_path)
+    config = with_optimizers(settings, {"warm": {"optimizer": "own_lab.optimizers:Warm"}})
+    case = Case(config, "epochs", "digits", "warm")
+    before = case.training_fingerprint({}, [0])
+    (package / "optimizers.py").write_text(OWN_CLASS.format(name="Warm") + "# changed\n")
+    assert case.training_fingerprint({}, [0]) != before
+    assert [contents_hash(path) for path in ("torch.optim:NAdam", "adamqlr:KFAC", "gradient")] == ["", "", ""]
+
+
+def test_a_misspelt_class_of_the_package_is_named(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="'adamqlr:KFACC': adamqlr has no KFACC"):
+        with_optimizers(settings, {"mine": {"optimizer": "adamqlr:KFACC"}})
 
 
 @pytest.mark.parametrize("content", [b"class Mine(:\n", b"# \xff\nclass Mine: ...\n"], ids=["syntax", "no text"])

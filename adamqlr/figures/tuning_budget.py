@@ -57,31 +57,38 @@ def draw(study: Study, suite: str) -> tuple[Figure, pd.DataFrame]:
     return figure, pd.concat(tables, ignore_index=True)
 
 
-def best_so_far(values: Array, orders: NDArray[np.int64]) -> Array:
+def best_so_far(values: Array, orders: NDArray[np.int64], diverged: NDArray[np.bool_]) -> Array:
     """Return the objective that a search would choose after each of its trials.
 
-    As in the search itself, this is the lowest value at the last rung that any trial has reached with a finite value;
-    +inf before there is one.
+    As in the search itself, this is the lowest value at the last rung that any trial has reached with a finite value,
+    of those that did not diverge later if there are any; +inf before there is one.
 
     Args:
         values: The objective, of shape (trial, rung); NaN or ±inf where a rung was not reached.
         orders: Orders of the trials, of shape (orders, trial).
+        diverged: Which trials diverged, of shape (trial,).
 
     Returns:
         Shape (orders, trial).
     """
     finite = np.where(np.isfinite(values), values, np.inf)
+    best = _lowest_at_last_rung(np.where(diverged[:, None], np.inf, finite), orders)
+    return np.where(np.isfinite(best), best, _lowest_at_last_rung(finite, orders))
+
+
+def _lowest_at_last_rung(finite: Array, orders: NDArray[np.int64]) -> Array:
     lowest = np.minimum.accumulate(finite[orders], axis=1)
     reached = np.isfinite(lowest)
-    last = values.shape[1] - 1 - np.argmax(reached[..., ::-1], axis=-1)
+    last = finite.shape[1] - 1 - np.argmax(reached[..., ::-1], axis=-1)
     return np.take_along_axis(lowest, last[..., None], axis=-1)[..., 0]
 
 
 def _curve(trials: xr.Dataset, resampling: Resampling) -> pd.DataFrame:
     values = trials["value"].transpose("trial", "rung").values
+    diverged = (trials["state"] == "diverged").values
     generator = np.random.default_rng(resampling.seed)
     orders = np.array([generator.permutation(len(values)) for _ in range(resampling.resamples)])
-    best = best_so_far(values, orders)
+    best = best_so_far(values, orders, diverged)
     lower, median, upper = np.quantile(best, [0.025, 0.5, 0.975], axis=0, method="inverted_cdf")
     spent = np.arange(1, len(values) + 1)
     return pd.DataFrame({"trials": spent, "median": median, "lower": lower, "upper": upper})

@@ -1,5 +1,7 @@
 """Checkpoints: a job's state in one file beside its output, until the output is in place."""
 
+import glob
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,8 @@ import torch
 
 from adamqlr.errors import UserError
 from adamqlr.files import replacing
+
+logger = logging.getLogger(__name__)
 
 
 class Checkpoint:
@@ -25,8 +29,10 @@ class Checkpoint:
     def load(self) -> dict[str, Any] | None:
         """Return the state that was saved, on the CPU, or None if there is none.
 
+        One of another configuration is kept beside it until the output is in place.
+
         Raises:
-            UserError: The file is no checkpoint, or one of another configuration. It is left alone.
+            UserError: The file is no checkpoint. It is left alone.
         """
         if not self.path.exists():
             return None
@@ -36,9 +42,16 @@ class Checkpoint:
             identity, state = saved["identity"], saved["state"]
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise UserError(f"{self.path}: not a readable checkpoint; remove it to start over") from error
-        if identity != self._identity:
-            raise UserError(f"{self.path}: checkpoint of another configuration; remove it to start over")
-        return state
+        if identity == self._identity:
+            return state
+        aside = self.path.with_name(f"{self.path.name}-{identity[:8]}")
+        self.path.replace(aside)
+        logger.warning(
+            "%s: of another configuration, kept as %s until the output is in place; starting over",
+            self.path,
+            aside.name,
+        )
+        return None
 
     def save(self, state: dict[str, Any]) -> None:
         """Write ``state``: tensors and plain Python values."""
@@ -46,8 +59,9 @@ class Checkpoint:
             torch.save({"identity": self._identity, "state": state}, temporary)
 
     def remove(self) -> None:
-        """Remove the file, once the output is in place."""
-        self.path.unlink(missing_ok=True)
+        """Remove the file, those of processes that share the job, and what was kept beside, as the output is there."""
+        for path in self.path.parent.glob(f".{glob.escape(self._output.name)}*.checkpoint*"):
+            path.unlink(missing_ok=True)
 
     def part(self, index: int, count: int) -> "Checkpoint":
         """Return the checkpoint of one of ``count`` processes that share the job."""

@@ -24,6 +24,7 @@ class StepArithmetic:
         self._like, self._damps_model, self._nan_is_poor = damping, damps_model, nan_is_poor
         self._numbers, self._zero = numbers_like(damping), torch.zeros_like(damping)
         self._nothing = self._numbers.minus_nothing(damping)
+        self._rounding = 8 * torch.finfo(damping.dtype).eps
         self._rule_options: tuple[Any, ...] = ()
 
     def minimizer(self, forms: Sequence[Tensor], lr: Number | None, momentum: Number | None) -> Sequence[Tensor]:
@@ -35,6 +36,15 @@ class StepArithmetic:
             momentum: Fixed w₂, or None.
         """
         return self._numbers.call(partial(self._minimizer, lr, momentum), *forms)
+
+    def momentum_beside(self, weight: Tensor, forms: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return w with the w₂ that is best for what a limit or a schedule has left of w₁; likewise.
+
+        Args:
+            weight: w₁.
+            forms: As above.
+        """
+        return self._numbers.call(self._beside, weight, *forms)
 
     def judge(
         self,
@@ -56,8 +66,11 @@ class StepArithmetic:
         found = partial(self._judge, options, len(weights))
         return self._numbers.call(found, loss, after, *weights, *forms, keep=True)
 
-    def _minimizer(self, lr: Number | None, momentum: Number | None, *forms: Number) -> list[Number]:
-        return QuadraticModel(forms).minimizer(self._nothing, lr, momentum)
+    def _minimizer(self, lr: Number | None, momentum: Number | None, *forms: Number) -> Sequence[Number]:
+        return QuadraticModel(forms).minimizer(self._nothing, lr, momentum, self._rounding)
+
+    def _beside(self, weight: Number, *forms: Number) -> Sequence[Number]:
+        return QuadraticModel(forms).minimizer(self._nothing, -weight)
 
     def _judge(
         self, options: Mapping[str, Any], count: int, loss: Number, after: Number, *numbers: Number

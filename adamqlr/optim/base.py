@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -75,7 +76,8 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         if params is None and not trained:
             raise ValueError("the model has no trainable parameters")
         super().__init__(trained, defaults)
-        self._align_parameters()
+        if self._process_group is not None:
+            self._align_model()
         self._made = True
         self._lay_out()
 
@@ -108,19 +110,26 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
     def _bind(self, state: State) -> None:
         """Take up what outlives a step."""
 
-    def _align_parameters(self) -> None:
+    def _align_model(self) -> None:
+        """Begin with the first process's model, as DistributedDataParallel does, with what is frozen and buffers."""
         if self._process_group is not None:
-            Processes(self._process_group).align([p.data for g in self.param_groups for p in g["params"]])
+            tensors = chain(self._module.parameters(), self._module.buffers())
+            Processes(self._process_group).align([one.data for one in tensors if one.layout == torch.strided])
 
     def _follow_model(self) -> None:
-        """Notice what has become of the model since the last step."""
+        """Notice what has become of the model, and of the state, since the last step."""
+        if self._state.is_lost:
+            raise ValueError("the optimizer's state was emptied, which resets nothing: make the optimizer anew")
         if self._structure.is_unchanged() and self._flat.is_bound():
             return
         check_trainable(self._module)
-        named = dict(self._module.named_parameters())
+        named, shapes = (
+            dict(self._module.named_parameters()),
+            dict(zip(self._flat.names, self._flat.shapes, strict=True)),
+        )
         for name, old in self._named.items():
             new = named.get(name)
-            if new is None or new.shape != old.shape:
+            if new is None or new.shape != shapes.get(name, old.shape):
                 raise ValueError(f"{name} is no longer what it was: make the optimizer anew for the changed model")
             if (new.dtype, new.device) != (self._flat.buffer.dtype, self._flat.buffer.device):
                 raise ValueError(f"{name} moved to {new.dtype} on {new.device}: make the optimizer anew")
@@ -189,11 +198,13 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         Raises:
             TypeError: It is called like an optimizer that sees gradients only.
             ValueError: The minibatch is empty, or the model has become another.
+            RuntimeError: It is taken where gradients or derivatives cannot be had, such as in inference mode.
         """
         if targets is None:
             raise TypeError(
                 f"{type(self).__name__} computes the loss and its gradient itself: call "
-                "optimizer.step(inputs, targets) instead of loss.backward() and optimizer.step()"
+                "optimizer.step(inputs, targets) instead of loss.backward() and optimizer.step(); where the loss "
+                "takes no targets, any tensor does, such as the inputs"
             )
         if closure is not None:
             closure()

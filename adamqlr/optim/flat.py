@@ -1,7 +1,7 @@
 """The parameters that are trained as one flat vector θ."""
 
 from collections.abc import Sequence
-from operator import attrgetter, is_, methodcaller
+from operator import attrgetter, is_
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,12 @@ from torch import Tensor, nn
 from adamqlr.optim.torch_private import copy_all
 
 Named = Sequence[tuple[str, nn.Parameter]]
-_address_of, _grad_of = methodcaller("data_ptr"), attrgetter("grad")
+_grad_of = attrgetter("grad")
+
+
+def _place_of(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...]]:
+    """Return what tells a view of the buffer from another tensor, be it that this one begins where the view did."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 class FlatParameters:
@@ -52,15 +57,15 @@ class FlatParameters:
         for parameter, view in zip(self.parameters, self.views(self.buffer), strict=True):
             view.copy_(parameter.detach())
             parameter.data = view
-        self._addresses = list(map(_address_of, self.parameters))
+        self._places = list(map(_place_of, self.parameters))
 
     def is_bound(self) -> bool:
         """Tell whether the parameters still are views of the buffer, and none has been given other storage."""
-        addresses = list(map(_address_of, self.parameters))
-        if addresses != self._addresses:
+        places = list(map(_place_of, self.parameters))
+        if places != self._places:
             # Sharing memory with other processes moves the buffer, and the parameters with it.
-            self._addresses = list(map(_address_of, self.views(self.buffer)))
-        return addresses == self._addresses
+            self._places = list(map(_place_of, self.views(self.buffer)))
+        return places == self._places
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """Return views of ``flat``, of shape (…, n), shaped as the parameters."""
@@ -111,28 +116,42 @@ class FlatGradient:
     Attributes:
         buffer: g, of shape (…, n).
         views: g as a tensor for each parameter.
+        unused: The places of parameters that the minibatch did not use; their ``grad`` is None.
     """
 
     def __init__(self, flat: FlatParameters) -> None:
         self._flat = flat
         self.buffer = flat.zeros()
         self.views = flat.views(self.buffer)
+        self._shown: Sequence[Tensor | None] = self.views
+        self.unused: list[int] = []
 
-    def assign(self, gradients: Sequence[Tensor]) -> None:
+    def assign(self, gradients: Sequence[Tensor | None]) -> None:
         """Copy the gradients in, and leave them where PyTorch's users look for them."""
-        copy_all(self.views, [gradient.detach() for gradient in gradients])
+        found = [(view, one.detach()) for view, one in zip(self.views, gradients, strict=True) if one is not None]
+        if len(found) < len(gradients):
+            self.buffer.zero_()
+        copy_all([view for view, _ in found], [gradient for _, gradient in found])
+        self.note_unused([index for index, gradient in enumerate(gradients) if gradient is None])
         self.publish()
+
+    def note_unused(self, places: list[int]) -> None:
+        """Say which parameters the minibatch did not use."""
+        if places != self.unused:
+            self.unused = places
+            self._shown = [None if index in places else view for index, view in enumerate(self.views)]
 
     def publish(self) -> None:
         """Leave what the buffer holds where PyTorch's users look for gradients."""
         # Looking takes a fraction of the time that setting does.
-        if not all(map(is_, map(_grad_of, self._flat.parameters), self.views)):
-            for parameter, view in zip(self._flat.parameters, self.views, strict=True):
+        if not all(map(is_, map(_grad_of, self._flat.parameters), self._shown)):
+            for parameter, view in zip(self._flat.parameters, self._shown, strict=True):
                 parameter.grad = view
 
 
 def _check_alike(named: Named) -> None:
     first_name, first = named[0]
+    places: dict[int, str] = {}
     for name, parameter in named:
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ValueError(f"{name} has no shape yet: call the model once before making the optimizer")
@@ -151,6 +170,11 @@ def _check_alike(named: Named) -> None:
             raise ValueError(
                 f"{name} is {parameter.dtype}: parameters must be float32 or float64; for mixed precision keep them so "
                 "and step within torch.autocast(…, dtype=torch.bfloat16)"
+            )
+        if parameter.numel() > 0 and (other := places.setdefault(parameter.data_ptr(), name)) != name:
+            raise ValueError(
+                f"{other} and {name} share their memory, which the optimizer has to move: tie them as one parameter, "
+                "by assigning the parameter itself and not its data"
             )
         if (parameter.dtype, parameter.device) != (first.dtype, first.device):
             raise ValueError(

@@ -29,7 +29,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from adamqlr.optim.numbers import Number, at_hand, is_zero, plus_product, quotient, rounded, where
+from adamqlr.optim.numbers import Number, at_hand, is_zero, magnitude, plus_product, quotient, rounded, where, where_all
 from adamqlr.optim.ratios import GOOD_RATIO, POOR_RATIO
 
 Vector = Sequence[Tensor]
@@ -93,15 +93,18 @@ class QuadraticModel:
         first, second = plus_product(q11, self.damping, d11), plus_product(q22, self.damping, d22)
         self.damped = [[first, mixed], [mixed, second]]
 
-    def minimizer(self, nothing: Number, lr: Number | None = None, momentum: Number | None = None) -> list[Number]:
+    def minimizer(
+        self, nothing: Number, lr: Number | None = None, momentum: Number | None = None, rounding: float = 0.0
+    ) -> Sequence[Number]:
         """Return w = −(Q + λ D)⁻¹ b, or its minimum over what is free where a coefficient is given.
 
-        A direction that has vanished gets the weight 0.
+        A direction that has vanished gets the weight 0, and so does the second of two that are parallel.
 
         Args:
             nothing: Minus the smallest number, which makes no difference but there.
             lr: Fixed α = −w₁, or None; for networks side by side also one for each.
             momentum: Fixed w₂, or None; for two directions; likewise.
+            rounding: The relative error of a product, below which a determinant says nothing.
         """
         first = self.slopes[0]
         w1, w2 = None if lr is None else _given(-lr, first), None if momentum is None else _given(momentum, first)
@@ -113,8 +116,10 @@ class QuadraticModel:
         # A direction without length has no curvature either: a 1 in its place leaves the other one's equation alone.
         q11, q22 = (where(is_zero(q) & is_zero(b), 1.0, q) for q, b in ((q11, b1), (q22, b2)))
         if w1 is None and w2 is None:
-            determinant = q11 * q22 - q12 * q12
-            return [quotient(q12 * b2 - q22 * b1, determinant), quotient(q12 * b1 - q11 * b2, determinant)]
+            product = q11 * q22
+            determinant = product - q12 * q12
+            both = [quotient(q12 * b2 - q22 * b1, determinant), quotient(q12 * b1 - q11 * b2, determinant)]
+            return where_all(magnitude(determinant) > rounding * magnitude(product), both, [quotient(-b1, q11), 0.0])
         if w1 is None:
             assert w2 is not None
             return [quotient(-(b1 + q12 * w2), q11), w2]

@@ -56,7 +56,8 @@ class KFAC(QLR):
         ema_decay: Decay of the factors' moving averages; 1 for plain means of all steps.
         inverse_period: Steps between inversions.
         min_damping: Adapted damping never falls below.
-        **options: Those of :class:`~adamqlr.QLR`.
+        **options: Those of :class:`~adamqlr.QLR`, but for ``curvature``, ``lr_rescaling``, ``damping_decrease`` and
+            ``damping_increase``.
 
     Raises:
         ValueError: An argument is out of its range, or the model or loss cannot be used.

@@ -123,6 +123,11 @@ def plus_product(total: Number, first: Number, second: Number, scale: float = 1.
     return total + scale * first * second
 
 
+def magnitude(number: Number) -> Number:
+    """Return a number without its sign."""
+    return number.abs() if isinstance(number, Tensor) else abs(number)
+
+
 def is_zero(number: Number) -> Tensor | bool:
     """Tell whether a number is zero."""
     return number == constant_like(number, 0.0)

@@ -35,8 +35,9 @@ class QLR(MinibatchOptimizer):
 
     The step runs the forward and backward passes itself. It never waits for the device. All its passes see the same
     function: the same dropout masks, the same batch. Buffers and random generators move once a step, as in an ordinary
-    forward pass. What stands in ``param_groups`` is read at every step. The ``lr`` there is a factor of α, 1 at first,
-    for learning-rate schedulers; where groups differ in it, their parts of d are scaled in proportion.
+    forward pass, and parameters that a minibatch does not use stay. What stands in ``param_groups`` is read at every
+    step. The ``lr`` there is a factor of α, 1 at first, for learning-rate schedulers; where groups differ in it, their
+    parts of d are scaled in proportion.
 
     Networks side by side (:class:`adamqlr.optim.passes.perceptron.PerceptronPack`) may each have their own ``lr``,
     ``momentum``, ``damping``, ``damping_decrease``, ``damping_increase``, ``lr_clipping`` and ``lr_rescaling``, of
@@ -47,9 +48,11 @@ class QLR(MinibatchOptimizer):
         loss: ``"cross_entropy"``, ``"half_mse"``, a ``torch.nn`` loss, a function of outputs and targets, or an object
             with the methods of :class:`adamqlr.Loss`.
         direction: ``"gradient"``, ``"adam"``, ``"kronecker"``, an optimizer of PyTorch's over the model's parameters
-            (its learning rate cancels), or an object with the methods of :class:`adamqlr.Direction`.
+            (its learning rate cancels; a tiny one loses digits), or an object with the methods of
+            :class:`adamqlr.Direction`.
         lr: Fixed learning rate; None for the quadratic model's.
-        momentum: Fixed momentum, a multiple of the previous update; None for the quadratic model's; 0 for none.
+        momentum: Fixed momentum, a multiple of the previous update; None for the quadratic model's, given what bounds
+            and schedules leave of α; 0 for none.
         damping: Initial damping λ₀; 0 with ``adapt_damping=False`` for none.
         adapt_damping: Whether λ follows ρ.
         damping_decrease: ω_dec, multiplies λ where ρ > 3/4.
@@ -74,6 +77,7 @@ class QLR(MinibatchOptimizer):
     Raises:
         ValueError: An argument is out of its range, or the model, loss or direction cannot be used; the message says
             what to do.
+        TypeError: The loss or the direction is of no known kind, such as a class.
     """
 
     _of_a_group = frozenset({"lr", "weight_decay"})
@@ -180,7 +184,11 @@ class QLR(MinibatchOptimizer):
         # The paper's five lines: the quadratic model, its minimum, the step, the reduction ratio, the damping.
         forms = quadratic_forms(gradient, self._directions, local.curvature(self._views), damping)
         weights = self._arithmetic.minimizer(forms, lr, momentum)
-        weights = self._limited(weights, factor if lr is None else 1.0)
+        first = self._limited(weights[0], factor if lr is None else 1.0)
+        if first is not weights[0]:
+            # The momentum that is best for another learning rate could well climb.
+            is_free = momentum is None and len(weights) == 2
+            weights = self._arithmetic.momentum_beside(first, forms) if is_free else [first, *weights[1:]]
         before = self._move(weights)
         found = self._arithmetic.judge(local.loss, local.loss_after(weights), weights, forms, group)
         info = QLRInfo._make([local.loss, *found, self._true])
@@ -195,7 +203,7 @@ class QLR(MinibatchOptimizer):
         """Take the step that the options prescribe, of which no model is made."""
         slope = torch.linalg.vecdot(self._network.gradient.buffer, self._directions[0])
         fixed = self._zero + momentum
-        weights = self._limited([self._zero - lr, fixed][: len(self._directions)], 1.0)
+        weights = [self._limited(self._zero - lr, 1.0), fixed][: len(self._directions)]
         taken = self._finish(self._move(weights), refusal, loss, self._zero)
         nan = torch.full_like(loss, math.nan)
         return QLRInfo(loss, -weights[0], nan, slope, self._damping.clone(), nan, nan, nan, fixed, taken)
@@ -216,6 +224,10 @@ class QLR(MinibatchOptimizer):
             self._directions[0].zero_()
             return
         self._direction.propose(gradient, damping, self._directions[0])
+        for index in gradient.unused:
+            # As with PyTorch's optimizers, what the minibatch does not use stays: no curvature would bound its step.
+            for views in self._views:
+                views[index].zero_()
         if refusal:
             refusal.undo = optional.undo()
 
@@ -241,9 +253,9 @@ class QLR(MinibatchOptimizer):
             scale_all([views[index] for index in indices], share)
         return largest
 
-    def _limited(self, weights: Sequence[Tensor], factor: MemberOption) -> list[Tensor]:
-        """Clip and rescale α, and multiply it by what a scheduler says."""
-        group, first = self.param_groups[0], weights[0]
+    def _limited(self, first: Tensor, factor: MemberOption) -> Tensor:
+        """Clip and rescale w₁ = −α, and multiply it by what a scheduler says."""
+        group = self.param_groups[0]
         if group["lr_clipping"] is not None:
             limit: Any = self._operands(group["lr_clipping"])
             first = first.clamp(-limit, limit)
@@ -251,7 +263,7 @@ class QLR(MinibatchOptimizer):
             first = first * self._operands(group["lr_rescaling"])
         if factor != 1:
             first = first * self._operands(factor)
-        return [first, *weights[1:]]
+        return first
 
     def _move(self, weights: Sequence[Tensor]) -> Tensor | None:
         """Set θ ← θ + V w, and v₂ to that update; return θ from before where weight decay needs it."""

@@ -38,6 +38,7 @@ class State:
         self._strict, self._has_started = strict, has_started
         self._tensors: list[Tensor] = []
         self._counts: list[str] = []
+        self._shows = False
         self.group: dict[str, Any] = optimizer.param_groups[0]
 
     def vector(self, name: str) -> Tensor:
@@ -78,6 +79,7 @@ class State:
                 )
             tensor.copy_(saved)
         self._optimizer.state[parameter][name] = tensor
+        self._shows = True
 
     def number(self, name: str, initial: float | Sequence[float] | Tensor) -> Tensor:
         """Return a number for each network, in the parameters' dtype; it shows in the first parameter group."""
@@ -138,6 +140,11 @@ class State:
         self._tensors.append(number)
         self.group[name] = number
         return number
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether somebody has emptied the optimizer's ``state``, which the tensors in use know nothing of."""
+        return self._shows and not self._optimizer.state
 
     @property
     def groups(self) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def load(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:
     """
     path, wanted = folder / key / TABLE, TABLES[key]
     if not path.is_file():
-        raise UserError(f"{path}: no such file; `adamqlr fetch --dataset {key}` downloads it")
+        raise UserError(f"{path}: no such file; `adamqlr fetch --config … --dataset {key}` downloads it")
     table = read_table(path)
     rows = wanted.train + wanted.validation + wanted.test
     if len(table) != rows:

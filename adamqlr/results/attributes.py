@@ -19,6 +19,7 @@ from adamqlr.study.names import SENSITIVITY
 
 if TYPE_CHECKING:
     from adamqlr.study.case import Case
+    from adamqlr.study.config import StudyConfig
 
 _PACKAGES = ("adamqlr", "numpy", "optuna", "snakemake", "torch", "torchvision", "xarray")
 
@@ -52,7 +53,7 @@ def file_attributes(
         "loss": case.settings.loss,
         "seeds": json.dumps(list(seeds)),
         "hyperparameters": json.dumps(dict(hyperparameters)),
-        "config": yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False),
+        "config": config_text(study),
         "search_space_hash": fingerprint(space),
         "git_revision": git_revision(),
         "versions": json.dumps({"python": platform.python_version(), **_versions()}),
@@ -62,6 +63,12 @@ def file_attributes(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **extra,
     }
+
+
+def config_text(study: StudyConfig) -> str:
+    """Return a study's configuration as files keep it: complete, in YAML."""
+    text: str = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
+    return text
 
 
 def group_of(attrs: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """Cubes: all seeds of one (dataset, optimizer) pair on common time and step axes."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,7 +15,7 @@ from adamqlr.results.runs import metric_coordinates
 from adamqlr.training.metrics import METRICS
 
 # Attributes in which the run files of one cube may differ: the first file's is kept, or all of them.
-_OF_FIRST_JOB = ("seeds", "created", "versions", "config")
+_OF_FIRST_JOB = ("seeds", "created", "versions", "config", "dataset_label", "optimizer_label")
 _OF_EACH_JOB = (
     "device",
     "git_revision",
@@ -157,13 +158,18 @@ def _common_attributes(runs: Sequence[xr.Dataset]) -> dict[str, str]:
     first = runs[0].attrs
     for run in runs[1:]:
         for name in first:
-            if name not in _OF_FIRST_JOB + _OF_EACH_JOB and run.attrs.get(name) != first[name]:
+            if name not in _OF_FIRST_JOB + _OF_EACH_JOB and _value(run.attrs, name) != _value(first, name):
                 raise UserError(
                     f"{first['dataset']}/{first['optimizer']}: run files of different configurations: seeds "
                     f"{first['seeds']} and {run.attrs['seeds']} differ in '{name}'"
                 )
     joined = {name: [run.attrs[name] for run in runs] for name in _OF_EACH_JOB if name in first}
     return dict(first) | {name: ", ".join(dict.fromkeys(map(str, each))) for name, each in joined.items()}
+
+
+def _value(attrs: Mapping[str, Any], name: str) -> Any:
+    # In which order hyperparameters are given makes no difference.
+    return json.loads(attrs[name]) if name == "hyperparameters" else attrs.get(name)
 
 
 def write_cube(path: Path, cube: xr.Dataset) -> None:

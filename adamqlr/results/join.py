@@ -1,19 +1,29 @@
 """Joining cubes and trials into the study's file: a group for each, /suite/dataset/optimizer."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import netCDF4
 
 from adamqlr.errors import UserError
 from adamqlr.files import KIND, Kind, opened, replacing
-from adamqlr.results.attributes import group_of
+from adamqlr.results.attributes import config_text, group_of
 from adamqlr.study.names import TUNING
 
+if TYPE_CHECKING:
+    from adamqlr.study.config import StudyConfig
 
-def write_study(parts: Sequence[Path], output: Path) -> None:
+
+def write_study(parts: Sequence[Path], output: Path, config: StudyConfig | None = None) -> None:
     """Join cubes and trials into one NetCDF file with a group for each; one variable at a time is in memory.
+
+    Args:
+        parts: The files.
+        output: The study's file.
+        config: The configuration in force, which the file keeps; that of the first part if not given.
 
     Raises:
         UserError: A file is neither, belongs to another study, or is of a group that another file has too.
@@ -28,7 +38,8 @@ def write_study(parts: Sequence[Path], output: Path) -> None:
                 if group in groups:
                     raise UserError(f"{path}: a second file of {group}")
                 if not groups:
-                    file.setncatts({KIND: str(Kind.STUDY), "study": attrs["study"], "config": attrs["config"]})
+                    kept = attrs["config"] if config is None else config_text(config)
+                    file.setncatts({KIND: str(Kind.STUDY), "study": attrs["study"], "config": kept})
                 if attrs["study"] != file.study:
                     raise UserError(f"{path}: belongs to the study '{attrs['study']}', not '{file.study}'")
                 groups[group] = path

@@ -68,13 +68,14 @@ class Study(NamedTuple):
 
     def ordered(self, optimizers: "xr.DataTree") -> list[tuple[OptimizerSpec, xr.Dataset]]:
         """Return what each optimizer's node holds, in the order of legends."""
-        keys = [*OPTIMIZERS, *(key for key in self.config.optimizers if key not in OPTIMIZERS)]
         found = optimizers.children
+        keys = list(dict.fromkeys([*OPTIMIZERS, *self.config.optimizers, *found]))
         return [(self.spec(key), found[key].to_dataset()) for key in sorted(found, key=keys.index)]
 
     def spec(self, optimizer: str) -> OptimizerSpec:
         """Return what an optimizer is, though the configuration in force may leave it out by now."""
-        return OPTIMIZERS[optimizer] if optimizer in OPTIMIZERS else self.config.spec(optimizer)
+        is_left_out = optimizer in OPTIMIZERS and optimizer not in self.config.optimizers
+        return OPTIMIZERS[optimizer] if is_left_out else self.config.spec(optimizer)
 
     def pairs(self, suite: str) -> list[Pair]:
         """Return a suite's cubes, by dataset as in the study and by optimizer as in legends.

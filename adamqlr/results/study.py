@@ -1,6 +1,6 @@
 """A study's results, from its file or its folder: every cube in one tree, beside sensitivity studies and trials."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def open_study(path: Path, *parts: str, config: StudyConfig | None = None) -> It
     Args:
         path: The study's file, or its folder ``results/<study>``, where each cube is a file.
         parts: Groups to open, such as a suite or a sensitivity study; all of them if none is given.
-        config: What belongs to the study, where a folder is opened.
+        config: What belongs to the study, where a folder is opened, and what its datasets and optimizers are called.
 
     Raises:
         UserError: It is not such a file, has no such part, or a file of a part is missing in the folder.
@@ -48,8 +48,21 @@ def open_study(path: Path, *parts: str, config: StudyConfig | None = None) -> It
                     raise UserError(f"{path}: no '{part}' in this study, which has {', '.join(file.groups)}")
             groups = {leaf.path: leaf for part in parts or file.groups for leaf in _leaves(file[part])}
             attrs = vars(file)
-        cubes = {name: xr.open_dataset(xr.backends.NetCDF4DataStore(group)) for name, group in groups.items()}
+        cubes = {
+            name: xr.open_dataset(xr.backends.NetCDF4DataStore(group)).assign_attrs(_labels(vars(group), config))
+            for name, group in groups.items()
+        }
         yield xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **cubes})
+
+
+def _labels(attrs: Mapping[str, Any], config: StudyConfig | None) -> dict[str, str]:
+    """Return what a cube's dataset and optimizer are called, where that is not as when it was made."""
+    labels = {}
+    if config is not None and attrs["dataset"] in config.datasets:
+        labels["dataset_label"] = config.dataset_label(attrs["dataset"])
+    if config is not None and attrs["optimizer"] in config.optimizers:
+        labels["optimizer_label"] = config.spec(attrs["optimizer"]).label
+    return labels
 
 
 def _has(file: netCDF4.Dataset, part: str) -> bool:

@@ -82,5 +82,4 @@ def _train(job: SeedsJob, output: Path, processes: int | None, labels: Mapping[s
         **labels,
     )
     write_runs(output, finished.histories, attrs)
-    for kept in (checkpoint, *(checkpoint.part(index, count) for index in range(count))):
-        kept.remove()
+    checkpoint.remove()

@@ -90,8 +90,7 @@ def _tune(
     if best:
         write_best(trials, best)
     # The journal goes last: a job killed in between would go on with the checkpoint of a trial that no journal knows.
-    for kept in (checkpoint, *(checkpoint.part(part, sharing) for part in range(sharing))):
-        kept.remove()
+    checkpoint.remove()
     if best:
         journal.unlink(missing_ok=True)
 

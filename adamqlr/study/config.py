@@ -129,7 +129,7 @@ class StudyConfig(Section):
 
     @model_validator(mode="after")
     def _check_references(self, info: ValidationInfo) -> "StudyConfig":
-        may_lack_code = (info.context or {}).get("may_lack_code")
+        may_lack_code, is_complete = ((info.context or {}).get(name) for name in ("may_lack_code", "is_complete"))
         for part in ("suites", "datasets", "optimizers"):
             if not getattr(self, part):
                 raise ValueError(f"{part}: none is named: a study has at least one")
@@ -166,6 +166,9 @@ class StudyConfig(Section):
             _check_names(f"optimizers.{key}.suites", optimizer.suites, self.suites)
             if key in OPTIMIZERS and not may_lack_code:
                 check_catalogued(key, optimizer)
+        for name in self.suites:
+            if not is_complete and not any(self.optimizers_of(name, dataset) for dataset in self.datasets_of(name)):
+                raise ValueError(f"suites.{name}: none of the datasets and optimizers takes part in it")
         return self
 
     @property

@@ -33,7 +33,7 @@ def dataset_defaults(value: Any, info: ValidationInfo) -> Any:
 
 
 def with_factorials(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Let the optimizers of factorials join the others."""
+    """Let the optimizers of factorials join the others, where they may be already."""
     optimizers, factorials = names_to_mapping(data.get("optimizers", {})), data.get("factorials")
     if not isinstance(factorials, Mapping) or not isinstance(optimizers, Mapping):
         return data if optimizers is None or "optimizers" not in data else {**data, "optimizers": optimizers}
@@ -45,6 +45,9 @@ def with_factorials(data: Mapping[str, Any]) -> Mapping[str, Any]:
             raise ValueError(first_problem(error, f"factorials.{name}")) from error
         if twice := sorted(own.keys() & added):
             raise ValueError(f"factorials.{name}: another factorial has '{twice[0]}' too: rename its direction")
+        for key in own.keys() & optimizers.keys():
+            if any(optimizers[key].get(part) != own[key].get(part) for part in ("label", "optimizer", "direction")):
+                raise ValueError(f"factorials.{name}: an optimizer is called '{key}' too: rename it, or the direction")
         added |= own
     return {**data, "optimizers": {**optimizers, **added}}
 

@@ -9,8 +9,11 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import adamqlr
 from adamqlr.extras import extra_with
 
+# Folders of what is installed, in the standard library or beside it.
+_INSTALLED = {"site-packages", "dist-packages", Path(ast.__file__).parent.name}
 # How often a class is followed to where it is imported from.
 _DEPTH = 4
 # Options that are none: what an optimizer, or a scheduler, is made for.
@@ -30,6 +33,9 @@ def keywords_of(path: str) -> frozenset[str] | None:
     module, separator, name = path.rpartition(":")
     if not separator or not name.isidentifier():
         raise ValueError(f"'{path}': expected module:Name, such as torch.optim:NAdam, or file.py:Name")
+    if module == adamqlr.__name__:
+        # Its names are imported when they are used, of which the source of the package says nothing.
+        module = adamqlr.EXPORTS.get(name, module)
     if (file := source_file(module)) is None:
         return None
     try:
@@ -69,9 +75,12 @@ def source_file(module: str) -> Path | None:
 
 
 def contents_hash(path: str) -> str:
-    """Return a hash of the source where a class is in a file of one's own; nothing where it is installed."""
+    """Return a hash of the source where a class is in a file or module of one's own; nothing where it is installed."""
     module = path.rpartition(":")[0]
-    return hashlib.sha256(Path(module).read_bytes()).hexdigest()[:16] if module.endswith(".py") else ""
+    file = source_file(module) if module else None
+    if file is None or _INSTALLED.intersection(file.parts) or file.is_relative_to(Path(adamqlr.__file__).parent):
+        return ""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def _find_keywords(file: Path, name: str, depth: int = 0) -> frozenset[str] | None:
@@ -99,7 +108,7 @@ def _find_keywords(file: Path, name: str, depth: int = 0) -> frozenset[str] | No
                     return _follow(file, node, alias.name, depth)
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
             is_dynamic = True
-    if is_dynamic:
+    if is_dynamic and file != Path(adamqlr.__file__):
         return None
     raise LookupError(name)
 

@@ -67,6 +67,9 @@ class OptimizerConfig(Section):
 
     @model_validator(mode="after")
     def _check_what_it_is(self, info: ValidationInfo) -> "OptimizerConfig":
+        both = sorted(self.options.keys() & self.space.keys()) if self.direction is None else []
+        if both and not (info.context or {}).get("is_complete"):
+            raise ValueError(f"space: '{both[0]}' is tuned, and fixed by options: drop one of them")
         if self.optimizer and self.direction:
             raise ValueError("'optimizer' and 'direction' are both given: one of them says what it is")
         if self.options and self.direction in DIRECTIONS:

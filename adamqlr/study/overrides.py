@@ -24,6 +24,8 @@ def names_to_mapping(value: Any) -> Any:
         ValueError: Something is named twice.
     """
     if isinstance(value, list):
+        if strange := [item for item in value if not isinstance(item, str | Mapping)]:
+            raise ValueError(f"expected names, got {strange[0]!r}")
         pairs = [pair for item in value for pair in (item if isinstance(item, Mapping) else {item: None}).items()]
         value = dict(pairs)
         if len(value) < len(pairs):

@@ -54,8 +54,9 @@ class DatasetConfig(Section):
         loss: ``cross_entropy`` for classes, ``half_mse`` for real targets.
         epochs: Passes over the training rows in the ``epochs`` suite.
         batch_size: Rows a step for optimizers that neither tune nor fix it; where ``space`` has it, for all that do not
-            tune it.
-        fixed_batch_size: Whether ``batch_size`` is for all optimizers, and not tuned.
+            tune it but those whose ``options`` have one.
+        fixed_batch_size: Whether ``batch_size`` is for all optimizers but those whose ``options`` have one, and not
+            tuned.
         augmentation: ``crop_flip`` (pad 4, random crop, horizontal flip), ``resized_crop_flip`` (a random part, resized
             to ``image_size``, horizontal flip; ImageNet only) or none.
         validation_fraction: Share of the training rows held out, for datasets without a fixed split.
@@ -145,7 +146,8 @@ class TuningConfig(Section):
             reproduced to the digit. Final runs of a ``runtime`` budget end by the clock whatever the unit.
         first_rung: Resource of the first rung.
         reduction_factor: Between rungs; one in this many configurations passes each.
-        limit: Most resource one configuration gets in the ``epochs`` suite, unless its dataset has a ``tuning_limit``.
+        limit: Most resource one configuration gets in the ``epochs`` suite, unless its dataset has a ``tuning_limit``;
+            where ``unit`` is epochs in every suite, and in those of epochs no more than the dataset's.
         shards: Jobs that share the configurations of a pair; a single one also chooses the best.
     """
 

@@ -1,5 +1,6 @@
 """Distributions that hyperparameters are drawn from."""
 
+import math
 from typing import Annotated, Any
 
 import numpy as np
@@ -27,12 +28,18 @@ class Distribution(BaseModel):
         if self.kind == "choice":
             if not self.values:
                 raise ValueError("a choice needs at least one value")
+            if len({isinstance(value, str) for value in self.values}) > 1:
+                # A file of trials has one type for all.
+                raise ValueError(f"a choice is of numbers or of words, got {list(self.values)}")
             return self
         if len(self.values) != 2 or any(isinstance(value, str | bool) for value in self.values):
             raise ValueError(f"{self.kind} needs two numbers, got {list(self.values)}")
         low, high = map(float, self.values)
         if low > high or (low <= 0 and "log" in self.kind):
             raise ValueError(f"{self.kind} needs 0 < low <= high, got {list(self.values)}")
+        if not (math.isfinite(low) and math.isfinite(high)) or (high > 1 and self.kind == "one_minus_loguniform"):
+            most = "1" if self.kind == "one_minus_loguniform" else "infinity"
+            raise ValueError(f"{self.kind} needs bounds below {most}, got {list(self.values)}")
         return self
 
     def draw(self, generator: np.random.Generator) -> float | int | str:

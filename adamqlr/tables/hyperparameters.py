@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from adamqlr.results.pairs import Pair, Study
-from adamqlr.study.case import Case
+from adamqlr.study.case import Case, cases_of
 from adamqlr.study.space import Space
 from adamqlr.tables.table import Table, make_table
 
@@ -44,7 +44,7 @@ def search_space(study: Study, suite: str) -> Table:
     config = study.config
     rows = [
         _row("all without their own", config.spec(key).label, name, distribution.describe())
-        for key in config.optimizers
+        for key in dict.fromkeys(case.optimizer for case in cases_of(config, suite))
         for name, distribution in config.space(key).items()
     ]
     for key in config.datasets_of(suite):

@@ -78,7 +78,7 @@ def train_seeds(
         The histories of all seeds, those in the checkpoint included.
 
     Raises:
-        UserError: The checkpoint is of another configuration.
+        UserError: The checkpoint cannot be read.
         Interrupted: The job was asked to stop; its state is in the checkpoint.
     """
     saved = _in_form(checkpoint.load() or {})
@@ -124,7 +124,7 @@ def train_seeds_together(
         The histories of all seeds, in their order.
 
     Raises:
-        UserError: The data cannot be used, or a checkpoint is of another configuration.
+        UserError: The data cannot be used, or a checkpoint cannot be read.
         Interrupted: The job was asked to stop; its state is in the checkpoints.
     """
     run_together(partial(_train_part, job, device, checkpoint, processes), processes, stop)

@@ -273,7 +273,11 @@ def test_the_best_so_far_is_what_a_search_would_choose() -> None:
     values = np.array([[3.0, nan, nan], [2.0, 5.0, nan], [inf, nan, nan], [4.0, 4.5, 6.0], [1.0, nan, nan]])
     orders = np.array([[0, 1, 2, 3, 4], [2, 4, 3, 0, 1]])
     expected = [[3, 5, 5, 6, 6], [inf, 1, 6, 6, 6]]
-    np.testing.assert_array_equal(best_so_far(values, orders), expected)
+    np.testing.assert_array_equal(best_so_far(values, orders, np.zeros(5, dtype=bool)), expected)
+    # The fourth trial went furthest and diverged after all: chosen only as long as there is no other.
+    diverged = np.array([False, False, False, True, False])
+    np.testing.assert_array_equal(best_so_far(values, orders, diverged)[0], [3, 5, 5, 5, 5])
+    np.testing.assert_array_equal(best_so_far(values, np.array([[3, 0, 1, 2, 4]]), diverged), [[6, 3, 5, 5, 5]])
 
 
 @given(seed=st.integers(0, 1000))
@@ -282,7 +286,7 @@ def test_after_all_trials_the_order_does_not_matter(seed: int) -> None:
     generator = np.random.default_rng(seed)
     values = generator.normal(size=(9, 3))
     values[np.arange(3) > generator.integers(0, 3, size=(9, 1))] = np.nan
-    best = best_so_far(values, np.array([generator.permutation(9) for _ in range(5)]))[:, -1]
+    best = best_so_far(values, np.array([generator.permutation(9) for _ in range(5)]), np.zeros(9, dtype=bool))[:, -1]
     last = np.flatnonzero(np.isfinite(values).any(axis=0))[-1]
     np.testing.assert_array_equal(best, np.full(5, np.nanmin(values[:, last])))
 

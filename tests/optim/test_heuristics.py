@@ -34,9 +34,9 @@ def drawn(seed: int, count: int) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
     return made_of, directions, gradient, curvature + damping * torch.eye(6, dtype=torch.float64)
 
 
-def minimizer(forms: list[Tensor], numbers: Numbers, *given: float | None) -> Tensor:
+def minimizer(forms: list[Tensor], numbers: Numbers, lr: float | None = None, momentum: float | None = None) -> Tensor:
     nothing = numbers.minus_nothing(forms[0])
-    return torch.stack([*numbers.call(lambda *read: QuadraticModel(read).minimizer(nothing, *given), *forms)])
+    return torch.stack([*numbers.call(lambda *read: QuadraticModel(read).minimizer(nothing, lr, momentum), *forms)])
 
 
 @given(SEEDS, st.sampled_from([1, 2]), NUMBERS, st.booleans(), st.booleans())

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr import KFAC, AdamQLR
+from adamqlr.optim.passes.losses import resolve_loss
 
 ROWS, POSITIONS = 8, 5
 
@@ -101,3 +102,74 @@ def test_targets_of_a_perceptron_that_would_be_broadcast_are_refused(shape: tupl
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))
     with pytest.raises(ValueError, match="but targets of"):
         AdamQLR(model, "half_mse").step(torch.randn(ROWS, 4), torch.randn(shape))
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "half_mse"])
+@pytest.mark.parametrize("outputs", ["whole", "flattened", "some"])
+def test_factors_are_the_fishers_whichever_rows_the_outputs_have(outputs: str, loss: str) -> None:
+    """Of a linear layer whose inputs are all equal, A ⊗ G is the Fisher, and that is the Hessian."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3, bias=False).double()
+    inputs = torch.randn(4, dtype=torch.float64).expand(ROWS, POSITIONS, 4).clone()
+    targets = torch.randn(ROWS, POSITIONS, 3, dtype=torch.float64)
+    if loss == "cross_entropy":
+        targets = targets.argmax(dim=2)
+
+    def arranged(found: Tensor) -> Tensor:
+        if outputs == "whole":
+            return found.transpose(1, 2) if found.dim() == 3 and loss == "cross_entropy" else found
+        return found.flatten(0, 1)[:: 2 if outputs == "some" else 1]
+
+    before = model.weight.detach().clone()
+    optimizer = KFAC(model, loss, fisher="exact", forward=lambda model, inputs: arranged(model(inputs)))
+    optimizer.step(inputs, arranged(targets))
+    state, value = optimizer.state[model.weight], resolve_loss(loss)
+    hessian: Any = torch.autograd.functional.hessian(
+        lambda weight: value(arranged(inputs @ weight.mT), arranged(targets)), before
+    )
+    assert float(state["input_factor"].trace() * state["output_factor"].trace()) == pytest.approx(
+        float(torch.einsum("ijij->", hessian)), rel=1e-9
+    )
+
+
+def test_a_layer_that_no_row_has_reached_does_no_harm() -> None:
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.experts = nn.ModuleList(nn.Linear(4, 3) for _ in range(2))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            outputs = inputs.new_zeros(len(inputs), 3)
+            for expert, chosen in zip(self.experts, (inputs[:, 0] < 99, inputs[:, 0] >= 99), strict=True):
+                outputs = outputs.index_put((chosen.nonzero()[:, 0],), expert(inputs[chosen]))
+            return outputs
+
+    optimizer = KFAC(Experts(), "cross_entropy")
+    for _ in range(2):
+        info = optimizer.step(torch.randn(ROWS, 4), torch.randint(3, (ROWS,)))
+    assert info.true_change < 0
+
+
+def test_an_image_may_come_without_a_dimension_for_the_batch() -> None:
+    def chosen(batched: bool) -> float:
+        torch.manual_seed(0)
+        model = nn.Conv2d(2, 3, 3).double()
+
+        def forward(model: nn.Module, inputs: Tensor) -> Tensor:
+            found: Tensor = model(inputs if batched else inputs[0])
+            return found.mean(dim=(-2, -1)).view(1, 3)
+
+        inputs = torch.randn(1, 2, 5, 5, dtype=torch.float64)
+        return float(KFAC(model, "cross_entropy", fisher="exact", forward=forward).step(inputs, torch.tensor([1])).lr)
+
+    assert chosen(batched=False) == pytest.approx(chosen(batched=True), rel=1e-12)
+
+
+def test_a_loss_of_ones_own_that_is_not_finite_is_no_error_of_linear_algebra() -> None:
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs.logsumexp(dim=1) - outputs[:, 0]).mean()
+
+    model = nn.Linear(5, 3)
+    inputs = torch.full((ROWS, 5), float("nan"))
+    assert KFAC(model, loss, on_nonfinite="skip").step(inputs, torch.zeros(ROWS)).loss.isnan()
+    assert model.weight.isfinite().all()

@@ -626,7 +626,7 @@ def test_steps_called_in_other_ways_say_what_to_call(make: Callable[..., QLR]) -
     inputs, targets = torch.randn(8, 3), torch.randint(3, (8,))
     expected = (
         f"{name} computes the loss and its gradient itself: call optimizer.step(inputs, targets) instead of "
-        "loss.backward() and optimizer.step()"
+        "loss.backward() and optimizer.step(); where the loss takes no targets, any tensor does, such as the inputs"
     )
     assert message_of(TypeError, optimizer.step) == expected
     assert message_of(TypeError, lambda: optimizer.step(lambda: functional.cross_entropy(model(inputs), targets))) == (

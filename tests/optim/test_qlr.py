@@ -69,6 +69,9 @@ class DenseQLR(DenseAdamQLR):
             weights[free] = torch.linalg.solve(matrix[free][:, free], right)
         if self.lr is None:
             weights[0] *= largest
+            if 1 in free:
+                # The momentum that is best for the learning rate that the groups leave.
+                weights[1] = -(slopes[1] + matrix[1, 0] * weights[0]) / matrix[1, 1]
         update = together @ weights
         model_change = slopes @ weights + 0.5 * weights @ matrix @ weights
         true_change = self.value(self.theta + update, inputs, targets) - loss

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -68,6 +68,23 @@ def test_processes_must_say_whether_they_train_together(processes: list[dict[str
     assert not torch.equal(first[0], second[0])
 
 
+def test_replicas_begin_with_the_first_ones_frozen_parameters_and_buffers(processes: list[dict[str, Any]]) -> None:
+    for process in processes[1:]:
+        torch.testing.assert_close(process["begun"], processes[0]["begun"], rtol=0, atol=0)
+
+
+def assert_nothing_moves(found: dict[str, Any]) -> None:
+    before = [parameter.detach() for parameter in model_of(CASES["AdamQLR"]).parameters()]
+    torch.testing.assert_close(found["parameters"], before, rtol=0, atol=0)
+
+
+def test_a_minibatch_of_which_no_target_counts_moves_nothing(processes: list[dict[str, Any]]) -> None:
+    assert_nothing_moves(processes[0]["nothing counts"])
+    case = CASES["AdamQLR"]
+    optimizer = AdamQLR(model_of(case), "cross_entropy", microbatch=3)
+    assert_nothing_moves(steps(case, optimizer, [(torch.randn(8, 5).double(), torch.full((8,), -100))]))
+
+
 def test_sharded_parameters_are_refused(processes: list[dict[str, Any]]) -> None:
     for process in processes:
         assert "is sharded (FSDP or tensor parallel): use DistributedDataParallel instead" in process["sharded"]
@@ -115,6 +132,36 @@ def test_every_piece_keeps_its_random_numbers_in_all_passes(make: Any) -> None:
     info = optimizer.step(pairs, torch.randint(3, (7,)))
     assert float(info.true_change) == 0
     assert float(info.curvature) > 0
+
+
+def test_a_piece_that_draws_no_random_numbers_leaves_the_others_theirs() -> None:
+    class Sometimes(Dropping):
+        def forward(self, first: Tensor, second: Tensor) -> Tensor:
+            self.train(len(first) == 2)
+            return super().forward(first, second)
+
+    torch.manual_seed(0)
+    optimizer = AdamQLR(Sometimes().double(), "cross_entropy", microbatch=2)
+    optimizer.param_groups[0]["lr"] = 0.0
+    pair = torch.randn(7, 5).double(), torch.randn(7, 5).double()
+    assert float(optimizer.step(pair, torch.randint(3, (7,))).true_change) == 0
+
+
+def test_pieces_of_named_tuples_are_named_tuples() -> None:
+    class Pair(NamedTuple):
+        first: Tensor
+        second: Tensor
+
+    def forward(model: nn.Module, pair: Pair) -> Tensor:
+        outputs: Tensor = model(pair.first, pair.second)
+        return outputs
+
+    found, pair, targets = [], Pair(torch.randn(7, 5), torch.randn(7, 5)), torch.randint(3, (7,))
+    for rows in (None, 2):
+        torch.manual_seed(0)
+        optimizer = AdamQLR(Dropping().eval(), "cross_entropy", forward=forward, microbatch=rows)
+        found.append(float(optimizer.step(pair, targets).lr))
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
 def test_pieces_of_targets_that_are_no_tensor_count_by_their_rows() -> None:

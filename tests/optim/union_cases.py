@@ -120,6 +120,23 @@ def model_of(case: Case) -> nn.Module:
     return case.build().double()
 
 
+def begun(rank: int) -> dict[str, Tensor]:
+    """Return what a model with a frozen layer, begun otherwise by each process, is once it has an optimizer."""
+    torch.manual_seed(rank)
+    model = normalized()
+    model.get_parameter("0.weight").requires_grad_(False)
+    model.get_buffer("1.running_mean").fill_(rank)
+    AdamQLR(model, "cross_entropy", process_group=dist.group.WORLD)
+    return model.state_dict()
+
+
+def nothing_counts(rank: int) -> dict[str, Any]:
+    """Return the step on a minibatch of which no target counts."""
+    case = CASES["AdamQLR"]
+    optimizer = AdamQLR(model_of(case), "cross_entropy", process_group=dist.group.WORLD)
+    return steps(case, optimizer, [(vectors(4), torch.full((4,), -100))])
+
+
 def main(rank: int, processes: int, folder: Path) -> None:
     """Be one of the processes; leave what it found in a file."""
     torch.set_num_threads(1)
@@ -147,6 +164,8 @@ def main(rank: int, processes: int, folder: Path) -> None:
         AdamQLR(fully_shard(model_of(CASES["AdamQLR"]), mesh=init_device_mesh("cpu", (processes,))), "cross_entropy")
     except ValueError as error:
         found["sharded"] = str(error)
+    found["begun"] = begun(rank)
+    found["nothing counts"] = nothing_counts(rank)
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
 

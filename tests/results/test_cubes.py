@@ -16,13 +16,14 @@ from adamqlr.errors import UserError
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube, read_cube, write_cube
 from adamqlr.results.join import write_study
+from adamqlr.results.pairs import Study
 from adamqlr.results.runs import read_runs, runs_dataset, write_runs
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
-from adamqlr.results.study import load_study, open_study
+from adamqlr.results.study import load_study, open_study, study_config
 from adamqlr.stages.aggregate import aggregate
 from adamqlr.stages.info import describe
 from adamqlr.study.case import Case
-from adamqlr.study.config import StudyConfig
+from adamqlr.study.config import StudyConfig, parse_config
 from adamqlr.training.history import History
 from adamqlr.training.metrics import METRICS
 from tests.results.histories import history, random_history
@@ -163,6 +164,8 @@ def test_cubes_refuse_what_does_not_belong_together(study: StudyConfig, tmp_path
         build_cube([first, dataset_of(study, random_history(0, 6))], 10)
     with pytest.raises(UserError, match="differ in 'optimizer'"):
         build_cube([first, dataset_of(study, random_history(1, 5), optimizer="sgd_full")], 10)
+    with pytest.raises(UserError, match="differ in 'hyperparameters'"):
+        build_cube([first, dataset_of(study, random_history(1, 5)).assign_attrs(hyperparameters='{"lr": 0.2}')], 10)
     joined = build_cube([dataset_of(study, random_history(5, 5)), first], 10)
     assert joined["seed"].values.tolist() == [0, 5]
     assert json.loads(joined.attrs["seeds"]) == [0, 5]
@@ -185,6 +188,41 @@ def test_cubes_refuse_what_does_not_belong_together(study: StudyConfig, tmp_path
         aggregate([tmp_path / "a.nc", tmp_path / "runs.nc"], tmp_path / "out.nc", 10)
     with pytest.raises(UserError, match=r"runs\.nc: expected cube, found runs"):
         read_cube(tmp_path / "runs.nc")
+
+
+def test_neither_names_nor_the_order_of_options_keep_runs_apart(study: StudyConfig) -> None:
+    first, second = (
+        dataset_of(study, random_history(seed, 5)).assign_attrs(
+            optimizer_label=label, dataset_label=label, hyperparameters=options
+        )
+        for seed, label, options in ((0, "Old", '{"lr": 0.1, "eps": 1}'), (1, "New", '{"eps": 1, "lr": 0.1}'))
+    )
+    assert build_cube([first, second], 10)["seed"].values.tolist() == [0, 1]
+
+
+def test_cubes_are_called_what_the_configuration_in_force_calls_them(
+    study: StudyConfig, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    write_cube(tmp_path / "a.nc", build_cube([dataset_of(study, random_history(0, 5))], 10))
+    write_study([tmp_path / "a.nc"], tmp_path / "study.nc")
+    named = {"optimizers": {"adam": {"label": "Mine", "family": "Own"}}, "datasets": {"digits": {"label": "Numbers"}}}
+    config = parse_config({**settings, **named}, "test")
+    with open_study(tmp_path / "study.nc", config=config) as tree:
+        (pair,) = Study(tree, config).pairs("epochs")
+        assert (pair.optimizer_label, pair.dataset_label) == ("Mine", "Numbers")
+        assert (pair.spec.label, pair.spec.family) == ("Mine", "Own")
+    without = parse_config({**settings, "optimizers": ["sgd_full"], "datasets": ["diabetes"]}, "test")
+    with open_study(tmp_path / "study.nc", config=without) as tree:
+        (pair,) = Study(tree, without).pairs("epochs")
+        assert (pair.optimizer_label, pair.dataset_label) == ("Adam", "Digits")
+
+
+def test_a_studys_file_keeps_the_configuration_in_force(study: StudyConfig, tmp_path: Path) -> None:
+    later = study.model_copy(update={"seed": 7})
+    for config, seed in ((None, 0), (later, 7)):
+        write_cube(tmp_path / "a.nc", build_cube([dataset_of(study, random_history(0, 5))], 10))
+        write_study([tmp_path / "a.nc"], tmp_path / "study.nc", config)
+        assert study_config(tmp_path / "study.nc").seed == seed
 
 
 def test_parts_of_a_study_are_read_when_they_are_used(study: StudyConfig, tmp_path: Path) -> None:

@@ -60,14 +60,19 @@ def test_checkpoints_belong_to_one_configuration(tmp_path: Path) -> None:
     assert loaded is not None
     assert loaded["step"] == 3
     assert torch.equal(loaded["tensor"], torch.ones(2))
-    with pytest.raises(UserError, match=r"\.runs\.nc\.checkpoint: checkpoint of another configuration"):
-        Checkpoint(output, "two").load()
-    assert Checkpoint(output, "one").load() is not None
+    content = checkpoint.path.read_bytes()
+    assert Checkpoint(output, "two").load() is None
+    (kept,) = tmp_path.iterdir()
+    assert kept.read_bytes() == content
+    checkpoint.save({"step": 4})
+    for part in range(2):
+        checkpoint.part(part, 2).save({"step": part})
+    Checkpoint(tmp_path / "other.nc", "one").save({"step": 5})
     checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:100])
     with pytest.raises(UserError, match="not a readable checkpoint"):
         checkpoint.load()
     checkpoint.remove()
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".other.nc.checkpoint"]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGUSR2, signal.SIGTERM, signal.SIGINT])

@@ -78,6 +78,16 @@ def test_who_wants_no_gpu_asks_for_none(device: str, gpus: int, tmp_path: Path) 
     assert dict(asked) == {"tune": str(gpus), "train": str(gpus)}
 
 
+def test_processes_of_a_job_are_no_more_than_its_share_of_the_trials(tmp_path: Path) -> None:
+    settings = ("tuning={trials: 6, shards: 3, limit: 20}", "datasets={rosenbrock: {runs_per_gpu: 6}}", "device=cuda")
+    config = ["--configfile", ROOT / "workflow/config/miniature.yaml", "--config", *settings]
+    done = snakemake(tmp_path, "-n", "results/miniature/tuning/epochs/rosenbrock/adam/best.yaml", *config)
+    asked = re.findall(
+        r"^rule tune_shard:(?:\n .*)*?\n    resources: .*?\bcpus_per_task=(\d+)", done.stdout, re.MULTILINE
+    )
+    assert asked == ["2", "2", "2"]
+
+
 def test_lint_is_clean() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True, timeout=120
@@ -104,6 +114,8 @@ def test_every_figure_and_table_is_made_by_a_rule(tmp_path: Path) -> None:
     for nonsense in ("figures/epochs/nonsense.pdf", "figures/nonsense/loss.pdf", "tables/sensitivity/nonsense.md"):
         refused = snakemake(tmp_path, f"results/paper/{nonsense}", "-n", *paper, check=False)
         assert refused.returncode != 0, "a file that no rule can make"
+    misspelt = snakemake(tmp_path, "results/paper/figures/epochs/los.pdf", "-n", *paper, check=False)
+    assert "there is no 'los' of 'epochs', which has loss, " in misspelt.stdout + misspelt.stderr
     config = load_config(ROOT / "workflow/config/paper.yaml")
     for suite in ("epochs", "sensitivity"):
         for kind, catalog in (("figures", figures_of), ("tables", tables_of)):
@@ -267,6 +279,7 @@ def test_only_what_a_change_concerns_runs_again(small_study: tuple[Path, Path]) 
     drawn_of_suite = {"figure": 10, "table": 7, "claims": 1, "index": 1}
     assert jobs("--config", "statistics={resamples: 40}") == {"figure": 12, "table": 7, "index": 1}
     assert jobs("--config", "claims={margin: 0.2}") == {"claims": 1, "index": 1}
+    assert jobs("--config", "datasets={digits: {label: Handwriting}}") == drawn
     changed = jobs("--config", "datasets={digits: {epochs: 3}}")
     again = {"tune_shard": 2, "tune": 1, "train": 4, "aggregate": 2, "sweep": 2, "aggregate_sweep": 2, "study": 1}
     assert changed == {**again, **drawn}

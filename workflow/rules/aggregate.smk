@@ -36,5 +36,8 @@ rule study:
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=30,
+    params:
+        config=CONFIG,
+    # Not by their names, of which a large study has more than fit on a command line.
     shell:
-        "adamqlr aggregate {input} --output {output} 2> {log}"
+        "adamqlr aggregate --config {params.config} --output {output} 2> {log}"

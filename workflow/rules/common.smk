@@ -13,7 +13,7 @@ from adamqlr.figures.contents import figures_of
 from adamqlr.files import write_text
 from adamqlr.results.published import published_file, read_published
 from adamqlr.study import paths
-from adamqlr.study.case import Case
+from adamqlr.study.case import Case, cases_of
 from adamqlr.study.config import parse_config
 from adamqlr.study.fingerprint import fingerprint
 from adamqlr.study.names import SENSITIVITY
@@ -167,7 +167,13 @@ def stem(wildcards, output):
 
 
 def exhibit_of(contents, wildcards):
-    return contents(STUDY, wildcards.suite, PUBLISHED)[wildcards.name]
+    exhibits = contents(STUDY, wildcards.suite, PUBLISHED)
+    if wildcards.name not in exhibits:
+        known = ", ".join(exhibits) or "none"
+        raise WorkflowError(
+            f"there is no '{wildcards.name}' of '{wildcards.suite}', which has {known}"
+        )
+    return exhibits[wildcards.name]
 
 
 def exhibit_input(contents, wildcards):
@@ -189,12 +195,24 @@ def labels_of(kind, contents, wildcards):
     return {kind: f"{number:0{digits}d}. {exhibits[wildcards.name].title}"}
 
 
-def drawing_fingerprint(exhibit):
-    """What decides what is drawn, besides the cubes: published values where it shows any."""
-    statistics = STUDY.statistics.model_dump(exclude={"grid_points"})
-    return fingerprint(
-        [exhibit.options, statistics, *sorted(exhibit.published.items())]
+def names_of(part):
+    """What the optimizers and datasets of a suite or sensitivity study are called, and which are alike."""
+    kind, _, name = part.rpartition("/")
+    named = [STUDY.sweep(name)] if kind == SENSITIVITY else cases_of(STUDY, name)
+    return sorted(
+        (STUDY.dataset_label(one.dataset), spec.key, spec.label, spec.family)
+        for one in named
+        for spec in [STUDY.spec(one.optimizer)]
     )
+
+
+def drawing_fingerprint(contents, wildcards):
+    """What decides what is drawn, besides the cubes: names, and published values where it shows any."""
+    exhibit = exhibit_of(contents, wildcards)
+    names = names_of(exhibit.part or wildcards.suite)
+    statistics = STUDY.statistics.model_dump(exclude={"grid_points"})
+    published = sorted(exhibit.published.items())
+    return fingerprint([exhibit.options, statistics, names, *published])
 
 
 def figure_files():

@@ -30,7 +30,7 @@ rule figure:
         study=lambda wildcards: RESULTS,
         config=CONFIG,
         exhibit=lambda wildcards: caption_of(figures_of, wildcards),
-        decides=lambda wildcards: drawing_fingerprint(exhibit_of(figures_of, wildcards)),
+        decides=lambda wildcards: drawing_fingerprint(figures_of, wildcards),
     shell:
         "adamqlr figures {wildcards.name} --study {params.study} --suite {wildcards.suite}"
         " --config {params.config} --output {params.stem} 2> {log}"
@@ -66,7 +66,7 @@ rule table:
         study=lambda wildcards: RESULTS,
         config=CONFIG,
         exhibit=lambda wildcards: caption_of(tables_of, wildcards),
-        decides=lambda wildcards: drawing_fingerprint(exhibit_of(tables_of, wildcards)),
+        decides=lambda wildcards: drawing_fingerprint(tables_of, wildcards),
     shell:
         "adamqlr tables {wildcards.name} --study {params.study} --suite {wildcards.suite}"
         " --config {params.config} --output {params.stem} 2> {log}"
@@ -113,7 +113,7 @@ rule claims:
     params:
         stem=stem,
         config=CONFIG,
-        settings=STUDY.claims.model_dump(),
+        decides=fingerprint([STUDY.claims.model_dump(), *map(names_of, STUDY.suites)]),
     shell:
         "adamqlr claims --study {input} --config {params.config} --output {params.stem} 2> {log}"
 

@@ -13,7 +13,10 @@ def processes(wildcards):
     if "first" in wildcards.keys():
         packed, runs = case.can_pack, len(seeds_of(wildcards))
     else:
-        packed, runs = case.can_pack_trials, STUDY.tuning.trials
+        packed, runs = (
+            case.can_pack_trials,
+            math.ceil(STUDY.tuning.trials / SHARDS),
+        )
     return 1 if packed else min(case.settings.runs_per_gpu, runs)
 
 

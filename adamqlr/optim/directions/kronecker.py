@@ -1,5 +1,6 @@
 """K-FAC's direction: the gradient preconditioned by Kronecker factors of the Fisher (Martens & Grosse 2015)."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -133,7 +134,11 @@ class KroneckerDirection:
             cotangents = self._output_fisher.exact_cotangents(outputs, record.targets)
         else:
             cotangents = iter([self._output_fisher.sample_cotangent(outputs, record.targets)])
+        # Outputs may be in rows of positions, or of some of them, where δ is to be that of cases.
+        rows = record.cases if self._flat.members else len(outputs)
         for cotangent in cotangents:
+            if rows != record.cases:
+                cotangent = cotangent * math.sqrt(record.cases / rows)
             deltas, gradients = record.back_propagate(cotangent)
             for block, known, delta in zip(self._blocks, features, deltas, strict=True):
                 block.add_cotangents(known, delta, record.cases, cases, decay)

@@ -109,7 +109,8 @@ class KroneckerBlock:
     def _columns(self, inputs: Tensor) -> Iterable[Tensor]:
         """Return the vectors that the weight is multiplied with, as columns."""
         if isinstance(self.module, nn.Conv2d):
-            return _patches(self.module, inputs)
+            # One image may come without a dimension for the batch.
+            return _patches(self.module, inputs if inputs.dim() == 4 else inputs.unsqueeze(0))
         if not self._members and inputs.dim() != 2:
             inputs = inputs.reshape(-1, inputs.shape[-1])
         return [inputs.mT]
@@ -118,12 +119,13 @@ class KroneckerBlock:
         """Add δ, of the shape of the layer's outputs."""
         columns = _in(cotangents, self._dtype)
         if isinstance(self.module, nn.Conv2d):
-            columns = columns.transpose(0, 1).flatten(1)
+            columns = columns.movedim(-3, 0).flatten(1)
         elif self._members or columns.dim() == 2:
             columns = columns.mT
         else:
             columns = columns.reshape(-1, columns.shape[-1]).mT
-        positions = 1 if self._members else columns.shape[1] / rows
+        # A layer that no row has reached, an expert say, has seen nothing of it.
+        positions = 1 if self._members else max(columns.shape[1], 1) / rows
         add_second_moment(self._output_factor, columns, 1 / (cases * positions), decay)
 
 

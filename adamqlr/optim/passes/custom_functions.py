@@ -1,7 +1,8 @@
-"""Functions of one's own in a network's graph whose backward pass autograd knows nothing of, found in the first step.
+"""What a step's derivatives would lack without a word, found in the first step by its graph.
 
-Such are a backward pass in NumPy or by a kernel of one's own, with ``once_differentiable`` or without. Autograd takes
-what it returns for a constant, and the derivative in the cotangent then lacks it without a word.
+That is what a loss takes from the parameters otherwise than by the outputs, and functions of one's own whose backward
+pass autograd knows nothing of: one in NumPy or by a kernel of one's own, with ``once_differentiable`` or without.
+Autograd takes what it returns for a constant, and the derivative in the cotangent lacks it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,24 @@ def refuse_wrong_derivatives(outputs: Tensor) -> None:
     """
     if any(type(node).__name__.startswith("WeightNormInterface") for node in _nodes(outputs)):
         raise RuntimeError("PyTorch's second derivatives of weight_norm are wrong: use curvature='fisher'")
+
+
+def refuse_loss_of_parameters(loss: Tensor, parameters: Sequence[Tensor]) -> None:
+    """See that a loss depends on the parameters by the network's outputs alone.
+
+    Args:
+        loss: The loss of outputs whose own graph was cut off.
+        parameters: Those that are trained.
+
+    Raises:
+        ValueError: It reaches one of them, as penalties on weights or hidden features do.
+    """
+    trained = set(map(id, parameters))
+    if any(id(getattr(node, "variable", None)) in trained for node in _nodes(loss)):
+        raise ValueError(
+            "the loss depends on trained parameters otherwise than by the outputs, of which the Fisher knows nothing: "
+            "use curvature='hessian', weight_decay for decay, or have forward=… return what the loss needs as outputs"
+        )
 
 
 def _check(name: str, gradients: Gradients, cotangents: Gradients) -> None:

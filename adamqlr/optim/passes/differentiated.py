@@ -13,7 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr.optim.flat import FlatGradient, FlatParameters
-from adamqlr.optim.passes.custom_functions import refuse_wrong_derivatives, watch_custom_functions
+from adamqlr.optim.passes.custom_functions import (
+    refuse_loss_of_parameters,
+    refuse_wrong_derivatives,
+    watch_custom_functions,
+)
 from adamqlr.optim.passes.layer_record import RecordedLayers, recorded_layers
 from adamqlr.optim.passes.losses import Loss
 from adamqlr.optim.passes.network import Curvature, Forward, LocalModel, Observer, call_model, count_rows, has_rows
@@ -23,6 +27,10 @@ from adamqlr.optim.passes.second_derivatives import MissingDerivativesExplained
 from adamqlr.optim.passes.side_effects import SideEffects
 from adamqlr.optim.passes.tangents import cheap_tangents, plain_attention
 from adamqlr.optim.torch_private import reentrant_checkpointing_refused
+
+_NO_PARAMETER = (
+    "the model's outputs depend on no trained parameter: do not detach them or compute them under torch.no_grad"
+)
 
 
 @contextmanager
@@ -43,23 +51,34 @@ def _without_gradients() -> Iterator[None]:
 class Linearization:
     """A network on one minibatch, to first order around the current parameters, with its graph.
 
+    Args:
+        outputs: The network's outputs, with their graph.
+        loss: The loss.
+        parameters: What is trained.
+        targets: As the loss takes them.
+        watches: Whether to see that the loss depends on the outputs alone.
+
     Attributes:
         loss: L(θ; B), a 0-d tensor.
         outputs: The network's outputs, detached.
-        gradients: g, a tensor for each parameter.
+        gradients: g, a tensor for each parameter; None for those that the outputs do not depend on.
     """
 
-    def __init__(self, outputs: Tensor, loss: Loss, parameters: Sequence[Tensor], targets: Any) -> None:
+    def __init__(
+        self, outputs: Tensor, loss: Loss, parameters: Sequence[Tensor], targets: Any, watches: bool = False
+    ) -> None:
         self.outputs = outputs.detach()
         leaf = outputs.detach().requires_grad_()
         value = loss(leaf, targets)
+        if watches:
+            refuse_loss_of_parameters(value, parameters)
         (cotangent,) = torch.autograd.grad(value, leaf)
         self.loss = value.detach()
         self._loss, self._targets = loss, targets
         self._cotangent = cotangent.detach().requires_grad_()
         with MissingDerivativesExplained():
             self.gradients = torch.autograd.grad(
-                outputs, parameters, self._cotangent, create_graph=True, allow_unused=True, materialize_grads=True
+                outputs, parameters, self._cotangent, create_graph=True, allow_unused=True
             )
 
     def jacobian_vector_product(self, direction: Sequence[Tensor], last: bool = True) -> Tensor:
@@ -72,8 +91,7 @@ class Linearization:
         Raises:
             RuntimeError: An operation of the network has no second derivatives; the message says which.
         """
-        pairs = [(g, d) for g, d in zip(self.gradients, direction, strict=True) if g.requires_grad]
-        gradients, directions = zip(*pairs, strict=True)
+        gradients, directions = _with_history(self.gradients, direction)
         with MissingDerivativesExplained():
             (product,) = torch.autograd.grad(gradients, self._cotangent, directions, retain_graph=not last)
         return product
@@ -83,7 +101,10 @@ class Linearization:
         final = len(directions) - 1
         tangents = [self.jacobian_vector_product(v, last=index == final) for index, v in enumerate(directions)]
         curved = [self._loss.hessian_vector_product(self.outputs, self._targets, tangent) for tangent in tangents]
-        return [[torch.dot(_number(t).flatten(), _number(c).flatten()) for c in curved] for t in tangents]
+        vectors = [_number(tangent).flatten() for tangent in tangents]
+        # A loss may compute in another precision.
+        products = [_number(product).flatten().to(vectors[0].dtype) for product in curved]
+        return [[torch.dot(vector, product) for product in products] for vector in vectors]
 
 
 class HessianLinearization:
@@ -91,16 +112,14 @@ class HessianLinearization:
 
     Attributes:
         loss: L(θ; B), a 0-d tensor.
-        gradients: g, a tensor for each parameter.
+        gradients: g, a tensor for each parameter; None for those that the loss does not depend on.
     """
 
     def __init__(self, outputs: Tensor, loss: Loss, parameters: Sequence[Tensor], targets: Any) -> None:
         self._parameters = parameters
         value = loss(outputs, targets)
         with MissingDerivativesExplained("a network and a loss"):
-            self.gradients = torch.autograd.grad(
-                value, parameters, create_graph=True, allow_unused=True, materialize_grads=True
-            )
+            self.gradients = torch.autograd.grad(value, parameters, create_graph=True, allow_unused=True)
         self.loss = value.detach()
 
     def curvature(self, directions: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
@@ -114,11 +133,10 @@ class HessianLinearization:
         return [[_sum_of_products(product, other) for other in directions] for product in products]
 
     def _product(self, direction: Sequence[Tensor], last: bool) -> Sequence[Tensor]:
-        pairs = [(g, d) for g, d in zip(self.gradients, direction, strict=True) if g.requires_grad]
-        if not pairs:
+        gradients, directions = _with_history(self.gradients, direction)
+        if not gradients:
             # Of a linear loss of a linear network.
             return [torch.zeros_like(parameter) for parameter in self._parameters]
-        gradients, directions = zip(*pairs, strict=True)
         with MissingDerivativesExplained("a network and a loss"):
             return torch.autograd.grad(
                 gradients,
@@ -128,6 +146,12 @@ class HessianLinearization:
                 allow_unused=True,
                 materialize_grads=True,
             )
+
+
+def _with_history(gradients: Sequence[Tensor | None], direction: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the gradients that can be differentiated, and the direction's parts beside them."""
+    pairs = [(g, d) for g, d in zip(gradients, direction, strict=True) if g is not None and g.requires_grad]
+    return [gradient for gradient, _ in pairs], [part for _, part in pairs]
 
 
 def _sum_of_products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
@@ -152,7 +176,8 @@ class DifferentiatedNetwork:
     def __init__(self, model: nn.Module, loss: Loss, flat: FlatParameters, forward: Forward = call_model) -> None:
         self.model, self.loss, self.flat, self.forward = model, loss, flat, forward
         self.gradient = FlatGradient(flat)
-        self.replay = Replay(model, flat.buffer.device)
+        called = (model, loss, getattr(loss, "function", None))
+        self.replay = Replay([one for one in called if isinstance(one, nn.Module)], flat.buffer.device)
         self._side_effects = SideEffects(model, flat)
         self._watches = True
 
@@ -161,7 +186,7 @@ class DifferentiatedNetwork:
         with torch.enable_grad(), reentrant_checkpointing_refused():
             outputs = checked_outputs(self.forward(self.model, inputs), self.flat.buffer.dtype)
             value = self.loss(outputs, targets)
-            gradients = torch.autograd.grad(value, self.flat.parameters, allow_unused=True, materialize_grads=True)
+            gradients = torch.autograd.grad(value, self.flat.parameters, allow_unused=True)
         self.gradient.assign(gradients)
         return value.detach()
 
@@ -197,17 +222,16 @@ class DifferentiatedNetwork:
                 # What a forward of one's own takes may hold no rows that can be seen.
                 record.close(outputs, count_rows(inputs if has_rows(inputs) else outputs))
             if not outputs.requires_grad:
-                raise ValueError(
-                    "the model's outputs depend on no trained parameter: do not detach them or compute them under "
-                    "torch.no_grad"
-                )
+                raise ValueError(_NO_PARAMETER)
             if self._watches:
                 watch_custom_functions(outputs)
                 if curvature == "hessian":
                     refuse_wrong_derivatives(outputs)
-            make = Linearization if curvature == "fisher" else HessianLinearization
-            local = make(outputs, self.loss, self.flat.parameters, targets)
+            parts = outputs, self.loss, self.flat.parameters, targets
+            local = Linearization(*parts, self._watches) if curvature == "fisher" else HessianLinearization(*parts)
         self._side_effects.check(marks, inputs, targets)
+        if all(gradient is None for gradient in local.gradients):
+            raise ValueError(_NO_PARAMETER)
         self._watches = False
         return local, record
 
@@ -222,7 +246,11 @@ class DifferentiatedNetwork:
     def _call(self, inputs: Any, cheaply: bool) -> Tensor:
         tangents = cheap_tangents(self.model) if cheaply else nullcontext()
         with plain_attention(self.model), reentrant_checkpointing_refused(), tangents:
-            return checked_outputs(self.forward(self.model, inputs), self.flat.buffer.dtype)
+            outputs = self.forward(self.model, inputs)
+        if not self.flat.is_bound():
+            # The pass has given parameters other storage, as constraints on weights do: that is where they are now.
+            self.flat.adopt()
+        return checked_outputs(outputs, self.flat.buffer.dtype)
 
 
 def _forget_casts(device: torch.device) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adamqlr.optim.passes.replay import generator_states, generators_from
+from adamqlr.optim.passes.replay import Replay
 from adamqlr.optim.passes.second_derivatives import MissingDerivativesExplained
 from adamqlr.optim.passes.targets import check_same_shape
 
@@ -26,8 +26,7 @@ class DifferentiatedLoss:
 
     def __init__(self, function: Callable[[Tensor, Any], Tensor]) -> None:
         self.function = function
-        # Where the generators stood before the last call.
-        self._start: list[Tensor] = []
+        self._modules = [function] if isinstance(function, nn.Module) else []
 
     def __call__(self, outputs: Tensor, targets: Any) -> Tensor:
         """Return the function's value, a 0-d tensor.
@@ -35,10 +34,11 @@ class DifferentiatedLoss:
         Raises:
             ValueError: It is no 0-d tensor, or the shapes differ for a loss that would broadcast them.
         """
-        if isinstance(self.function, _ELEMENTWISE):
+        if self.is_elementwise:
             check_same_shape(outputs, targets)
-        self._start = generator_states(outputs.device)
-        value = self.function(outputs, targets)
+        self._replay = Replay(self._modules, outputs.device)
+        with self._replay.recorded():
+            value = self.function(outputs, targets)
         if not isinstance(value, Tensor):
             raise ValueError(f"the loss must be a 0-d tensor, got a {type(value).__name__}")
         if value.dim() != 0:
@@ -55,9 +55,9 @@ class DifferentiatedLoss:
         name = getattr(self.function, "__name__", type(self.function).__name__)
         culprit, cure = f"a loss, here {name},", "use another, or give it a hessian_vector_product (adamqlr.Loss)"
         explained = MissingDerivativesExplained(culprit, cure)
-        with torch.enable_grad(), generators_from(self._start, outputs.device), explained:
+        with torch.enable_grad(), self._replay.replayed(), explained:
             leaf = outputs.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self(leaf, targets), leaf, create_graph=True)
+            (gradient,) = torch.autograd.grad(self.function(leaf, targets), leaf, create_graph=True)
             if not gradient.requires_grad:
                 raise ValueError(f"the loss {name} is linear in the outputs: there is no curvature to choose a step by")
             (product,) = torch.autograd.grad(gradient, leaf, vector.to(gradient.dtype))
@@ -65,8 +65,8 @@ class DifferentiatedLoss:
 
     @property
     def is_elementwise(self) -> bool:
-        """Whether H is known to be diagonal."""
-        return isinstance(self.function, _ELEMENTWISE)
+        """Whether H is known to be diagonal; of a subclass's forward pass nothing is known."""
+        return type(self.function) in _ELEMENTWISE
 
     @property
     def is_sum(self) -> bool:

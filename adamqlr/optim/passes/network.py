@@ -216,4 +216,8 @@ def _cut(batch: Any, rows: int, total: int, name: str) -> list[Any] | None:
         {key: items[key] if parts is None else parts[index] for key, parts in cut.items()}
         for index in range(len(starts))
     ]
-    return [piece if isinstance(batch, Mapping) else tuple(piece.values()) for piece in pieces]
+    if isinstance(batch, Mapping):
+        return list(pieces)
+    # A named tuple takes its items one by one.
+    make = type(batch)._make if hasattr(batch, "_make") else tuple
+    return [make(piece.values()) for piece in pieces]

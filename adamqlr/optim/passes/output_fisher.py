@@ -125,8 +125,11 @@ class DifferentiatedFisher:
             return lambda vector: vector * diagonal
         columns = [self._loss.hessian_vector_product(outputs, targets, _units(outputs, k)) for k in range(size)]
         blocks = torch.stack([column.reshape(cases, -1) for column in columns], dim=2) * cases
-        values, vectors = torch.linalg.eigh((blocks + blocks.mT) / 2)
+        # Where a case has no finite Hessian there is no root, of which eigh would say so by an error of its own.
+        is_known = blocks.isfinite().all(dim=2, keepdim=True).all(dim=1, keepdim=True)
+        values, vectors = torch.linalg.eigh(torch.where(is_known, (blocks + blocks.mT) / 2, 0))
         root = (vectors * values.clamp(min=0).sqrt().unsqueeze(1)) @ vectors.mT
+        root = torch.where(is_known, root, math.nan)
         return lambda vector: (root @ vector.reshape(cases, -1, 1)).reshape(outputs.shape)
 
 

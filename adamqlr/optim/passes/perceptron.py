@@ -130,9 +130,7 @@ class PerceptronNetwork:
         self, inputs: Any, targets: Any, curvature: Curvature, observer: Observer | None = None
     ) -> LocalModel:
         """Set g and return a model of the loss."""
-        # K-FAC takes no sparse inputs, and says so there.
-        is_refused = observer is not None and isinstance(inputs, Tensor) and inputs.layout != torch.strided
-        if is_refused or not self._applies_to(inputs, targets):
+        if not self._applies_to(inputs, targets):
             return self._otherwise.linearize(inputs, targets, curvature, observer)
         local = PerceptronModel(self, inputs, targets, curvature)
         if observer is not None:
@@ -146,6 +144,7 @@ class PerceptronNetwork:
             isinstance(inputs, Tensor)
             and inputs.dim() == 2
             and inputs.dtype == self.flat.buffer.dtype
+            and inputs.layout == torch.strided
             and not inputs.requires_grad
             and isinstance(targets, Tensor)
             and not targets.requires_grad

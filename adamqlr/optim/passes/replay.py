@@ -1,6 +1,6 @@
 """Later passes of a step see what its first pass saw: the same random numbers, the same buffers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from adamqlr.optim.buffers import can_hold
 from adamqlr.optim.torch_private import copy_all
 
-# Where generators and buffers stand; None for buffers that are yet to be made.
+# Where generators stand, if they are used, and buffers; None for buffers that are yet to be made.
 Mark = tuple[list[Tensor], list[Tensor | None]]
 
 
@@ -30,32 +30,22 @@ def _set_generators(states: list[Tensor], device: torch.device) -> None:
         torch.cuda.set_rng_state(states[1], device)
 
 
-@contextmanager
-def generators_from(states: list[Tensor], device: torch.device) -> Iterator[None]:
-    """Within it, random numbers are those that were drawn from ``states`` on; the generators then are as before it."""
-    ends = generator_states(device)
-    _set_generators(states, device)
-    try:
-        yield
-    finally:
-        _set_generators(ends, device)
-
-
 class Replay:
-    """Remembers where PyTorch's generators and a model's buffers stood before a forward pass.
+    """Remembers where PyTorch's generators and modules' buffers stood before a forward pass.
 
     Dropout masks are then drawn again as they were, and batch normalization keeps track of its statistics once a step.
 
     Args:
-        model: The model.
-        device: Where it computes.
+        modules: The modules, such as a model and a loss.
+        device: Where they compute.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
+    def __init__(self, modules: Iterable[nn.Module], device: torch.device) -> None:
         # Where they stand, as modules may put other tensors there. Masks of attention are large, and never written.
         self._places: list[tuple[dict[str, Any], str]] = [
             (module._buffers, name)
-            for module in model.modules()
+            for whole in modules
+            for module in whole.modules()
             for name, buffer in module._buffers.items()
             if buffer is None or buffer.dtype != torch.bool
         ]
@@ -77,6 +67,9 @@ class Replay:
         yield
         if generators:
             self._draws = not all(map(torch.equal, generators, generator_states(self._device)))
+            if not self._draws:
+                # Setting generators takes longer than a small layer.
+                self._start = [], self._start[1]
 
     @contextmanager
     def replayed(self, start: Mark | None = None) -> Iterator[None]:
@@ -86,16 +79,16 @@ class Replay:
             start: The mark of an earlier pass, if not the last: pieces of a minibatch have one each.
         """
         generators, buffers = start or self._start
-        generator_ends = generator_states(self._device) if self._draws else []
+        generator_ends = generator_states(self._device) if generators else []
         found = self._buffers()
-        self._set_generators(generators)
+        _set_generators(generators, self._device)
         ends = self._start_from(buffers)
         try:
             yield
         finally:
             for (place, name), buffer in zip(self._places, found, strict=True):
                 place[name] = buffer
-            self._set_generators(generator_ends)
+            _set_generators(generator_ends, self._device)
             _write(ends)
 
     def mark(self) -> Mark:
@@ -104,10 +97,6 @@ class Replay:
 
     def _buffers(self) -> list[Tensor | None]:
         return [place[name] for place, name in self._places]
-
-    def _set_generators(self, states: list[Tensor]) -> None:
-        if self._draws:
-            _set_generators(states, self._device)
 
     def _start_from(self, values: Sequence[Tensor | None]) -> list[tuple[Tensor, Tensor]]:
         """Have the buffers hold values; return what those that were written in place held before."""

@@ -1,5 +1,7 @@
 """What to do where PyTorch finds something that cannot be differentiated twice."""
 
+from torch.utils.checkpoint import CheckpointError
+
 _COMPILED = ("does not currently support double backward", "donated buffers")
 _PLAIN = (
     "use plain operations instead, for attention attn_implementation='eager' or "
@@ -30,6 +32,11 @@ class MissingDerivativesExplained:
         if not isinstance(error, RuntimeError):
             return
         reason, cure = str(error).partition("\n")[0], self._cure
+        if isinstance(error, CheckpointError):
+            raise RuntimeError(
+                "a checkpointed block is computed otherwise in the backward pass than in the forward pass, where its "
+                "derivatives have to be cheap: give microbatch=… to save memory, and checkpoint nothing"
+            ) from error
         if any(sign in reason for sign in _COMPILED):
             reason, cure = "a function is compiled", "call the function that torch.compile was given"
         elif "is not implemented" not in reason:

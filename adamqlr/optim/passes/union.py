@@ -95,15 +95,17 @@ class UnionNetwork:
         if observer is not None:
             observer.begin(sum(piece.cases for piece in pieces))
         loss, kept = self.flat.buffer.new_zeros(()), None
-        gradient = self.gradient.views
+        gradient, unused = self.gradient.views, set(range(len(self.flat.parameters)))
         self.gradient.buffer.zero_()
         for piece in pieces:
             with self._network.replay.recorded():
                 local, record = self._network.pass_forward(piece.inputs, piece.targets, curvature, observer)
             piece.mark = self._network.replay.mark()
             loss += _weighted(local.loss, piece.weight)
-            for total, part in zip(gradient, local.gradients, strict=True):
-                total += part.detach() * piece.weight
+            for index, part in enumerate(local.gradients):
+                if part is not None:
+                    gradient[index].add_(part.detach() * piece.weight)
+                    unused.discard(index)
             if observer is not None:
                 assert record is not None
                 with torch.no_grad():
@@ -112,6 +114,8 @@ class UnionNetwork:
             kept = local if len(pieces) == 1 else None
         if self._processes is not None:
             self._processes.add_up([self.gradient.buffer, loss])
+        # Other processes may use what this one did not.
+        self.gradient.note_unused([] if self._processes is not None else sorted(unused))
         self.gradient.publish()
         if observer is not None:
             observer.end(self._processes)
@@ -131,8 +135,10 @@ class UnionNetwork:
         if self._processes is not None:
             self._processes.add_up([totals])
             self._processes.share = (rows / totals[1]).to(self.flat.buffer.dtype)
+        # Where no target counts, all losses are zero.
+        whole = totals[0].clamp_min(torch.finfo(totals.dtype).tiny)
         for piece, weight, count in zip(pieces, weights, counts, strict=True):
-            piece.weight = 1.0 if weight is None else (count / totals[0]).to(self.flat.buffer.dtype)
+            piece.weight = 1.0 if weight is None else (count / whole).to(self.flat.buffer.dtype)
         self._cases = totals[1]
         return pieces
 
