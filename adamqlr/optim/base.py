@@ -76,8 +76,7 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         if params is None and not trained:
             raise ValueError("the model has no trainable parameters")
         super().__init__(trained, defaults)
-        if self._process_group is not None:
-            self._align_model()
+        self._align_model()
         self._made = True
         self._lay_out()
 
@@ -123,10 +122,8 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         if self._structure.is_unchanged() and self._flat.is_bound():
             return
         check_trainable(self._module)
-        named, shapes = (
-            dict(self._module.named_parameters()),
-            dict(zip(self._flat.names, self._flat.shapes, strict=True)),
-        )
+        named = dict(self._module.named_parameters())
+        shapes = dict(zip(self._flat.names, self._flat.shapes, strict=True))
         for name, old in self._named.items():
             new = named.get(name)
             if new is None or new.shape != shapes.get(name, old.shape):

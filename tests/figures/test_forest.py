@@ -15,7 +15,9 @@ from adamqlr.study.config import parse_config
 
 SUITES = ("epochs", "runtime_train", "runtime_validation")
 DATASETS = ("uci_protein", "fashion_mnist", "svhn", "cifar10", "digits")
-CONFIG = parse_config({"name": "made-up", "datasets": list(DATASETS), "optimizers": [], "suites": list(SUITES)}, "test")
+CONFIG = parse_config(
+    {"name": "made-up", "datasets": list(DATASETS), "optimizers": ["adam"], "suites": list(SUITES)}, "test"
+)
 COLORS = {"supported": "#0072b2", "refuted": "#c44e00", "undecided": "#6b6b6b"}
 MARKERS = {"supported": "o", "refuted": "X", "undecided": "D"}
 

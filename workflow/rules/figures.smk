@@ -113,7 +113,8 @@ rule claims:
     params:
         stem=stem,
         config=CONFIG,
-        decides=fingerprint([STUDY.claims.model_dump(), *map(names_of, STUDY.suites)]),
+        settings=STUDY.claims.model_dump(),
+        names=fingerprint([names_of(suite) for suite in STUDY.suites]),
     shell:
         "adamqlr claims --study {input} --config {params.config} --output {params.stem} 2> {log}"
 

@@ -148,6 +148,11 @@ class HessianLinearization:
             )
 
 
+def _check_some(gradients: Sequence[Tensor | None]) -> None:
+    if all(gradient is None for gradient in gradients):
+        raise ValueError(_NO_PARAMETER)
+
+
 def _with_history(gradients: Sequence[Tensor | None], direction: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """Return the gradients that can be differentiated, and the direction's parts beside them."""
     pairs = [(g, d) for g, d in zip(gradients, direction, strict=True) if g is not None and g.requires_grad]
@@ -187,6 +192,7 @@ class DifferentiatedNetwork:
             outputs = checked_outputs(self.forward(self.model, inputs), self.flat.buffer.dtype)
             value = self.loss(outputs, targets)
             gradients = torch.autograd.grad(value, self.flat.parameters, allow_unused=True)
+        _check_some(gradients)
         self.gradient.assign(gradients)
         return value.detach()
 
@@ -230,8 +236,7 @@ class DifferentiatedNetwork:
             parts = outputs, self.loss, self.flat.parameters, targets
             local = Linearization(*parts, self._watches) if curvature == "fisher" else HessianLinearization(*parts)
         self._side_effects.check(marks, inputs, targets)
-        if all(gradient is None for gradient in local.gradients):
-            raise ValueError(_NO_PARAMETER)
+        _check_some(local.gradients)
         self._watches = False
         return local, record
 
