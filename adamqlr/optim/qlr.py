@@ -281,6 +281,10 @@ class QLR(MinibatchOptimizer):
     def _finish(self, before: Tensor | None, refusal: Refusal | None, loss: Tensor, true_change: Tensor) -> Tensor:
         """Decay the parameters, now that ρ is measured; return whether the step stands, and take it back if not."""
         if before is not None:
+            if unused := self._network.gradient.unused:
+                views = self._flat.views(before)
+                for index in unused:
+                    views[index].zero_()
             self._decay(before)
         if refusal is None:
             return self._true

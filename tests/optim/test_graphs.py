@@ -88,7 +88,9 @@ def over_adam(model: nn.Module, loss: str, **options: Any) -> QLR:
     return QLR(model, loss, torch.optim.Adam(model.parameters()), **options)
 
 
-@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"microbatch": 5}, {"curvature": "hessian"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"momentum": 0.9, "weight_decay": 0.1}, {"microbatch": 5}, {"curvature": "hessian"}], ids=str
+)
 @pytest.mark.parametrize("make", [AdamQLR, over_adam])
 def test_what_a_minibatch_does_not_use_stays(make: Any, options: dict[str, Any]) -> None:
     model, inputs, targets = Heads(), torch.randn(ROWS, 5), torch.randint(3, (ROWS,))
