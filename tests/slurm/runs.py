@@ -24,6 +24,7 @@ rule all:
 rule one:
     output: "out/{i}.txt"
     resources: mem_mb=100, runtime=5, gpu=int(config.get("gpu", 0))
+    params: setting=config.get("setting", 0)
     shell:
         "touch started_{wildcards.i}; sleep {config[seconds]}; while [ -e held_{wildcards.i} ]; do sleep 0.1; done; "
         "echo ${{CUDA_VISIBLE_DEVICES:-none}} > {output}"
@@ -78,11 +79,11 @@ def messages(folder: Path) -> str:
 
 
 def trivial(
-    folder: Path, *arguments: object, seconds: float = 0.1, jobs: int = 2, gpu: int = 0
+    folder: Path, *arguments: object, seconds: float = 0.1, jobs: int = 2, gpu: int = 0, setting: int = 0
 ) -> subprocess.Popen[str]:
     (folder / "Snakefile").write_text(TRIVIAL)
     (folder / "empty.yaml").write_text("name: trivial\n")
-    config = ["--config", f"seconds={seconds}", f"jobs={jobs}", f"gpu={gpu}"]
+    config = ["--config", f"seconds={seconds}", f"jobs={jobs}", f"gpu={gpu}", f"setting={setting}"]
     return head(folder, "--configfile", "empty.yaml", *arguments, *config)
 
 

@@ -162,6 +162,23 @@ def test_jobs_of_a_head_process_that_was_killed_are_taken_up(folder: Path) -> No
     assert sbatch_calls(folder) == 2
 
 
+def test_jobs_of_a_dead_head_process_do_not_end_after_those_of_other_settings(folder: Path) -> None:
+    held = hold(folder, 2)
+    process = trivial(folder, jobs=2)
+    wait_until(lambda: len(started(folder)) == 2)
+    process.kill()
+    process.wait()
+    assert trivial(folder, "--unlock", jobs=2).wait(timeout=60) == 0
+    process = trivial(folder, jobs=2, setting=1)
+    wait_until(lambda: "are cancelled" in messages(folder) or process.poll() is not None)
+    wait_until(lambda: sbatch_calls(folder) == 2)
+    for file in held.values():
+        file.unlink()
+    assert process.wait(timeout=120) == 0, messages(folder)
+    assert "2 slurm jobs of an earlier run make the same files from other settings" in messages(folder)
+    assert len(list(folder.glob("out/*.txt"))) == 2
+
+
 def test_a_second_head_in_the_folder_is_sent_away(folder: Path) -> None:
     """At once and in one line; the first one's jobs are not touched."""
     held = hold(folder, 2)
