@@ -19,6 +19,7 @@ from adamqlr.optim.passes.network import Curvature, Forward
 from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.optim.refusal import Refusal
 from adamqlr.optim.state import State
+from adamqlr.optim.step_vectors import StepVectors
 from adamqlr.optim.structure import unwrapped
 from adamqlr.optim.torch_private import scale_all
 
@@ -155,11 +156,8 @@ class QLR(MinibatchOptimizer):
 
     def _bind(self, state: State) -> None:
         self._direction.bind(self._flat, state)
-        self._momentum_vector: Tensor | None = None
-        # V, as vectors and as one tensor a parameter.
-        self._directions = [self._flat.zeros()]
-        self._views = [self._flat.views(self._directions[0])]
-        self._use_momentum(state.group["momentum"] != 0)
+        self._vectors = StepVectors(self._flat, state)
+        self._vectors.use_update(state.group["momentum"] != 0)
         self._damping = state.number("damping", 0.0)
         for group in self.param_groups:
             group["damping"] = self._damping
@@ -169,8 +167,8 @@ class QLR(MinibatchOptimizer):
 
     def _take_step(self, inputs: Any, targets: Any) -> QLRInfo:
         group, damping = self.param_groups[0], self._current_damping()
-        if (group["momentum"] != 0) != (len(self._directions) == 2):
-            self._use_momentum(group["momentum"] != 0)
+        if (group["momentum"] != 0) != (len(self._vectors.vectors) == 2):
+            self._vectors.use_update(group["momentum"] != 0)
         refusal = self._refusal() if group["on_nonfinite"] == "skip" else None
         local = self._network.linearize(inputs, targets, group["curvature"], self._observer)
         gradient = self._network.gradient.buffer
@@ -182,7 +180,7 @@ class QLR(MinibatchOptimizer):
             return self._fixed_step(local.loss, lr, momentum, refusal)
 
         # The paper's five lines: the quadratic model, its minimum, the step, the reduction ratio, the damping.
-        forms = quadratic_forms(gradient, self._directions, local.curvature(self._views), damping)
+        forms = quadratic_forms(gradient, self._vectors.vectors, local.curvature(self._vectors.views), damping)
         weights = self._arithmetic.minimizer(forms, lr, momentum)
         first = self._limited(weights[0], factor if lr is None else 1.0)
         if first is not weights[0]:
@@ -201,9 +199,9 @@ class QLR(MinibatchOptimizer):
 
     def _fixed_step(self, loss: Tensor, lr: Number, momentum: Number, refusal: Refusal | None) -> QLRInfo:
         """Take the step that the options prescribe, of which no model is made."""
-        slope = torch.linalg.vecdot(self._network.gradient.buffer, self._directions[0])
+        slope = torch.linalg.vecdot(self._network.gradient.buffer, self._vectors.vectors[0])
         fixed = self._zero + momentum
-        weights = [self._limited(self._zero - lr, 1.0), fixed][: len(self._directions)]
+        weights = [self._limited(self._zero - lr, 1.0), fixed][: len(self._vectors.vectors)]
         taken = self._finish(self._move(weights), refusal, loss, self._zero)
         nan = torch.full_like(loss, math.nan)
         return QLRInfo(loss, -weights[0], nan, slope, self._damping.clone(), nan, nan, nan, fixed, taken)
@@ -218,29 +216,15 @@ class QLR(MinibatchOptimizer):
 
     def _propose(self, loss: Tensor, damping: Tensor, refusal: Refusal | None) -> None:
         """Let the direction write v₁."""
-        gradient, optional = self._network.gradient, self._optional
+        gradient, optional, out = self._network.gradient, self._optional, self._vectors.vectors[0]
         # State that is yet to be made cannot be put back: this once, the step looks at the numbers.
         if refusal and optional.makes_state and not bool(loss.isfinite() & gradient.buffer.isfinite().all()):
-            self._directions[0].zero_()
+            out.zero_()
             return
-        self._direction.propose(gradient, damping, self._directions[0])
-        for index in gradient.unused:
-            # As with PyTorch's optimizers, what the minibatch does not use stays: no curvature would bound its step.
-            for views in self._views:
-                views[index].zero_()
+        self._direction.propose(gradient, damping, out)
+        self._vectors.leave_out(gradient.unused)
         if refusal:
             refusal.undo = optional.undo()
-
-    def _use_momentum(self, wanted: bool) -> None:
-        """Have v₂, the previous update, among the directions or not."""
-        if wanted and self._momentum_vector is None:
-            self._momentum_vector = self._state.vector("update")
-        elif not wanted and self._momentum_vector is not None:
-            # Once momentum is wanted again, this is no longer the previous update.
-            self._momentum_vector.zero_()
-        update = [self._momentum_vector] if wanted and self._momentum_vector is not None else []
-        self._directions = [self._directions[0], *update]
-        self._views = [self._views[0], *map(self._flat.views, update)]
 
     def _scale_groups(self) -> MemberOption:
         """Scale each group's part of v₁ by its learning rate, relative to the largest; return that."""
@@ -248,7 +232,7 @@ class QLR(MinibatchOptimizer):
             lr: MemberOption = self.param_groups[0]["lr"]
             return lr
         largest, shares = common_rate([group["lr"] for group in self.param_groups])
-        views = self._views[0]
+        views = self._vectors.views[0]
         for share, indices in zip(shares, self._indices_by_group, strict=False):
             scale_all([views[index] for index in indices], share)
         return largest
@@ -266,16 +250,10 @@ class QLR(MinibatchOptimizer):
         return first
 
     def _move(self, weights: Sequence[Tensor]) -> Tensor | None:
-        """Set θ ← θ + V w, and v₂ to that update; return θ from before where weight decay needs it."""
-        theta = self._flat.buffer
-        before = theta.clone() if any(group["weight_decay"] for group in self.param_groups) else None
-        if self._flat.members:
-            weights = [weight.unsqueeze(-1) for weight in weights]
-        if len(weights) == 1:
-            theta.addcmul_(self._directions[0], weights[0])
-        else:
-            update = self._directions[1].mul_(weights[1]).addcmul_(self._directions[0], weights[0])
-            theta.add_(update)
+        """Take the step; return θ from before it where weight decay needs that."""
+        decays = any(group["weight_decay"] for group in self.param_groups)
+        before = self._flat.buffer.clone() if decays else None
+        self._vectors.move(weights)
         return before
 
     def _finish(self, before: Tensor | None, refusal: Refusal | None, loss: Tensor, true_change: Tensor) -> Tensor:
@@ -321,8 +299,7 @@ class QLR(MinibatchOptimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickling and copying keep."""
-        bound = {"_directions", "_views", "_momentum_vector", "_damping", "_operands", "_arithmetic"}
-        bound |= {"_zero", "_true"}
+        bound = {"_vectors", "_damping", "_operands", "_arithmetic", "_zero", "_true"}
         return {name: value for name, value in super().__getstate__().items() if name not in bound}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
