@@ -17,7 +17,7 @@ from adamqlr.optim.passes.losses import Loss, resolve_loss
 from adamqlr.optim.passes.network import Forward, Network, call_model, count_rows, has_rows
 from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.optim.passes.union import Processes
-from adamqlr.optim.state import CANNOT_JOIN, State
+from adamqlr.optim.state import CANNOT_JOIN, State, in_todays_form
 from adamqlr.optim.structure import Structure, check_trainable, named_parameters_of, unwrapped, world_size
 from adamqlr.optim.torch_private import step_is_watched, without_compiler
 
@@ -280,36 +280,12 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
             ValueError: It is of another optimizer, or of other parameters.
         """
         self._follow_parameters()
-        _load_state_dict(self, self._separated(state_dict))
+        _load_state_dict(self, in_todays_form(state_dict, self._flat))
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
         self._started = True
         self._lay_out(strict=True)
-
-    def _separated(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """Return a state in today's form: one tensor a parameter for vectors, and numbers in the parameter group.
-
-        Version 0.1 saved some vectors whole, and PyTorch's optimizers save a count of steps for each parameter.
-
-        Raises:
-            ValueError: These counts differ.
-        """
-        flat, (group, *others) = self._flat, state_dict["param_groups"]
-        states = dict(state_dict["state"])
-        if not others and len(group["params"]) == 1 < len(flat.parameters) and states:
-            (whole,) = states.values()
-            vectors = {name: flat.views(value) for name, value in whole.items() if value.shape == flat.buffer.shape}
-            numbers = {name: value for name, value in whole.items() if name not in vectors}
-            separate = range(len(flat.parameters))
-            states = {index: {**numbers, **{name: v[index] for name, v in vectors.items()}} for index in separate}
-            group = {**group, "params": list(separate)}
-        steps = {float(state["step"]) for state in states.values() if "step" in state}
-        if len(steps) > 1:
-            raise ValueError(f"the saved parameters have taken different numbers of steps: {sorted(steps)}")
-        if steps:
-            group = {**group, "step": steps.pop()}
-        return {"state": states, "param_groups": [group, *others]}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickling and copying keep: everything but the layout, which is made anew."""

@@ -141,6 +141,13 @@ class FlatGradient:
             self.unused = places
             self._shown = [None if index in places else view for index, view in enumerate(self.views)]
 
+    def leave_out_unused(self, vector: Tensor) -> None:
+        """Set a vector of shape (…, n) to zero where it belongs to parameters that the minibatch did not use."""
+        if self.unused:
+            views = self._flat.views(vector)
+            for index in self.unused:
+                views[index].zero_()
+
     def publish(self) -> None:
         """Leave what the buffer holds where PyTorch's users look for gradients."""
         # Looking takes a fraction of the time that setting does.

@@ -222,7 +222,9 @@ class QLR(MinibatchOptimizer):
             out.zero_()
             return
         self._direction.propose(gradient, damping, out)
-        self._vectors.leave_out(gradient.unused)
+        # What the minibatch does not use stays: no curvature would bound its step.
+        for vector in self._vectors.vectors:
+            gradient.leave_out_unused(vector)
         if refusal:
             refusal.undo = optional.undo()
 
@@ -259,10 +261,7 @@ class QLR(MinibatchOptimizer):
     def _finish(self, before: Tensor | None, refusal: Refusal | None, loss: Tensor, true_change: Tensor) -> Tensor:
         """Decay the parameters, now that ρ is measured; return whether the step stands, and take it back if not."""
         if before is not None:
-            if unused := self._network.gradient.unused:
-                views = self._flat.views(before)
-                for index in unused:
-                    views[index].zero_()
+            self._network.gradient.leave_out_unused(before)
             self._decay(before)
         if refusal is None:
             return self._true

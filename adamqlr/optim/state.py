@@ -155,3 +155,32 @@ class State:
     def tensors(self) -> list[Tensor]:
         """All of them."""
         return self._tensors
+
+
+def in_todays_form(state_dict: dict[str, Any], flat: FlatParameters) -> dict[str, Any]:
+    """Return a saved state with one tensor a parameter for vectors, and numbers in the parameter group.
+
+    Version 0.1 saved some vectors whole, and PyTorch's optimizers save a count of steps for each parameter.
+
+    Args:
+        state_dict: The state.
+        flat: The parameters that it is for.
+
+    Raises:
+        ValueError: These counts differ.
+    """
+    group, *others = state_dict["param_groups"]
+    states = dict(state_dict["state"])
+    if not others and len(group["params"]) == 1 < len(flat.parameters) and states:
+        (whole,) = states.values()
+        vectors = {name: flat.views(value) for name, value in whole.items() if value.shape == flat.buffer.shape}
+        numbers = {name: value for name, value in whole.items() if name not in vectors}
+        separate = range(len(flat.parameters))
+        states = {index: {**numbers, **{name: v[index] for name, v in vectors.items()}} for index in separate}
+        group = {**group, "params": list(separate)}
+    steps = {float(state["step"]) for state in states.values() if "step" in state}
+    if len(steps) > 1:
+        raise ValueError(f"the saved parameters have taken different numbers of steps: {sorted(steps)}")
+    if steps:
+        group = {**group, "step": steps.pop()}
+    return {"state": states, "param_groups": [group, *others]}

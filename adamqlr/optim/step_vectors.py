@@ -37,12 +37,6 @@ class StepVectors:
         self.vectors = [self.vectors[0], *update]
         self.views = [self.views[0], *map(self._flat.views, update)]
 
-    def leave_out(self, places: Sequence[int]) -> None:
-        """Move no parameter that the minibatch does not use: no curvature would bound its step."""
-        for index in places:
-            for views in self.views:
-                views[index].zero_()
-
     def move(self, weights: Sequence[Tensor]) -> None:
         """Set θ ← θ + V w, and v₂ to that update."""
         if self._flat.members:
