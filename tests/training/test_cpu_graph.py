@@ -133,3 +133,13 @@ def test_another_threads_calls_are_not_recorded() -> None:
 def test_results_lie_where_they_lay() -> None:
     replay = CpuRecorder().record(lambda: y * 2)
     assert replay().data_ptr() == replay().data_ptr() == replay().data_ptr()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_autograd_takes_what_was_repeated(step: Callable[[], Tensor]) -> None:
+    repeat = CpuRecorder().record(step)
+    repeat()
+    weight = torch.ones_like(found := repeat(), requires_grad=True)
+    (weight * found).sum().backward()
+    assert weight.grad is not None
+    assert torch.equal(weight.grad, found)
