@@ -27,6 +27,18 @@ rule broken:
     shell: "echo what went wrong >&2; exit 4"
 """
 
+WORKFLOW_WITH_INPUT = """
+rule all:
+    input: expand("out/{i}.txt", i=range(int(config["jobs"])))
+
+rule one:
+    input: "seconds.txt"
+    output: "out/{i}.txt"
+    resources: mem_mb=100, runtime=5
+    shell: "cp {input} started_{wildcards.i}; sleep $(cat {input}); cp started_{wildcards.i} {output}"
+"""
+OUTDATED = "an earlier run make the same files from other settings or inputs"
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -100,9 +112,41 @@ def test_jobs_of_an_earlier_run_do_not_come_after_those_of_other_settings(folder
     assert processes_in(folder)
     code, output = finish(snakemake(folder, "--submitit-cluster", "local", "--nolock"))
     assert code == 0, output
-    assert "2 local jobs of an earlier run make the same files from other settings, and are cancelled" in output
+    assert f"2 local jobs of {OUTDATED}, and are cancelled" in output
     assert [path.read_text() for path in (folder / "out").iterdir()] == ["done\n", "done\n"]
     assert processes_in(folder) == []
+
+
+@pytest.mark.slow
+def test_jobs_of_an_earlier_run_do_not_stand_for_those_of_other_inputs(folder: Path) -> None:
+    (folder / "Snakefile").write_text(WORKFLOW_WITH_INPUT)
+    seconds = folder / "seconds.txt"
+    seconds.write_text("300")
+    process = snakemake(folder, "--submitit-cluster", "local")
+    wait_until_started(folder)
+    process.kill()
+    process.wait()
+    seconds.write_text("1")
+    code, output = finish(snakemake(folder, "--submitit-cluster", "local", "--nolock"))
+    assert code == 0, output
+    assert f"2 local jobs of {OUTDATED}, and are cancelled" in output
+    assert [path.read_text() for path in (folder / "out").iterdir()] == ["1", "1"]
+
+
+@pytest.mark.slow
+def test_jobs_of_an_earlier_run_stand_for_themselves_where_only_an_ancient_input_is_newer(folder: Path) -> None:
+    marked = WORKFLOW_WITH_INPUT.replace('"seconds.txt"', 'ancient("seconds.txt")')
+    (folder / "Snakefile").write_text(marked)
+    seconds = folder / "seconds.txt"
+    seconds.write_text("8")
+    process = snakemake(folder, "--submitit-cluster", "local")
+    wait_until_started(folder)
+    process.kill()
+    process.wait()
+    seconds.touch()
+    code, output = finish(snakemake(folder, "--submitit-cluster", "local", "--nolock"))
+    assert code == 0, output
+    assert output.count("of an earlier run.") == 2
 
 
 def test_no_sbatch_on_the_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,10 +99,10 @@ class Executor(RemoteExecutor):
             return None
         earlier = self._earlier_jobs(keys)
         tasks: list[Task] = []
-        for job in jobs:
+        for job, key in zip(jobs, keys, strict=True):
             self.run_job_pre(job)
             try:
-                task = self._task(job)
+                task = self._task(job, key)
             except WorkflowError as error:
                 return self._give_up(WorkflowError(f"rule {job.name}: {error}"))
             if entry := earlier.get(task.key):
@@ -118,9 +118,8 @@ class Executor(RemoteExecutor):
             self._dispatcher.put(tasks)
         return None
 
-    def _task(self, job: JobExecutorInterface) -> Task:
+    def _task(self, job: JobExecutorInterface, key: str) -> Task:
         settings: Any = self.workflow.executor_settings
-        key = job_key(job)
         prefix = f"{settings.setup} && " if settings.setup else ""
         resources = self._attempts.resources(job, key)
         asked = {"runtime": DEFAULT_RUNTIME_MINUTES, "cpus_per_task": job.threads, **resources}
@@ -144,8 +143,8 @@ class Executor(RemoteExecutor):
         if not outdated:
             return True
         self.logger.info(
-            f"{len(outdated)} {cluster.name} jobs of an earlier run make the same files from other settings, and are "
-            f"cancelled: {', '.join(entry.job_id for entry in outdated)}."
+            f"{len(outdated)} {cluster.name} jobs of an earlier run make the same files from other settings or "
+            f"inputs, and are cancelled: {', '.join(entry.job_id for entry in outdated)}."
         )
         folders, take_back = _folders(outdated), self._submission.sbatch.take_back
         if cancel_until_done(cluster, folders, take_back, self.logger, self._poll_seconds):

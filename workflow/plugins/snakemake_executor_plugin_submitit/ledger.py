@@ -96,12 +96,30 @@ class Ledger:
 
 
 def job_key(job: Any) -> str:
-    """Return a hash of what a Snakemake job makes and how, the same in every run of the head process."""
+    """Return a hash of what a Snakemake job makes, how and of what, the same in every run of the head process."""
+    made_within = set(outputs_of(job))
     described = sorted(
-        json.dumps([member.rule.name, sorted(map(str, member.output)), [str(value) for value in member.params]])
+        json.dumps(
+            [
+                member.rule.name,
+                sorted(map(str, member.output)),
+                [str(value) for value in member.params],
+                # Whether these have changed does not matter where they are marked so, nor to Snakemake.
+                sorted(_version(path) for path in member.input if not path.is_ancient and path not in made_within),
+            ]
+        )
         for member in _members(job)
     )
     return hashlib.sha256("\n".join(described).encode()).hexdigest()
+
+
+def _version(path: str) -> tuple[str, int, int]:
+    """Return what tells a file from an earlier or a later one of its name."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return path, 0, 0
+    return path, found.st_mtime_ns, found.st_size
 
 
 def outputs_of(job: Any) -> list[str]:
