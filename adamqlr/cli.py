@@ -109,7 +109,7 @@ def train(
     from adamqlr.stages.train import train as train_stage
     from adamqlr.tuning.trials import read_best
 
-    chosen = read_best(best, dataset, optimizer) if best else {}
+    chosen = read_best(best, case.suite, dataset, optimizer) if best else {}
     hyperparameters = {**chosen, **_hyperparameters(settings)}
     train_stage(case, seeds, hyperparameters, output, processes)
 

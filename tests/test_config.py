@@ -70,6 +70,14 @@ def test_the_papers_study_is_the_papers() -> None:
             {"optimizers": {"adam": {"space": {"lr": {"loguniform": [0, 1]}}}}},
             r"optimizers\.adam\.space\.lr: loguniform needs 0 < low <= high",
         ),
+        (
+            {"optimizers": {"adam": {"space": {"batch_size": {"uniform": [50, 400]}}}}},
+            r"optimizers\.adam: space\.batch_size: expected {choice: \[…\]} of positive whole numbers",
+        ),
+        (
+            {"optimizers": {"adam": {"space": {"batch_size": {"choice": ["small", "big"]}}}}},
+            r"optimizers\.adam: space\.batch_size: expected {choice",
+        ),
         ({"suites": {"mine": {"budget": "days", "objective": "train_loss"}}}, r"suites\.mine\.budget"),
         ({"suites": ["mine"]}, r"suites\.mine\.budget: Field required"),
         ({"name": "a/b"}, "name: String should match"),

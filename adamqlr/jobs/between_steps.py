@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from adamqlr.jobs.checkpoint import Checkpoint
@@ -30,12 +31,18 @@ class BetweenSteps:
         self._checkpoint.save(state)
         self._saved = time.monotonic()
 
-    def __call__(self, state: Callable[[], dict[str, Any]], status: Callable[[], tuple[float, str]]) -> None:
+    def __call__(
+        self,
+        state: Callable[[], dict[str, Any]],
+        status: Callable[[], tuple[float, str]],
+        off_clock: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         """Save the job's state and show its status where either is due.
 
         Args:
             state: Makes the state to save.
             status: Makes the fraction done and a few words.
+            off_clock: Makes a context in which no training time passes, such as for a slow disk.
 
         Raises:
             Interrupted: The job was asked to stop; its state is saved.
@@ -47,6 +54,7 @@ class BetweenSteps:
         if now - self._ticked < _TICK_SECONDS:
             return
         self._ticked = now
-        self._progress.show(*status())
-        if now - self._saved >= self._interval:
-            self.save(state())
+        with off_clock():
+            self._progress.show(*status())
+            if now - self._saved >= self._interval:
+                self.save(state())

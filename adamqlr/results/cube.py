@@ -163,8 +163,9 @@ def _common_attributes(runs: Sequence[xr.Dataset]) -> dict[str, str]:
                     f"{first['dataset']}/{first['optimizer']}: run files of different configurations: seeds "
                     f"{first['seeds']} and {run.attrs['seeds']} differ in '{name}'"
                 )
-    joined = {name: [run.attrs[name] for run in runs] for name in _OF_EACH_JOB if name in first}
-    return dict(first) | {name: ", ".join(dict.fromkeys(map(str, each))) for name, each in joined.items()}
+    # A job of few seeds may have measured what another one counted.
+    joined = {name: [run.attrs[name] for run in runs if name in run.attrs] for name in _OF_EACH_JOB}
+    return dict(first) | {name: ", ".join(dict.fromkeys(map(str, each))) for name, each in joined.items() if each}
 
 
 def _value(attrs: Mapping[str, Any], name: str) -> Any:

@@ -14,7 +14,7 @@ def select(shards: Sequence[Path], output: Path, best: Path) -> None:
     """Join a search's shards into one file of trials and write the best hyperparameters.
 
     Raises:
-        UserError: A file is of another search or none, trials are missing, or every configuration diverged.
+        UserError: A file is of another search or none, trials are missing.
     """
     trials = merge_shards(shards)
     write_trials(trials, output)

@@ -37,7 +37,7 @@ def sweep(
     settings = config.sweep(name)
     if point not in settings.points:
         raise UserError(f"sensitivity study '{name}': no value {point}: there are {', '.join(settings.points)}")
-    chosen = read_best(best, settings.dataset, settings.optimizer) if best else {}
+    chosen = read_best(best, settings.suite, settings.dataset, settings.optimizer) if best else {}
     hyperparameters = {**chosen, **settings.hyperparameters(point)}
     labels = {"sweep": name, "sweep_parameter": settings.parameter, "sweep_point": point}
     case = Case(config, settings.suite, settings.dataset, settings.optimizer)

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt, ValidationInfo, model_validator
 from adamqlr.study.import_paths import keywords_of
 from adamqlr.study.overrides import Options
 from adamqlr.study.settings import Section
-from adamqlr.study.space import Space
+from adamqlr.study.space import Space, check_whole_numbers
 
 
 class ScheduleConfig(Section):
@@ -67,6 +67,7 @@ class OptimizerConfig(Section):
 
     @model_validator(mode="after")
     def _check_what_it_is(self, info: ValidationInfo) -> "OptimizerConfig":
+        check_whole_numbers("batch_size", self.space)
         both = sorted(self.options.keys() & self.space.keys()) if self.direction is None else []
         if both and not (info.context or {}).get("is_complete"):
             raise ValueError(f"space: '{both[0]}' is tuned, and fixed by options: drop one of them")

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from adamqlr.study.overrides import spelled_out
-from adamqlr.study.space import Space
+from adamqlr.study.space import Space, check_whole_numbers
 
 Objective = Literal["train_loss", "validation_loss"]
 
@@ -115,9 +115,7 @@ class DatasetConfig(Section):
                 "space: 'batch_size' is tuned, and 'fixed_batch_size' says that it is not: drop one of them"
             )
         for name in self.data_hyperparameters.keys() & self.space.keys():
-            distribution = self.space[name]
-            if distribution.kind != "choice" or not all(isinstance(n, int) and n > 0 for n in distribution.values):
-                raise ValueError(f"space.{name}: expected {{choice: […]}} of positive whole numbers")
+            check_whole_numbers(name, self.space)
         return self
 
 

@@ -89,3 +89,16 @@ def draw_configurations(space: Space, count: int, seed: int) -> list[dict[str, A
     """Draw ``count`` random configurations; the same for every shard of the same study."""
     generator = np.random.default_rng(np.random.SeedSequence([seed, 2]))
     return [{name: space[name].draw(generator) for name in sorted(space)} for _ in range(count)]
+
+
+def check_whole_numbers(name: str, space: Space) -> None:
+    """Refuse a distribution of a hyperparameter that counts, such as a batch size, if it has other values.
+
+    Raises:
+        ValueError: It has.
+    """
+    distribution = space.get(name)
+    if distribution is None:
+        return
+    if distribution.kind != "choice" or not all(isinstance(n, int) and n > 0 for n in distribution.values):
+        raise ValueError(f"space.{name}: expected {{choice: […]}} of positive whole numbers")

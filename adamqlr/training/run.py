@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,6 +161,10 @@ class Run:
         """Training seconds of a run so far."""
         return self._clock.read() if self.step_seconds is None else self.step * self.step_seconds
 
+    def off_clock(self) -> AbstractContextManager[None]:
+        """Return a context that takes no training seconds."""
+        return self._clock.paused()
+
     @property
     def diverged(self) -> bool:
         """Whether all runs but dropped ones have ended because their numbers are no longer finite."""
@@ -174,7 +179,8 @@ class Run:
 
         Args:
             limit: Where to stop.
-            between_steps: Called after every step that is not the last, with the clock running.
+            between_steps: Called after every step that is not the last, with the clock running: what takes time is to
+                do so :meth:`off_clock`.
         """
         if self.diverged or self._is_past(limit):
             return
@@ -265,7 +271,7 @@ class Run:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to go on: tensors and plain Python values."""
-        with self._clock.paused():
+        with self.off_clock():
             state = {
                 "step": self.step,
                 "seconds": self._clock.read(),

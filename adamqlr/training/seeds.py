@@ -160,7 +160,7 @@ def _finish_run(run: Run, job: SeedsJob, finished: Sequence[History], between_st
         done = len(finished) + len(run.histories) * run.fraction_of(limit)
         return done / len(job.seeds), f"{_names(run.histories)}, step {run.step}"
 
-    run.advance(limit, lambda: between_steps(state, status))
+    run.advance(limit, lambda: between_steps(state, status, run.off_clock))
 
 
 def _names(histories: Sequence[History]) -> str:

@@ -49,6 +49,12 @@ class Journal:
                 return trial
         return None
 
+    def finished(self) -> set[int]:
+        """Return the numbers of the configurations that have come to their ends."""
+        return {
+            trial.user_attrs["number"] for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()
+        }
+
     def entry(self, number: int) -> "Entry":
         """Return a configuration's entry; one that is found running when its shard starts is the shard's own."""
         known = self.find(number)

@@ -33,12 +33,10 @@ class _Group(NamedTuple):
     """Configurations that are trained together.
 
     Attributes:
-        batch_size: Of all of them, at most all rows.
-        numbers: Which ones.
+        numbers: Which ones, of one batch size.
         is_pack: Whether they are trained side by side, be it a single one.
     """
 
-    batch_size: int
     numbers: list[int]
     is_pack: bool = False
 
@@ -107,70 +105,71 @@ class Shard:
         return [self._result(number) for number in self._owned]
 
     def _train_all(self, saved: dict[str, Any] | None, between_steps: BetweenSteps) -> None:
-        """Train one group after another, going on from a saved state."""
+        """Train what was saved to its end, and then one group after another."""
         saved = self._in_form(saved or {})
         step_seconds: dict[int, float] = saved["step_seconds"]
-        for index, group in enumerate(self._groups):
-            if all(self._journal.entry(number).is_finished for number in group.numbers):
-                continue
-            numbers, is_pack = group.numbers, group.is_pack
-            seconds = self._step_seconds(group, step_seconds)
-            if saved["group"] == index:
-                numbers, is_pack = saved.get("numbers", numbers), "epochs" in saved["run"]["batches"]
+        if saved["run"] is not None and not self._journal.finished().issuperset(saved["numbers"]):
+            # It goes on as it began, whatever is now best trained together.
+            numbers, is_pack = saved["numbers"], "epochs" in saved["run"]["batches"]
+            seconds = saved["seconds"] or self._step_seconds(numbers, is_pack, step_seconds)
             run = self._run(numbers, is_pack, seconds)
-            if saved["group"] == index:
-                run.load_state_dict(saved["run"])
-                logger.info("%s on from step %d", _goes(numbers), run.step)
-            kept = {"group": index, "step_seconds": step_seconds}
-            self._train(run, numbers, between_steps, kept, index / len(self._groups))
+            run.load_state_dict(saved["run"])
+            logger.info("%s on from step %d", _goes(numbers), run.step)
+            self._train(run, numbers, between_steps, step_seconds, saved["rung"])
+        for numbers, is_pack in self._groups:
+            if not self._journal.finished().issuperset(numbers):
+                run = self._run(numbers, is_pack, self._step_seconds(numbers, is_pack, step_seconds))
+                self._train(run, numbers, between_steps, step_seconds)
 
     def _run(self, numbers: Sequence[int], is_pack: bool, step_seconds: float | None) -> Run:
         specs = [self._spec(number) for number in numbers]
         return Run(self._problem, specs if is_pack else specs[0], self._schedule, (), step_seconds)
 
-    def _step_seconds(self, group: _Group, measured: dict[int, float]) -> float | None:
-        """Return what a step of a group's runs counts, once it is known; None where seconds are on the clock."""
-        spec = self._spec(group.numbers[0])
+    def _step_seconds(self, numbers: Sequence[int], is_pack: bool, measured: dict[int, float]) -> float | None:
+        """Return what a step of runs counts, once it is known; None where seconds are on the clock."""
+        spec = self._spec(numbers[0])
         if self._costs is not None:
             return self._costs.of(spec.hyperparameters)
-        if not group.is_pack:
+        if not is_pack:
             return None
-        if group.batch_size not in measured:
-            measured[group.batch_size] = measure_step_seconds(self._problem, spec)
-        return measured[group.batch_size]
+        batch_size = self._batch_size(spec)
+        if batch_size not in measured:
+            measured[batch_size] = measure_step_seconds(self._problem, spec)
+        return measured[batch_size]
 
     def _train(
         self,
         run: Run,
         numbers: Sequence[int],
         between_steps: BetweenSteps,
-        kept: dict[str, Any],
-        done: float,
+        step_seconds: dict[int, float],
+        first_rung: int = 0,
     ) -> None:
-        """Bring configurations to their ends; ``kept`` goes into the checkpoint with the run's state."""
-        entries = [self._journal.entry(number) for number in numbers]
+        """Bring configurations to their ends, from a rung on: they have been judged at those before it."""
+        entries, rung = [self._journal.entry(number) for number in numbers], first_rung
+        done = len(self._journal.finished().intersection(self._owned)) / len(self._owned)
 
         def state() -> dict[str, Any]:
-            return {**kept, "numbers": list(numbers), "run": run.state_dict()}
+            now = {"numbers": list(numbers), "run": run.state_dict(), "rung": rung, "seconds": run.step_seconds}
+            return {**now, "step_seconds": step_seconds}
 
         def status() -> tuple[float, str]:
             left = sum(not entry.is_finished for entry in entries)
             what = f"trial {numbers[0]}" if len(numbers) == 1 else f"{left} of {len(numbers)} trials side by side"
             return done, f"{what}, step {run.step}"
 
+        def between() -> None:
+            between_steps(state, status, run.off_clock)
+
         if run.step_seconds is not None:
             # Rungs must not move once values at them are in the journal.
             between_steps.save(state())
         _drop_finished(run, entries)
-        for rung in range(len(self._case.rungs)):
+        for rung in range(first_rung, len(self._case.rungs)):
             limit = self._case.rung_limit(rung, run.steps_per_epoch)
             if run.step_seconds is not None:
-                steps = limit.in_steps(run.step_seconds)
-                if run.step > steps:
-                    # The runs left this rung, all of them judged, before the checkpoint was written.
-                    continue
-                limit = Limit(steps=steps)
-            run.advance(limit, lambda: between_steps(state, status))
+                limit = Limit(steps=limit.in_steps(run.step_seconds))
+            run.advance(limit, between)
             self._judge(run, entries, rung)
             if all(entry.is_finished for entry in entries):
                 return
@@ -211,18 +210,22 @@ class Shard:
         return others, numbers, entries
 
     def _grouped(self, may_pack: bool) -> list[_Group]:
-        """Return what is trained together. Batches of more than all rows are all the same."""
-        rows = len(self._problem.train)
-        sizes = {number: min(self._spec(number).hyperparameters["batch_size"], rows) for number in self._owned}
+        """Return what is trained together."""
         if not (may_pack and self._case.can_pack_trials):
-            return [_Group(size, [number]) for number, size in sizes.items()]
+            return [_Group([number]) for number in self._owned]
+        sizes = {number: self._batch_size(self._spec(number)) for number in self._owned}
         groups = []
         for size in sorted(set(sizes.values())):
             numbers = [number for number in self._owned if sizes[number] == size]
             most = pack_size(self._case, self._problem, size, len(numbers), self._steps(size) * len(numbers))
             step = most or 1
-            groups += [_Group(size, numbers[i : i + step], most > 0) for i in range(0, len(numbers), step)]
+            groups += [_Group(numbers[i : i + step], most > 0) for i in range(0, len(numbers), step)]
         return groups
+
+    def _batch_size(self, spec: RunSpec) -> int:
+        """Return a configuration's batch size. Batches of more than all rows are all the same."""
+        batch_size: int = spec.hyperparameters["batch_size"]
+        return min(batch_size, len(self._problem.train))
 
     def _steps(self, batch_size: int) -> float:
         """Return the most steps of a trial; where seconds decide, they are many."""
@@ -233,11 +236,11 @@ class Shard:
     def _in_form(self, saved: dict[str, Any]) -> dict[str, Any]:
         """Return a checkpoint in today's form: version 0.1 had two others."""
         if "number" in saved:
-            found = next(index for index, group in enumerate(self._groups) if saved["number"] in group.numbers)
-            saved = {"group": found, "run": saved["run"]}
+            saved = {"numbers": [saved["number"]], "run": saved["run"]}
         elif "pack" in saved:
-            saved = {"group": saved["index"], "run": saved["pack"], "step_seconds": saved["step_seconds"]}
-        return {"group": None, "step_seconds": {}, **saved}
+            group = self._groups[saved["index"]]
+            saved = {"numbers": group.numbers, "run": saved["pack"], "step_seconds": saved["step_seconds"]}
+        return {"run": None, "rung": 0, "seconds": None, "step_seconds": {}, **saved}
 
     def _spec(self, number: int) -> RunSpec:
         case = self._case

@@ -1,5 +1,6 @@
 """The file of trials, and the best of them."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ import yaml
 
 from adamqlr.errors import UserError
 from adamqlr.files import Kind, read_netcdf, write_netcdf, write_text
+
+logger = logging.getLogger(__name__)
 
 STATES = ("complete", "pruned", "diverged")
 
@@ -123,10 +126,8 @@ def merge_shards(paths: Sequence[Path]) -> xr.Dataset:
 def best_trial(trials: xr.Dataset) -> xr.Dataset:
     """Return the trial with the lowest objective at the last rung that any trial reached with a finite value.
 
-    One that diverged later counts only where all did.
-
-    Raises:
-        UserError: Every configuration diverged before its first rung.
+    One that diverged later counts only where all did, and of those that diverged before their first rung the one that
+    was trained longest: final training then shows that they do.
     """
     finite = trials["value"].where(np.isfinite(trials["value"]))
     sound = finite.where(trials["state"] != "diverged")
@@ -134,8 +135,7 @@ def best_trial(trials: xr.Dataset) -> xr.Dataset:
         finite = sound
     reached = finite.notnull().any("trial").values
     if not reached.any():
-        pair = f"{trials.attrs['dataset']}/{trials.attrs['optimizer']}"
-        raise UserError(f"{pair}: all {trials.sizes['trial']} configurations diverged")
+        return trials.isel(trial=int(trials["seconds"].argmax("trial")), rung=0)
     rung = int(np.flatnonzero(reached)[-1])
     return trials.isel(trial=int(finite.isel(rung=rung).argmin("trial")), rung=rung)
 
@@ -154,6 +154,14 @@ def summary(trials: xr.Dataset) -> str:
 def write_best(trials: xr.Dataset, path: Path) -> None:
     """Write ``best.yaml``: the hyperparameters that final training reads, and where they come from."""
     best = best_trial(trials)
+    if not np.isfinite(best["value"]):
+        logger.warning(
+            "all %d configurations diverged: final runs are of trial %d, which was trained longest. Where that is not "
+            "what the study is to show, change optimizers.%s.space",
+            trials.sizes["trial"],
+            int(best["trial"]),
+            trials.attrs["optimizer"],
+        )
     prefix = "hyperparameter_"
     hyperparameters = {
         str(name).removeprefix(prefix): variable.item()
@@ -172,8 +180,8 @@ def write_best(trials: xr.Dataset, path: Path) -> None:
     write_text(path, yaml.safe_dump(content, sort_keys=False))
 
 
-def read_best(path: Path, dataset: str, optimizer: str) -> dict[str, Any]:
-    """Return the hyperparameters in ``best.yaml``.
+def read_best(path: Path, suite: str, dataset: str, optimizer: str) -> dict[str, Any]:
+    """Return the hyperparameters in ``best.yaml``; those of another suite are taken, and the log says so.
 
     Raises:
         UserError: The file is missing, is no such file, or is of another dataset or optimizer.
@@ -182,10 +190,12 @@ def read_best(path: Path, dataset: str, optimizer: str) -> dict[str, Any]:
         raise UserError(f"{path}: no such file")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        found = (content["dataset"], content["optimizer"])
+        found, found_suite = (content["dataset"], content["optimizer"]), content["suite"]
         hyperparameters = dict(content["hyperparameters"])
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a file of best hyperparameters") from error
     if found != (dataset, optimizer):
         raise UserError(f"{path}: is of {'/'.join(map(str, found))}, not of {dataset}/{optimizer}")
+    if found_suite != suite:
+        logger.warning("%s: tuned for the suite '%s', and not for '%s'", path, found_suite, suite)
     return hyperparameters

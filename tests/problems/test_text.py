@@ -174,7 +174,7 @@ def test_the_length_is_tuned_and_what_is_best_is_trained(tmp_path: Path) -> None
     lengths = read_trials(tmp_path / "trials.nc")["hyperparameter_length"].values.tolist()
     assert lengths == [one["length"] for one in case.configurations()]
     assert len(set(lengths)) > 1
-    best = read_best(tmp_path / "best.yaml", "descriptions", "adam")
+    best = read_best(tmp_path / "best.yaml", "epochs", "descriptions", "adam")
     train(case, [0], best, tmp_path / "runs.nc")
     sweep(config, "length", "5", [0], tmp_path / "best.yaml", tmp_path / "sweep.nc")
     rows = {

@@ -165,16 +165,14 @@ def test_files_of_packed_seeds_say_where_their_time_is_from(config_file: ConfigF
     np.testing.assert_allclose(packed["value"][..., 0], alone["value"][..., 0], rtol=1e-3)
     assert not list(tmp_path.glob(".*"))
 
-    # Each job measures its own step.
-    train(
-        Case(config_of_mode(config_file, "always"), "epochs", "digits", "adamqlr_untuned"),
-        [6, 7],
-        {},
-        tmp_path / "more.nc",
-    )
-    cube = build_cube([read_runs(tmp_path / name) for name in ("always.nc", "more.nc")], grid_points=10)
-    assert cube["seed"].values.tolist() == [0, 2, 4, 6, 7]
-    assert len(cube.attrs["step_seconds"].split(", ")) == 2
+    # Each job measures its own step, where it needs one.
+    for mode, seed in (("always", 6), ("never", 8)):
+        case = Case(config_of_mode(config_file, mode), "epochs", "digits", "adamqlr_untuned")
+        train(case, [seed, seed + 1], {}, tmp_path / f"{seed}.nc")
+    for names in (["always", "6", "8"], ["8", "6", "always"]):
+        cube = build_cube([read_runs(tmp_path / f"{name}.nc") for name in names], grid_points=10)
+        assert cube["seed"].values.tolist() == [0, 2, 4, 6, 7, 8, 9]
+        assert len(cube.attrs["step_seconds"].split(", ")) == 2
 
 
 def test_what_may_be_packed(settings: dict[str, Any]) -> None:

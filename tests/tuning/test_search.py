@@ -18,7 +18,7 @@ from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig, parse_config
 from adamqlr.study.space import choice, draw_configurations, loguniform, one_minus_loguniform
 from adamqlr.tuning.asha import AshaPruner
-from adamqlr.tuning.trials import Trial, best_trial, read_best, read_trials, summary, trials_dataset
+from adamqlr.tuning.trials import Trial, best_trial, read_best, read_trials, summary, trials_dataset, write_best
 
 SPACE = {"lr": loguniform(1e-6, 1e-1), "momentum": one_minus_loguniform(1e-4, 0.3), "batch_size": choice(50, 100)}
 
@@ -101,7 +101,7 @@ def test_shards_together_train_every_configuration_once(study: StudyConfig, tmp_
     assert np.isfinite(trials["value"].isel(rung=-1)[complete]).all()
     best = yaml.safe_load((tmp_path / "best.yaml").read_text())
     assert best["value"] == float(trials["value"].isel(rung=-1).min())
-    chosen = read_best(tmp_path / "best.yaml", "digits", "adam")
+    chosen = read_best(tmp_path / "best.yaml", "epochs", "digits", "adam")
     assert chosen == configurations[best["trial"]]
 
 
@@ -129,7 +129,7 @@ def test_a_configuration_that_diverges_is_recorded_and_never_chosen(
     assert wild_ones.any()
     assert set(trials["state"].values[wild_ones]) <= {"diverged"}
     assert np.isinf(trials["value"].isel(rung=0)[wild_ones]).all()
-    assert read_best(tmp_path / "best.yaml", "diabetes", "sgd_minimal")["lr"] == 1e-3
+    assert read_best(tmp_path / "best.yaml", "epochs", "diabetes", "sgd_minimal")["lr"] == 1e-3
 
 
 ATTRS = {
@@ -152,8 +152,18 @@ def test_the_best_is_the_lowest_at_the_last_rung_that_anyone_reached() -> None:
     inf = float("inf")
     trials = trials_dataset([trial(0, 0.1), trial(1, 0.5, inf), trial(2, 0.3, inf)], [1, 4, 16], "seconds", ATTRS)
     assert int(best_trial(trials)["trial"]) == 0
-    with pytest.raises(UserError, match="d/o: all 1 configurations diverged"):
-        best_trial(trials_dataset([trial(0, inf)], [1], "seconds", ATTRS))
+
+
+def test_where_all_trials_diverge_final_runs_are_of_the_one_that_was_trained_longest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    seconds = [1.0, 3.0, 2.0]
+    diverged = [Trial(number, {"lr": 0.1 * number}, [np.inf], "diverged", seconds[number]) for number in range(3)]
+    trials = trials_dataset(diverged, [1, 4], "seconds", ATTRS)
+    assert int(best_trial(trials)["trial"]) == 1
+    write_best(trials, tmp_path / "best.yaml")
+    assert read_best(tmp_path / "best.yaml", "s", "d", "o") == {"lr": 0.1}
+    assert "all 3 configurations diverged: final runs are of trial 1" in caplog.text
 
 
 def test_a_trial_that_diverged_later_is_chosen_only_where_all_did() -> None:
@@ -186,16 +196,20 @@ def test_shards_that_do_not_belong_together_are_named(study: StudyConfig, tmp_pa
         tune(Case(study, "epochs", "digits", "adam_untuned"), (0, 1), first)
 
 
-def test_files_of_best_hyperparameters_are_checked(tmp_path: Path) -> None:
+def test_files_of_best_hyperparameters_are_checked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "best.yaml"
     with pytest.raises(UserError, match=r"best\.yaml: no such file"):
-        read_best(path, "digits", "adam")
+        read_best(path, "epochs", "digits", "adam")
     path.write_text("- 1\n")
     with pytest.raises(UserError, match="not a file of best hyperparameters"):
-        read_best(path, "digits", "adam")
-    path.write_text("{dataset: digits, optimizer: adam, hyperparameters: {lr: 0.1}}")
+        read_best(path, "epochs", "digits", "adam")
+    path.write_text("{suite: epochs, dataset: digits, optimizer: adam, hyperparameters: {lr: 0.1}}")
     with pytest.raises(UserError, match="is of digits/adam, not of digits/sgd_full"):
-        read_best(path, "digits", "sgd_full")
+        read_best(path, "epochs", "digits", "sgd_full")
+    assert read_best(path, "epochs", "digits", "adam") == {"lr": 0.1}
+    assert not caplog.records
+    assert read_best(path, "runtime_train", "digits", "adam") == {"lr": 0.1}
+    assert "best.yaml: tuned for the suite 'epochs', and not for 'runtime_train'" in caplog.text
 
 
 @pytest.mark.gpu

@@ -72,13 +72,13 @@ def test_a_killed_search_goes_on_to_the_same_trials(
     calls = 0
     original = between_steps.BetweenSteps.__call__
 
-    def stop_sometimes(self: Any, state: Any, status: Any) -> None:
+    def stop_sometimes(self: Any, state: Any, *others: Any) -> None:
         nonlocal calls
         calls += 1
         if calls in (15, 40):
             self.save(state())
             raise Interrupted(signal.SIGTERM)
-        original(self, state, status)
+        original(self, state, *others)
 
     monkeypatch.setattr(between_steps.BetweenSteps, "__call__", stop_sometimes)
     for _ in range(2):

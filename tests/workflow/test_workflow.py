@@ -88,6 +88,19 @@ def test_processes_of_a_job_are_no_more_than_its_share_of_the_trials(tmp_path: P
     assert asked == ["2", "2", "2"]
 
 
+def test_jobs_keep_to_the_configuration_that_their_run_began_with(tmp_path: Path) -> None:
+    edited, in_force = tmp_path / "study.yaml", tmp_path / "results/small/config.yaml"
+    in_force.parent.mkdir(parents=True)
+    settings = {"name": "small", "datasets": ["digits"], "optimizers": ["adam"], "device": "cpu"}
+    in_force.write_text(yaml.safe_dump({**settings, "tuning": {"trials": 4, "shards": 2}}))
+    edited.write_text(yaml.safe_dump({**settings, "optimizers": ["sgd_full"]}))
+    cube = ("results/small/cubes/epochs/digits/adam.nc", "-n", "--configfile", edited)
+    job = snakemake(tmp_path, *cube, "--mode", "remote")
+    assert job_counts(job.stdout + job.stderr)["tune_shard"] == 2
+    refused = snakemake(tmp_path, *cube, check=False)
+    assert "unknown optimizer 'adam'" in refused.stdout + refused.stderr
+
+
 def test_lint_is_clean() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True, timeout=120
@@ -275,11 +288,13 @@ def test_only_what_a_change_concerns_runs_again(small_study: tuple[Path, Path]) 
         return pending(folder, "--configfile", config, *arguments)
 
     drawn = {"figure": 12, "table": 7, "claims": 1, "index": 1}
+    # The study's file keeps the configuration, and claims are about that file.
+    joined = {"study": 1, "claims": 1, "index": 1}
     # What shows a suite's cubes: neither its search, nor sensitivity studies.
     drawn_of_suite = {"figure": 10, "table": 7, "claims": 1, "index": 1}
-    assert jobs("--config", "statistics={resamples: 40}") == {"figure": 12, "table": 7, "index": 1}
-    assert jobs("--config", "claims={margin: 0.2}") == {"claims": 1, "index": 1}
-    assert jobs("--config", "datasets={digits: {label: Handwriting}}") == drawn
+    assert jobs("--config", "statistics={resamples: 40}") == {"figure": 12, "table": 7, **joined}
+    assert jobs("--config", "claims={margin: 0.2}") == joined
+    assert jobs("--config", "datasets={digits: {label: Handwriting}}") == {"study": 1, **drawn}
     changed = jobs("--config", "datasets={digits: {epochs: 3}}")
     again = {"tune_shard": 2, "tune": 1, "train": 4, "aggregate": 2, "sweep": 2, "aggregate_sweep": 2, "study": 1}
     assert changed == {**again, **drawn}

@@ -38,6 +38,8 @@ rule study:
         runtime=30,
     params:
         config=CONFIG,
+        # The file keeps it.
+        decides=fingerprint(STUDY.model_dump(mode="json")),
     # Not by their names, of which a large study has more than fit on a command line.
     shell:
         "adamqlr aggregate --config {params.config} --output {output} 2> {log}"
