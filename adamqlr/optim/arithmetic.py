@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from adamqlr.optim.heuristics import DampingRule, QuadraticModel
-from adamqlr.optim.numbers import Number, numbers_like, quotient
+from adamqlr.optim.numbers import Number, is_zero, numbers_like, quotient, where
 
 
 class StepArithmetic:
@@ -37,14 +37,18 @@ class StepArithmetic:
         """
         return self._numbers.call(partial(self._minimizer, lr, momentum), *forms)
 
-    def momentum_beside(self, weight: Tensor, forms: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return w with the w₂ that is best for what a limit or a schedule has left of w₁; likewise.
+    def limited(self, weights: Sequence[Tensor], first: Tensor) -> Sequence[Tensor]:
+        """Return w as a whole as much shorter as a limit or a schedule makes w₁; likewise.
 
         Args:
-            weight: w₁.
-            forms: As above.
+            weights: w, both of which the model chose.
+            first: What is left of w₁.
         """
-        return self._numbers.call(self._beside, weight, *forms)
+        return self._numbers.call(self._limited, *weights, first)
+
+    def momentum_beside(self, first: Tensor, forms: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return w with the w₂ that is best for a given w₁; likewise."""
+        return self._numbers.call(self._beside, first, *forms)
 
     def judge(
         self,
@@ -69,8 +73,11 @@ class StepArithmetic:
     def _minimizer(self, lr: Number | None, momentum: Number | None, *forms: Number) -> Sequence[Number]:
         return QuadraticModel(forms).minimizer(self._nothing, lr, momentum, self._rounding)
 
-    def _beside(self, weight: Number, *forms: Number) -> Sequence[Number]:
-        return QuadraticModel(forms).minimizer(self._nothing, -weight)
+    def _beside(self, first: Number, *forms: Number) -> Sequence[Number]:
+        return QuadraticModel(forms).minimizer(self._nothing, -first)
+
+    def _limited(self, w1: Number, w2: Number, first: Number) -> Sequence[Number]:
+        return [first, w2 * where(is_zero(w1), 0.0, quotient(first, w1))]
 
     def _judge(
         self, options: Mapping[str, Any], count: int, loss: Number, after: Number, *numbers: Number

@@ -13,13 +13,14 @@ from torch.autograd.graph import increment_version
 from adamqlr.optim.flat import FlatParameters
 from adamqlr.optim.options import require
 from adamqlr.optim.passes import PassOptions, network_of
-from adamqlr.optim.passes.losses import Loss, resolve_loss
+from adamqlr.optim.passes.given_loss import resolve_loss
+from adamqlr.optim.passes.losses import Loss
 from adamqlr.optim.passes.network import Forward, Network, call_model, count_rows, has_rows
 from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.optim.passes.union import Processes
 from adamqlr.optim.state import CANNOT_JOIN, State, in_todays_form
 from adamqlr.optim.structure import Structure, check_trainable, named_parameters_of, unwrapped, world_size
-from adamqlr.optim.torch_private import step_is_watched, without_compiler
+from adamqlr.optim.torch_private import never_compiled, parametrizations_are_cached, step_is_watched, without_compiler
 
 Params = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 AnyLoss = str | nn.Module | Loss | Callable[[Tensor, Any], Tensor]
@@ -83,6 +84,8 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
     # Laying out: once in the beginning, and again where the model or the state has become another.
 
     def _lay_out(self, strict: bool = False) -> None:
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError("make optimizers and load states outside torch.inference_mode, whose tensors stay")
         wanted = [parameter for group in self.param_groups for parameter in group["params"]]
         self._named = named_parameters_of(self._module, wanted)
         trained = [(name, parameter) for name, parameter in self._named.items() if parameter.requires_grad]
@@ -92,7 +95,9 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
             if not parameter.requires_grad:
                 parameter.grad = None
         members = members_of(self._module)
-        self._flat = FlatParameters(trained, members)
+        # Where nothing has moved, others' views of the parameters go on to show them.
+        known = self.__dict__.get("_flat")
+        self._flat = known if known and known.holds(trained) else FlatParameters(trained, members)
         self._structure = Structure(self._module)
         processes = None if self._process_group is None else Processes(self._process_group)
         options = PassOptions(self._forward, self._microbatch, processes, self._align_buffers)
@@ -117,9 +122,11 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
 
     def _follow_model(self) -> None:
         """Notice what has become of the model, and of the state, since the last step."""
-        if self._state.is_lost:
-            raise ValueError("the optimizer's state was emptied, which resets nothing: make the optimizer anew")
+        is_shown = self._state.is_shown()
         if self._structure.is_unchanged() and self._flat.is_bound():
+            if not is_shown:
+                # What now stands there counts, such as what was kept elsewhere meanwhile.
+                self._lay_out()
             return
         check_trainable(self._module)
         named = dict(self._module.named_parameters())
@@ -209,6 +216,7 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
             return self._watched_step(inputs, targets)
         return self._checked_step(inputs, targets)
 
+    step = never_compiled(step)
     # PyTorch takes a step with this mark for one that it has wrapped.
     step.hooked = True  # type: ignore[attr-defined]
 
@@ -222,6 +230,10 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
             count_rows(inputs)
         if torch.is_inference_mode_enabled():
             raise RuntimeError("a step needs gradients, which torch.inference_mode forbids: take it outside")
+        if parametrizations_are_cached():
+            raise RuntimeError(
+                "within torch.nn.utils.parametrize.cached() weights stay as they were before the step: take it outside"
+            )
         if self._is_alone and world_size() > 1:
             raise ValueError(
                 f"torch.distributed runs {world_size()} processes: give the optimizer the DistributedDataParallel "

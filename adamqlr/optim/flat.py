@@ -1,7 +1,8 @@
 """The parameters that are trained as one flat vector θ."""
 
 from collections.abc import Sequence
-from operator import attrgetter, is_
+from operator import attrgetter
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,11 @@ class FlatParameters:
         first = self.parameters[0]
         self.buffer = torch.empty(*self.members, sum(self.sizes), dtype=first.dtype, device=first.device)
         self.adopt()
+
+    def holds(self, named: Named) -> bool:
+        """Tell whether it is these parameters that lie in the buffer, under these names."""
+        wanted = [(name, id(parameter)) for name, parameter in named]
+        return wanted == list(zip(self.names, map(id, self.parameters), strict=True)) and self.is_bound()
 
     def adopt(self) -> None:
         """Copy the parameters' values into the buffer and make them views of it."""
@@ -108,7 +114,7 @@ class LastNumber:
 
 
 class FlatGradient:
-    """One buffer of the size of θ whose views are the parameters' ``grad``.
+    """One buffer of the size of θ, which the parameters show as their ``grad``.
 
     Args:
         flat: The parameters.
@@ -123,23 +129,46 @@ class FlatGradient:
         self._flat = flat
         self.buffer = flat.zeros()
         self.views = flat.views(self.buffer)
-        self._shown: Sequence[Tensor | None] = self.views
         self.unused: list[int] = []
+        self._make_shown()
+
+    def _make_shown(self) -> None:
+        """Make views for others, who may give them other data."""
+        views = self._flat.views(self.buffer)
+        self._shown = [None if index in self.unused else view for index, view in enumerate(views)]
+        self._places = [None if view is None else view.data_ptr() for view in self._shown]
+
+    def _is_shown(self) -> bool:
+        # Looking takes a fraction of the time that setting does.
+        found = map(_grad_of, self._flat.parameters)
+        return all(
+            one is shown and (one is None or one.data_ptr() == place)
+            for one, shown, place in zip(found, self._shown, self._places, strict=True)
+        )
 
     def assign(self, gradients: Sequence[Tensor | None]) -> None:
         """Copy the gradients in, and leave them where PyTorch's users look for them."""
         found = [(view, one.detach()) for view, one in zip(self.views, gradients, strict=True) if one is not None]
         if len(found) < len(gradients):
             self.buffer.zero_()
-        copy_all([view for view, _ in found], [gradient for _, gradient in found])
+        try:
+            copy_all([view for view, _ in found], [gradient for _, gradient in found])
+        except RuntimeError as error:
+            self._explain(gradients, error)
         self.note_unused([index for index, gradient in enumerate(gradients) if gradient is None])
         self.publish()
+
+    def _explain(self, gradients: Sequence[Tensor | None], error: RuntimeError) -> NoReturn:
+        for name, gradient in zip(self._flat.names, gradients, strict=True):
+            if gradient is not None and gradient.layout != torch.strided:
+                raise ValueError(f"{name} has a sparse gradient: have it made with sparse=False") from error
+        raise error
 
     def note_unused(self, places: list[int]) -> None:
         """Say which parameters the minibatch did not use."""
         if places != self.unused:
             self.unused = places
-            self._shown = [None if index in places else view for index, view in enumerate(self.views)]
+            self._make_shown()
 
     def leave_out_unused(self, vector: Tensor) -> None:
         """Set a vector of shape (…, n) to zero where it belongs to parameters that the minibatch did not use."""
@@ -150,8 +179,8 @@ class FlatGradient:
 
     def publish(self) -> None:
         """Leave what the buffer holds where PyTorch's users look for gradients."""
-        # Looking takes a fraction of the time that setting does.
-        if not all(map(is_, map(_grad_of, self._flat.parameters), self._shown)):
+        if not self._is_shown():
+            self._make_shown()
             for parameter, view in zip(self._flat.parameters, self._shown, strict=True):
                 parameter.grad = view
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from adamqlr.optim.base import AnyLoss, Params
 from adamqlr.optim.directions.kronecker import KroneckerDirection
 from adamqlr.optim.options import GivenOption
-from adamqlr.optim.passes.losses import resolve_loss
+from adamqlr.optim.passes.given_loss import resolve_loss
 from adamqlr.optim.passes.network import Forward
 from adamqlr.optim.qlr import QLR
 from adamqlr.optim.structure import unwrapped

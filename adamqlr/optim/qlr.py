@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from adamqlr.optim.arithmetic import StepArithmetic
 from adamqlr.optim.base import AnyLoss, MinibatchOptimizer, Params
-from adamqlr.optim.directions import Direction, OptionalMethods, observer_of, resolve_direction
+from adamqlr.optim.directions import Direction, OptionalMethods, bind, check_bound, observer_of, resolve_direction
 from adamqlr.optim.heuristics import quadratic_forms
 from adamqlr.optim.info import QLRInfo
 from adamqlr.optim.numbers import Number
 from adamqlr.optim.options import GivenOption, MemberOption, MemberTensors, checked_heuristics, common_rate
-from adamqlr.optim.passes.losses import resolve_loss
+from adamqlr.optim.passes.given_loss import resolve_loss
 from adamqlr.optim.passes.network import Curvature, Forward
 from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.optim.refusal import Refusal
@@ -52,8 +52,8 @@ class QLR(MinibatchOptimizer):
             (its learning rate cancels; a tiny one loses digits), or an object with the methods of
             :class:`adamqlr.Direction`.
         lr: Fixed learning rate; None for the quadratic model's.
-        momentum: Fixed momentum, a multiple of the previous update; None for the quadratic model's, given what bounds
-            and schedules leave of α; 0 for none.
+        momentum: Fixed momentum, a multiple of the previous update; None for the quadratic model's, which bounds and
+            schedules of α shorten in proportion; 0 for none.
         damping: Initial damping λ₀; 0 with ``adapt_damping=False`` for none.
         adapt_damping: Whether λ follows ρ.
         damping_decrease: ω_dec, multiplies λ where ρ > 3/4.
@@ -155,7 +155,7 @@ class QLR(MinibatchOptimizer):
         return super().capturable and self._optional.capturable
 
     def _bind(self, state: State) -> None:
-        self._direction.bind(self._flat, state)
+        bind(self._direction, self._flat, state)
         self._vectors = StepVectors(self._flat, state)
         self._vectors.use_update(state.group["momentum"] != 0)
         self._damping = state.number("damping", 0.0)
@@ -184,9 +184,7 @@ class QLR(MinibatchOptimizer):
         weights = self._arithmetic.minimizer(forms, lr, momentum)
         first = self._limited(weights[0], factor if lr is None else 1.0)
         if first is not weights[0]:
-            # The momentum that is best for another learning rate could well climb.
-            is_free = momentum is None and len(weights) == 2
-            weights = self._arithmetic.momentum_beside(first, forms) if is_free else [first, *weights[1:]]
+            weights = self._beside(first, weights, forms, lr is None, momentum is None)
         before = self._move(weights)
         found = self._arithmetic.judge(local.loss, local.loss_after(weights), weights, forms, group)
         info = QLRInfo._make([local.loss, *found, self._true])
@@ -217,6 +215,7 @@ class QLR(MinibatchOptimizer):
     def _propose(self, loss: Tensor, damping: Tensor, refusal: Refusal | None) -> None:
         """Let the direction write v₁."""
         gradient, optional, out = self._network.gradient, self._optional, self._vectors.vectors[0]
+        check_bound(self._direction, self._state)
         # State that is yet to be made cannot be put back: this once, the step looks at the numbers.
         if refusal and optional.makes_state and not bool(loss.isfinite() & gradient.buffer.isfinite().all()):
             out.zero_()
@@ -234,9 +233,10 @@ class QLR(MinibatchOptimizer):
             lr: MemberOption = self.param_groups[0]["lr"]
             return lr
         largest, shares = common_rate([group["lr"] for group in self.param_groups])
-        views = self._vectors.views[0]
         for share, indices in zip(shares, self._indices_by_group, strict=False):
-            scale_all([views[index] for index in indices], share)
+            # Momentum has its share already, but what is to stay now may have moved before.
+            for views in self._vectors.views if share == 0 else self._vectors.views[:1]:
+                scale_all([views[index] for index in indices], share)
         return largest
 
     def _limited(self, first: Tensor, factor: MemberOption) -> Tensor:
@@ -250,6 +250,15 @@ class QLR(MinibatchOptimizer):
         if factor != 1:
             first = first * self._operands(factor)
         return first
+
+    def _beside(
+        self, first: Tensor, weights: Sequence[Tensor], forms: Sequence[Tensor], chose_lr: bool, chose_momentum: bool
+    ) -> Sequence[Tensor]:
+        """Return w with what is left of w₁, beside which momentum that the model chose could climb if it stayed."""
+        if len(weights) == 1 or not chose_momentum:
+            return [first, *weights[1:]]
+        # The best momentum beside it would make up for what a limit or a schedule has taken away.
+        return self._arithmetic.limited(weights, first) if chose_lr else self._arithmetic.momentum_beside(first, forms)
 
     def _move(self, weights: Sequence[Tensor]) -> Tensor | None:
         """Take the step; return θ from before it where weight decay needs that."""
@@ -292,7 +301,10 @@ class QLR(MinibatchOptimizer):
         self._follow_parameters()
         if self._optional.state_dict():
             if "direction" not in state_dict:
-                raise ValueError("the saved state has none of the direction's: it is of another optimizer")
+                raise ValueError(
+                    "the saved state has none of the direction's: it is of another optimizer, or was taken by "
+                    "torch.distributed.checkpoint, which leaves that out: save optimizer.state_dict()"
+                )
             self._optional.load_state_dict(state_dict["direction"])
         super().load_state_dict(state_dict)
 

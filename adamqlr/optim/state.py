@@ -38,7 +38,7 @@ class State:
         self._strict, self._has_started = strict, has_started
         self._tensors: list[Tensor] = []
         self._counts: list[str] = []
-        self._shows = False
+        self._shown: dict[nn.Parameter, tuple[str, dict[str, Tensor]]] = {}
         self.group: dict[str, Any] = optimizer.param_groups[0]
 
     def vector(self, name: str) -> Tensor:
@@ -79,7 +79,7 @@ class State:
                 )
             tensor.copy_(saved)
         self._optimizer.state[parameter][name] = tensor
-        self._shows = True
+        self._shown.setdefault(parameter, (label, {}))[1][name] = tensor
 
     def number(self, name: str, initial: float | Sequence[float] | Tensor) -> Tensor:
         """Return a number for each network, in the parameters' dtype; it shows in the first parameter group."""
@@ -141,10 +141,26 @@ class State:
         self.group[name] = number
         return number
 
-    @property
-    def is_lost(self) -> bool:
-        """Whether somebody has emptied the optimizer's ``state``, which the tensors in use know nothing of."""
-        return self._shows and not self._optimizer.state
+    def is_shown(self) -> bool:
+        """Tell whether the tensors in use are those in the optimizer's ``state``.
+
+        Returns:
+            False if some were replaced there.
+
+        Raises:
+            ValueError: Some of it was removed, of which the tensors in use know nothing.
+        """
+        state, is_shown = self._optimizer.state, True
+        for parameter, (label, tensors) in self._shown.items():
+            found = state.get(parameter, {})
+            for name, tensor in tensors.items():
+                if found.get(name) is not tensor:
+                    if name not in found:
+                        raise ValueError(
+                            f"{label}: the optimizer's state was emptied, which resets nothing: make the optimizer anew"
+                        )
+                    is_shown = False
+        return is_shown
 
     @property
     def groups(self) -> list[dict[str, Any]]:

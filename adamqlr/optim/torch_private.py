@@ -31,6 +31,11 @@ def without_compiler(method: Callable[_P, _T]) -> Callable[_P, _T]:
     return call
 
 
+def never_compiled(method: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Return a method that compiled functions call as it is; public decorators import PyTorch's compiler at once."""
+    return without_compiler(getattr(torch, "_disable_dynamo", lambda function: function)(method))
+
+
 # What PyTorch lacks is an AttributeError, a kernel that it lacks for a device a NotImplementedError.
 _LACKING = (AttributeError, NotImplementedError)
 
@@ -159,6 +164,11 @@ def transforms_are_active() -> bool:
         return bool(torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0)
     except AttributeError:
         return False
+
+
+def parametrizations_are_cached() -> bool:
+    """Tell whether ``torch.nn.utils.parametrize.cached`` keeps what weights were computed to be."""
+    return bool(getattr(sys.modules.get("torch.nn.utils.parametrize"), "_cache_enabled", 0))
 
 
 _lock = threading.Lock()

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from adamqlr.errors import UserError
 from adamqlr.optim.info import GradientInfo
-from adamqlr.optim.passes.losses import Loss, resolve_loss
+from adamqlr.optim.passes.given_loss import resolve_loss
+from adamqlr.optim.passes.losses import Loss
 from adamqlr.optim.qlr import QLR
 from adamqlr.study.optimizer_settings import DIRECTION, DIRECTIONS
 from adamqlr.study.optimizers import OptimizerSpec

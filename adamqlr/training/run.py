@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adamqlr.optim.passes.losses import resolve_loss
+from adamqlr.optim.passes.given_loss import resolve_loss
 from adamqlr.optim.passes.perceptron import PerceptronPack, members_of
 from adamqlr.optim.passes.row_losses import row_loss
 from adamqlr.problems.problem import Problem, initial_model

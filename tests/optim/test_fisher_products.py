@@ -10,7 +10,7 @@ from torch.autograd.functional import jacobian
 from torch.func import functional_call
 
 from adamqlr.optim.passes.differentiated import Linearization
-from adamqlr.optim.passes.losses import resolve_loss
+from adamqlr.optim.passes.given_loss import resolve_loss
 from adamqlr.optim.passes.tangents import cheap_tangents
 
 TOLERANCE = 1e-9

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr import KFAC, AdamQLR
-from adamqlr.optim.passes.losses import resolve_loss
+from adamqlr.optim.passes.given_loss import resolve_loss
 
 ROWS, POSITIONS = 8, 5
 

@@ -1,4 +1,4 @@
-"""Momentum that the model chooses beside a learning rate that is bounded or scheduled, and directions that coincide."""
+"""Steps under a bounded or scheduled learning rate, beside momentum that the model chooses, and parallel directions."""
 
 from typing import Any
 
@@ -37,6 +37,56 @@ def test_the_momentum_is_best_for_what_a_limit_leaves_of_the_learning_rate(limit
     for _ in range(100):
         # No step climbs the model's own hill.
         assert float(optimizer.step(inputs, targets).model_change) <= 0
+
+
+@pytest.mark.parametrize("make", [AdamQLR, KFAC])
+@pytest.mark.parametrize("factor", [0.25, 1e-6, 0.0])
+def test_a_schedule_shortens_the_whole_step(make: Any, factor: float) -> None:
+    steps = []
+    for factors in ([1.0] * 5, [1.0] * 4 + [factor]):
+        model, inputs, targets = task()
+        optimizer = make(model, "cross_entropy", momentum=None)
+        for rate in factors:
+            before = nn.utils.parameters_to_vector(model.parameters()).detach()
+            optimizer.param_groups[0]["lr"] = rate
+            torch.manual_seed(1)
+            info = optimizer.step(inputs, targets)
+        steps.append((nn.utils.parameters_to_vector(model.parameters()).detach() - before, info))
+    (whole, info), (short, shortened) = steps
+    assert float(info.momentum) != 0
+    torch.testing.assert_close(short, factor * whole, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(shortened.momentum, factor * info.momentum)
+
+
+@pytest.mark.parametrize("make", [AdamQLR, KFAC])
+def test_a_bound_bounds_whole_steps(make: Any) -> None:
+    distances = []
+    for bound in (None, 1e-6):
+        model, inputs, targets = task()
+        optimizer = make(model, "cross_entropy", momentum=None, lr_clipping=bound)
+        before = nn.utils.parameters_to_vector(model.parameters()).detach()
+        for _ in range(10):
+            optimizer.step(inputs, targets)
+        distances.append(float((nn.utils.parameters_to_vector(model.parameters()).detach() - before).norm()))
+    assert distances[1] < 1e-2 * distances[0]
+
+
+@pytest.mark.parametrize("momentum", [None, 0.9])
+def test_a_group_whose_learning_rate_becomes_zero_stays(momentum: float | None) -> None:
+    model, inputs, targets = task()
+    assert isinstance(model, nn.Sequential)
+    first, last = model[0], model[2]
+    assert isinstance(first, nn.Linear)
+    assert isinstance(last, nn.Linear)
+    groups = [{"params": list(layer.parameters())} for layer in (first, last)]
+    optimizer = AdamQLR(model, "cross_entropy", params=groups, momentum=momentum)
+    for _ in range(3):
+        optimizer.step(inputs, targets)
+    optimizer.param_groups[1]["lr"] = 0.0
+    before = [layer.weight.clone() for layer in (first, last)]
+    optimizer.step(inputs, targets)
+    assert torch.equal(last.weight, before[1])
+    assert not torch.equal(first.weight, before[0])
 
 
 class Signs:

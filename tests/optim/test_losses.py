@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from adamqlr import AdamQLR
-from adamqlr.optim.passes.losses import CrossEntropy, SquaredError, resolve_loss
+from adamqlr.optim.passes.given_loss import resolve_loss
+from adamqlr.optim.passes.losses import CrossEntropy, SquaredError
 
 
 @given(rows=st.integers(1, 5), classes=st.integers(1, 6), scale=st.floats(0.01, 30), seed=st.integers(0, 1000))

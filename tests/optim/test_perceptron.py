@@ -72,7 +72,9 @@ def test_passes_equal_pytorchs_differentiation(widths: list[int], loss: str, cur
     expected = kind(reference(inputs), LOSSES[loss], list(reference.parameters()), targets)
     torch.testing.assert_close(local.loss, expected.loss, rtol=1e-12, atol=0)
     torch.testing.assert_close(network.gradient.views, list(expected.gradients), rtol=1e-11, atol=1e-14)
-    assert all(p.grad is view for p, view in zip(model.parameters(), network.gradient.views, strict=True))
+    for parameter, view in zip(model.parameters(), network.gradient.views, strict=True):
+        assert parameter.grad is not None
+        assert parameter.grad.data_ptr() == view.data_ptr()
 
     directions = [[torch.randn_like(p.detach()) for p in model.parameters()] for _ in range(count)]
     found, wanted = local.curvature(directions), expected.curvature(directions)

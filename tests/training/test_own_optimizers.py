@@ -28,7 +28,7 @@ SIGNS = Path(__file__).parents[2] / "docs" / "signs.py"
 OWN_FILE = """
 import torch
 from adamqlr.optim.info import GradientInfo
-from adamqlr.optim.passes.losses import resolve_loss
+from adamqlr.optim.passes.given_loss import resolve_loss
 
 
 class SignDescent(torch.optim.Optimizer):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from adamqlr import AdamQLR
 from adamqlr.optim.adam import Adam
-from adamqlr.optim.passes.losses import resolve_loss
+from adamqlr.optim.passes.given_loss import resolve_loss
 from adamqlr.optim.passes.perceptron import PerceptronPack
 from adamqlr.training.updates import UpdateProbe
 

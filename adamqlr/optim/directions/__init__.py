@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,27 @@ class Direction(Protocol):
             out: d; what it holds before is of no meaning.
         """
         ...
+
+
+# The state that each direction was bound to last, by the direction's address.
+_bound: WeakValueDictionary[int, State] = WeakValueDictionary()
+
+
+def bind(direction: Direction, flat: FlatParameters, state: State) -> None:
+    """Bind a direction to an optimizer's parameters and state, and to no other's any more."""
+    direction.bind(flat, state)
+    _bound[id(direction)] = state
+
+
+def check_bound(direction: Direction, state: State) -> None:
+    """See that a direction still is bound to an optimizer's state.
+
+    Raises:
+        ValueError: It has been given to another optimizer since, whose numbers it would use.
+    """
+    if _bound.get(id(direction)) is not state:
+        name = type(direction).__name__
+        raise ValueError(f"the direction {name} has been given to another optimizer since: make one for each")
 
 
 class OptionalMethods:

@@ -1,4 +1,4 @@
-"""What a step's derivatives would lack without a word, found in the first step by its graph.
+"""What a step's derivatives would lack without a word, found by its graph: of a network in the first step.
 
 That is what a loss takes from the parameters otherwise than by the outputs, and functions of one's own whose backward
 pass autograd knows nothing of: one in NumPy or by a kernel of one's own, with ``once_differentiable`` or without.
@@ -49,8 +49,10 @@ def refuse_loss_of_parameters(loss: Tensor, parameters: Sequence[Tensor]) -> Non
         parameters: Those that are trained.
 
     Raises:
-        ValueError: It reaches one of them, as penalties on weights or hidden features do.
+        ValueError: It reaches one of them, as penalties on weights or hidden features do, or depends on no outputs.
     """
+    if not loss.requires_grad:
+        raise ValueError("the loss does not depend on the model's outputs: do not detach them or take their argmax")
     trained = set(map(id, parameters))
     if any(id(getattr(node, "variable", None)) in trained for node in _nodes(loss)):
         raise ValueError(

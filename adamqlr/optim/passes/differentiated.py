@@ -22,6 +22,7 @@ from adamqlr.optim.passes.layer_record import RecordedLayers, recorded_layers
 from adamqlr.optim.passes.losses import Loss
 from adamqlr.optim.passes.network import Curvature, Forward, LocalModel, Observer, call_model, count_rows, has_rows
 from adamqlr.optim.passes.outputs import FLOAT16_REFUSED, checked_outputs
+from adamqlr.optim.passes.reached_modules import reached_modules
 from adamqlr.optim.passes.replay import Replay
 from adamqlr.optim.passes.second_derivatives import MissingDerivativesExplained
 from adamqlr.optim.passes.side_effects import SideEffects
@@ -56,7 +57,6 @@ class Linearization:
         loss: The loss.
         parameters: What is trained.
         targets: As the loss takes them.
-        watches: Whether to see that the loss depends on the outputs alone.
 
     Attributes:
         loss: L(θ; B), a 0-d tensor.
@@ -64,14 +64,12 @@ class Linearization:
         gradients: g, a tensor for each parameter; None for those that the outputs do not depend on.
     """
 
-    def __init__(
-        self, outputs: Tensor, loss: Loss, parameters: Sequence[Tensor], targets: Any, watches: bool = False
-    ) -> None:
+    def __init__(self, outputs: Tensor, loss: Loss, parameters: Sequence[Tensor], targets: Any) -> None:
         self.outputs = outputs.detach()
         leaf = outputs.detach().requires_grad_()
         value = loss(leaf, targets)
-        if watches:
-            refuse_loss_of_parameters(value, parameters)
+        # At every step: penalties may be added later. The network's own graph is too large for that.
+        refuse_loss_of_parameters(value, parameters)
         (cotangent,) = torch.autograd.grad(value, leaf)
         self.loss = value.detach()
         self._loss, self._targets = loss, targets
@@ -181,8 +179,8 @@ class DifferentiatedNetwork:
     def __init__(self, model: nn.Module, loss: Loss, flat: FlatParameters, forward: Forward = call_model) -> None:
         self.model, self.loss, self.flat, self.forward = model, loss, flat, forward
         self.gradient = FlatGradient(flat)
-        called = (model, loss, getattr(loss, "function", None))
-        self.replay = Replay([one for one in called if isinstance(one, nn.Module)], flat.buffer.device)
+        called = [model, *reached_modules(loss), *reached_modules(forward)]
+        self.replay = Replay(called, flat.buffer.device)
         self._side_effects = SideEffects(model, flat)
         self._watches = True
 
@@ -234,7 +232,7 @@ class DifferentiatedNetwork:
                 if curvature == "hessian":
                     refuse_wrong_derivatives(outputs)
             parts = outputs, self.loss, self.flat.parameters, targets
-            local = Linearization(*parts, self._watches) if curvature == "fisher" else HessianLinearization(*parts)
+            local = Linearization(*parts) if curvature == "fisher" else HessianLinearization(*parts)
         self._side_effects.check(marks, inputs, targets)
         _check_some(local.gradients)
         self._watches = False

@@ -1,11 +1,13 @@
 """A loss of one's own, whose Hessian in the outputs PyTorch finds."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from adamqlr.optim.passes.reached_modules import reached_modules
 from adamqlr.optim.passes.replay import Replay
 from adamqlr.optim.passes.second_derivatives import MissingDerivativesExplained
 from adamqlr.optim.passes.targets import check_same_shape
@@ -26,7 +28,7 @@ class DifferentiatedLoss:
 
     def __init__(self, function: Callable[[Tensor, Any], Tensor]) -> None:
         self.function = function
-        self._modules = [function] if isinstance(function, nn.Module) else []
+        self._modules = list(reached_modules(function))
 
     def __call__(self, outputs: Tensor, targets: Any) -> Tensor:
         """Return the function's value, a 0-d tensor.
@@ -71,4 +73,5 @@ class DifferentiatedLoss:
     @property
     def is_sum(self) -> bool:
         """Whether it is the sum over the rows, and no mean."""
-        return getattr(self.function, "reduction", "mean") == "sum"
+        given = self.function.keywords if isinstance(self.function, partial) else {}
+        return bool(getattr(self.function, "reduction", given.get("reduction")) == "sum")

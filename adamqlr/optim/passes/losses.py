@@ -1,13 +1,11 @@
 """Losses with their Hessian in the network's outputs, the H of C = E[Jᵀ H J]."""
 
-from collections.abc import Callable
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adamqlr.optim.passes.differentiated_loss import DifferentiatedLoss
 from adamqlr.optim.passes.targets import check_same_shape
 
 Reduction = Literal["mean", "sum"]
@@ -224,64 +222,6 @@ class SquaredError:
     def weight(self, targets: Tensor) -> float | None:
         """Return the number of elements, which the mean is divided by; None for a sum."""
         return float(targets.numel()) if self.reduction == "mean" else None
-
-
-# Of three tensors and more.
-_OF_MORE = (
-    nn.CosineEmbeddingLoss,
-    nn.CTCLoss,
-    nn.GaussianNLLLoss,
-    nn.TripletMarginLoss,
-    nn.TripletMarginWithDistanceLoss,
-)
-_PIECEWISE_LINEAR = (nn.L1Loss, nn.HingeEmbeddingLoss, nn.MarginRankingLoss, nn.MultiLabelMarginLoss)
-
-
-def resolve_loss(loss: "str | nn.Module | Loss | Callable[[Tensor, Any], Tensor]") -> Loss:
-    """Return the :class:`Loss` that a name, a ``torch.nn`` loss module, a function or such an object stands for.
-
-    Raises:
-        ValueError: The name is unknown, the module does not reduce to one number, or it has no curvature.
-        TypeError: It is none of these, or a class.
-    """
-    if isinstance(loss, str):
-        if loss == "cross_entropy":
-            return CrossEntropy()
-        if loss == "half_mse":
-            return SquaredError(0.5)
-        raise ValueError(f"unknown loss {loss!r}: use 'cross_entropy', 'half_mse', a torch.nn loss or a function")
-    if isinstance(loss, type):
-        raise TypeError(f"loss must be made, not a class: {loss.__name__}()")
-    if isinstance(loss, Loss):
-        return loss
-    if isinstance(loss, nn.Module):
-        return _of_module(loss)
-    if callable(loss):
-        return DifferentiatedLoss(loss)
-    raise TypeError(f"loss must be a name, a torch.nn loss or a function of outputs and targets, got {loss!r}")
-
-
-def _of_module(loss: nn.Module) -> Loss:
-    name = type(loss).__name__
-    if isinstance(loss, nn.KLDivLoss):
-        raise ValueError(f"{name} is linear in the outputs: use CrossEntropyLoss, whose targets may be probabilities")
-    reduction: Any = getattr(loss, "reduction", "mean")
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"{name} must reduce to one number: use reduction='mean' or 'sum', not {reduction!r}")
-    if isinstance(loss, _PIECEWISE_LINEAR):
-        raise ValueError(f"{name} has no curvature to choose a step by: use a smooth loss, such as HuberLoss")
-    if isinstance(loss, _OF_MORE):
-        raise ValueError(f"{name} takes more than outputs and targets: use a function of these two that calls it")
-    # A subclass may compute anything.
-    if type(loss) is nn.CrossEntropyLoss:
-        return CrossEntropy.of_module(loss)
-    if type(loss) is nn.NLLLoss:
-        return NegativeLogLikelihood.of_module(loss)
-    if type(loss) is nn.MSELoss:
-        return SquaredError.of_module(loss)
-    if isinstance(loss, nn.NLLLoss):
-        raise ValueError(f"{name} is linear in the outputs: give it a hessian_vector_product")
-    return DifferentiatedLoss(loss)
 
 
 def _one_for_each(weight: Tensor | None, outputs: Tensor) -> Tensor:

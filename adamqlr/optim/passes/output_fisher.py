@@ -97,10 +97,11 @@ class DifferentiatedFisher:
     """The square root of B times a loss's own Hessian in the outputs, its negative part left out.
 
     For losses of one output a case, or known to be elementwise, H_b is a diagonal; for others the Hessian of every case
-    is computed, a product for each of its outputs, and its eigenvalues, which waits for the device on CUDA.
+    is computed, a product for each of its outputs, and its eigenvalues, which waits for the device on CUDA. Where a
+    loss compares cases with each other, H_b is the expectation of what is found, over random signs of the cases.
 
     Args:
-        loss: Independent between cases.
+        loss: The loss.
     """
 
     def __init__(self, loss: Loss) -> None:
@@ -119,11 +120,17 @@ class DifferentiatedFisher:
 
     def _root(self, outputs: Tensor, targets: Any) -> Callable[[Tensor], Tensor]:
         cases, size = len(outputs), outputs[0].numel()
-        if size == 1 or getattr(self._loss, "is_elementwise", False):
-            ones = torch.ones_like(outputs)
-            diagonal = self._loss.hessian_vector_product(outputs, targets, ones).mul(cases).clamp_(min=0).sqrt_()
+        is_elementwise = getattr(self._loss, "is_elementwise", False)
+        # What cases have in common cancels on average, and their own squares stay as they are.
+        signs = _ones_of_cases(outputs) if is_elementwise else torch.randint_like(_ones_of_cases(outputs), 2) * 2 - 1
+
+        def of_each_case(vector: Tensor) -> Tensor:
+            return self._loss.hessian_vector_product(outputs, targets, vector * signs) * signs
+
+        if size == 1 or is_elementwise:
+            diagonal = of_each_case(torch.ones_like(outputs)).mul(cases).clamp_(min=0).sqrt_()
             return lambda vector: vector * diagonal
-        columns = [self._loss.hessian_vector_product(outputs, targets, _units(outputs, k)) for k in range(size)]
+        columns = [of_each_case(_units(outputs, k)) for k in range(size)]
         blocks = torch.stack([column.reshape(cases, -1) for column in columns], dim=2) * cases
         # Where a case has no finite Hessian there is no root, of which eigh would say so by an error of its own.
         is_known = blocks.isfinite().all(dim=2, keepdim=True).all(dim=1, keepdim=True)
@@ -170,6 +177,11 @@ class MembersFisher:
             return None
         shares = self._loss.target_weights(rows, targets).view(outputs.shape[:-1]).sum(dim=1)
         return torch.where(shares > 0, shares * len(outputs), 1).rsqrt()[:, None, None]
+
+
+def _ones_of_cases(outputs: Tensor) -> Tensor:
+    """Return a one for each case, of a shape that multiplies outputs."""
+    return outputs.new_ones(len(outputs), *[1] * (outputs.dim() - 1))
 
 
 def _units(outputs: Tensor, k: int) -> Tensor:

@@ -16,18 +16,21 @@ Mark = tuple[list[Tensor], list[Tensor | None]]
 
 def generator_states(device: torch.device) -> list[Tensor]:
     """Return where PyTorch's generators stand for computations on a device; none while a CUDA graph is captured."""
-    if device.type != "cuda":
+    if device.type == "cpu":
         return [torch.get_rng_state()]
-    if torch.cuda.is_current_stream_capturing():
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         return []
-    return [torch.get_rng_state(), torch.cuda.get_rng_state(device)]
+    # One kind of device has but one generator.
+    which = [] if device.type == "mps" else [device]
+    return [torch.get_rng_state(), torch.get_device_module(device).get_rng_state(*which)]
 
 
 def _set_generators(states: list[Tensor], device: torch.device) -> None:
     if states:
         torch.set_rng_state(states[0])
     if len(states) > 1:
-        torch.cuda.set_rng_state(states[1], device)
+        which = [] if device.type == "mps" else [device]
+        torch.get_device_module(device).set_rng_state(states[1], *which)
 
 
 class Replay:
@@ -41,11 +44,11 @@ class Replay:
     """
 
     def __init__(self, modules: Iterable[nn.Module], device: torch.device) -> None:
+        each = {id(module): module for whole in modules for module in whole.modules()}
         # Where they stand, as modules may put other tensors there. Masks of attention are large, and never written.
         self._places: list[tuple[dict[str, Any], str]] = [
             (module._buffers, name)
-            for whole in modules
-            for module in whole.modules()
+            for module in each.values()
             for name, buffer in module._buffers.items()
             if buffer is None or buffer.dtype != torch.bool
         ]
