@@ -41,6 +41,12 @@ SHARDS = paths.shard_count(STUDY)
 ENVIRONMENT = "../../envs/conda.yaml"
 
 
+if workflow.scheduling_settings is not None:
+    # With a limit on jobs a second, which is Snakemake's default, each job that has ended makes its scheduler look at all
+    # ready ones once more every second, for as long as it runs: after some hundred jobs that takes half a core.
+    workflow.scheduling_settings.max_jobs_per_timespan = None
+
+
 wildcard_constraints:
     suite="|".join(map(re.escape, STUDY.suites)),
     dataset="[^/]+",
