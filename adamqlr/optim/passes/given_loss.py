@@ -57,7 +57,8 @@ _FUNCTIONS: dict[Any, type[nn.Module]] = {
 def _of_function(loss: Callable[..., Tensor]) -> Loss:
     """Return the loss of a function: of one of PyTorch's, be it with options by ``functools.partial``, its module's."""
     function, options = (loss.func, loss.keywords) if isinstance(loss, partial) and not loss.args else (loss, {})
-    module = _FUNCTIONS.get(function)
+    # A callable object may have no hash.
+    module = next((module for known, module in _FUNCTIONS.items() if known is function), None)
     if module is None or not options.keys() <= inspect.signature(module).parameters.keys():
         return DifferentiatedLoss(loss)
     return _of_module(module(**options))
