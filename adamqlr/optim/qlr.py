@@ -12,6 +12,7 @@ from adamqlr.optim.base import AnyLoss, MinibatchOptimizer, Params
 from adamqlr.optim.directions import Direction, OptionalMethods, bind, check_bound, observer_of, resolve_direction
 from adamqlr.optim.heuristics import quadratic_forms
 from adamqlr.optim.info import QLRInfo
+from adamqlr.optim.limits import Limits
 from adamqlr.optim.numbers import Number
 from adamqlr.optim.options import GivenOption, MemberOption, MemberTensors, checked_heuristics, common_rate
 from adamqlr.optim.passes.given_loss import resolve_loss
@@ -163,6 +164,7 @@ class QLR(MinibatchOptimizer):
             group["damping"] = self._damping
         self._operands = MemberTensors(self._damping)
         self._arithmetic = StepArithmetic(self._damping, self._damps_model, self._nan_is_poor)
+        self._limits = Limits(self._operands, self._arithmetic)
         self._zero, self._true = torch.zeros_like(self._damping), torch.ones_like(self._damping, dtype=torch.bool)
 
     def _take_step(self, inputs: Any, targets: Any) -> QLRInfo:
@@ -182,9 +184,7 @@ class QLR(MinibatchOptimizer):
         # The paper's five lines: the quadratic model, its minimum, the step, the reduction ratio, the damping.
         forms = quadratic_forms(gradient, self._vectors.vectors, local.curvature(self._vectors.views), damping)
         weights = self._arithmetic.minimizer(forms, lr, momentum)
-        first = self._limited(weights[0], factor if lr is None else 1.0)
-        if first is not weights[0]:
-            weights = self._beside(first, weights, forms, lr is None, momentum is None)
+        weights = self._limits.of_step(weights, forms, group, factor if lr is None else 1.0)
         before = self._move(weights)
         found = self._arithmetic.judge(local.loss, local.loss_after(weights), weights, forms, group)
         info = QLRInfo._make([local.loss, *found, self._true])
@@ -199,7 +199,7 @@ class QLR(MinibatchOptimizer):
         """Take the step that the options prescribe, of which no model is made."""
         slope = torch.linalg.vecdot(self._network.gradient.buffer, self._vectors.vectors[0])
         fixed = self._zero + momentum
-        weights = [self._limited(self._zero - lr, 1.0), fixed][: len(self._vectors.vectors)]
+        weights = [self._limits.of_lr(self._zero - lr, self.param_groups[0], 1.0), fixed][: len(self._vectors.vectors)]
         taken = self._finish(self._move(weights), refusal, loss, self._zero)
         nan = torch.full_like(loss, math.nan)
         return QLRInfo(loss, -weights[0], nan, slope, self._damping.clone(), nan, nan, nan, fixed, taken)
@@ -238,27 +238,6 @@ class QLR(MinibatchOptimizer):
             for views in self._vectors.views if share == 0 else self._vectors.views[:1]:
                 scale_all([views[index] for index in indices], share)
         return largest
-
-    def _limited(self, first: Tensor, factor: MemberOption) -> Tensor:
-        """Clip and rescale w₁ = −α, and multiply it by what a scheduler says."""
-        group = self.param_groups[0]
-        if group["lr_clipping"] is not None:
-            limit: Any = self._operands(group["lr_clipping"])
-            first = first.clamp(-limit, limit)
-        if group["lr_rescaling"] != 1:
-            first = first * self._operands(group["lr_rescaling"])
-        if factor != 1:
-            first = first * self._operands(factor)
-        return first
-
-    def _beside(
-        self, first: Tensor, weights: Sequence[Tensor], forms: Sequence[Tensor], chose_lr: bool, chose_momentum: bool
-    ) -> Sequence[Tensor]:
-        """Return w with what is left of w₁, beside which momentum that the model chose could climb if it stayed."""
-        if len(weights) == 1 or not chose_momentum:
-            return [first, *weights[1:]]
-        # The best momentum beside it would make up for what a limit or a schedule has taken away.
-        return self._arithmetic.limited(weights, first) if chose_lr else self._arithmetic.momentum_beside(first, forms)
 
     def _move(self, weights: Sequence[Tensor]) -> Tensor | None:
         """Take the step; return θ from before it where weight decay needs that."""
@@ -310,7 +289,7 @@ class QLR(MinibatchOptimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickling and copying keep."""
-        bound = {"_vectors", "_damping", "_operands", "_arithmetic", "_zero", "_true"}
+        bound = {"_vectors", "_damping", "_operands", "_arithmetic", "_limits", "_zero", "_true"}
         return {name: value for name, value in super().__getstate__().items() if name not in bound}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

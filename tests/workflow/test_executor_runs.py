@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -117,18 +118,24 @@ def test_jobs_of_an_earlier_run_do_not_come_after_those_of_other_settings(folder
     assert processes_in(folder) == []
 
 
-@pytest.mark.slow
-def test_jobs_of_an_earlier_run_do_not_stand_for_those_of_other_inputs(folder: Path) -> None:
-    (folder / "Snakefile").write_text(WORKFLOW_WITH_INPUT)
-    seconds = folder / "seconds.txt"
-    seconds.write_text("300")
+def killed_and_restarted(folder: Path, snakefile: str, seconds: str, change: Callable[[Path], object]) -> str:
+    """Return what a head process says that finds jobs of one that was killed, whose input has changed meanwhile."""
+    (folder / "Snakefile").write_text(snakefile)
+    given = folder / "seconds.txt"
+    given.write_text(seconds)
     process = snakemake(folder, "--submitit-cluster", "local")
     wait_until_started(folder)
     process.kill()
     process.wait()
-    seconds.write_text("1")
+    change(given)
     code, output = finish(snakemake(folder, "--submitit-cluster", "local", "--nolock"))
     assert code == 0, output
+    return output
+
+
+@pytest.mark.slow
+def test_jobs_of_an_earlier_run_do_not_stand_for_those_of_other_inputs(folder: Path) -> None:
+    output = killed_and_restarted(folder, WORKFLOW_WITH_INPUT, "300", lambda path: path.write_text("1"))
     assert f"2 local jobs of {OUTDATED}, and are cancelled" in output
     assert [path.read_text() for path in (folder / "out").iterdir()] == ["1", "1"]
 
@@ -136,16 +143,7 @@ def test_jobs_of_an_earlier_run_do_not_stand_for_those_of_other_inputs(folder: P
 @pytest.mark.slow
 def test_jobs_of_an_earlier_run_stand_for_themselves_where_only_an_ancient_input_is_newer(folder: Path) -> None:
     marked = WORKFLOW_WITH_INPUT.replace('"seconds.txt"', 'ancient("seconds.txt")')
-    (folder / "Snakefile").write_text(marked)
-    seconds = folder / "seconds.txt"
-    seconds.write_text("8")
-    process = snakemake(folder, "--submitit-cluster", "local")
-    wait_until_started(folder)
-    process.kill()
-    process.wait()
-    seconds.touch()
-    code, output = finish(snakemake(folder, "--submitit-cluster", "local", "--nolock"))
-    assert code == 0, output
+    output = killed_and_restarted(folder, marked, "8", Path.touch)
     assert output.count("of an earlier run.") == 2
 
 
