@@ -101,6 +101,19 @@ def test_jobs_keep_to_the_configuration_that_their_run_began_with(tmp_path: Path
     assert "unknown optimizer 'adam'" in refused.stdout + refused.stderr
 
 
+def test_the_scheduler_has_no_limit_on_jobs_a_second(tmp_path: Path) -> None:
+    workflow = f'''
+include: "{ROOT}/Snakefile"
+onsuccess: print("limit:", workflow.scheduler.job_rate_limiter)
+rule nothing:
+    output: "nothing"
+    shell: "touch {{output}}"
+'''
+    (tmp_path / "Snakefile").write_text(workflow)
+    settings = ("--snakefile", tmp_path / "Snakefile", "--configfile", ROOT / "workflow/config/quickstart.yaml")
+    assert "limit: None" in snakemake(tmp_path, "nothing", *settings).stdout
+
+
 def test_lint_is_clean() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True, timeout=120

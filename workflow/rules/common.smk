@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake_executor_plugin_submitit.pace import lift_default_rate_limit
 
 from adamqlr.errors import UserError
 from adamqlr.figures.contents import figures_of
@@ -41,12 +42,6 @@ SHARDS = paths.shard_count(STUDY)
 ENVIRONMENT = "../../envs/conda.yaml"
 
 
-if workflow.scheduling_settings is not None:
-    # With a limit on jobs a second, which is Snakemake's default, each job that has ended makes its scheduler look at all
-    # ready ones once more every second, for as long as it runs: after some hundred jobs that takes half a core.
-    workflow.scheduling_settings.max_jobs_per_timespan = None
-
-
 wildcard_constraints:
     suite="|".join(map(re.escape, STUDY.suites)),
     dataset="[^/]+",
@@ -59,6 +54,7 @@ wildcard_constraints:
 
 
 onstart:
+    lift_default_rate_limit(workflow.scheduler)
     # The configuration in force, command-line settings included, for jobs and for hands. It is no rule's output, as a
     # change alone is no reason to run anything again: the `decides` parameters are.
     write_text(Path(CONFIG), yaml.safe_dump(dict(config), sort_keys=False))
