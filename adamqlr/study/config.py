@@ -66,7 +66,8 @@ class StudyConfig(Section):
         seed: Everything random derives from it.
         device: ``auto`` is CUDA where there is a device, else the CPU.
         data_dir: The data folder; the environment variable ``ADAMQLR_DATA_DIR`` comes before it.
-        suites: The suites to run, by name.
+        suites: The suites to run, by name; ``epochs`` alone if not given. ``epochs``, ``runtime_train`` and
+            ``runtime_validation`` are known by name.
         datasets: The datasets, by name.
         optimizers: The optimizers, by name.
         tuning: How hyperparameters are tuned.
@@ -74,7 +75,7 @@ class StudyConfig(Section):
         precision: How convolutional networks are computed.
         factorials: Directions × heuristics, by name; their optimizers join the others.
         sensitivity: Sensitivity studies, by name.
-        ablations: Ablations, by name.
+        ablations: Ablations, by name; the paper's ``damping`` and ``curvature`` if not given.
         statistics: How results are reduced.
         claims: How claims are judged.
     """

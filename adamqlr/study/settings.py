@@ -66,8 +66,8 @@ class DatasetConfig(Section):
         space: Distributions that replace optimizers' own, name by name; what an optimizer does not tune in general, it
             does not tune here. ``batch_size``, and ``length`` of a text (tokens a row, in validation and test too), are
             the data's: they join for every optimizer that is tuned.
-        tuning_limit: Most training seconds of a configuration in the ``epochs`` suite, where they are not
-            ``tuning.limit``, which holds where ``tuning.unit`` is epochs.
+        tuning_limit: Most training seconds of one configuration in suites of epochs, in place of ``tuning.limit``;
+            without effect where ``tuning.unit`` is epochs.
         runtime: Training seconds of one run in the runtime suites; also their limit while tuning, unless
             ``tuning.unit`` is ``epochs``.
         runs_per_gpu: How many runs of one job share a GPU, each in a process of its own.
@@ -144,8 +144,8 @@ class TuningConfig(Section):
             reproduced to the digit. Final runs of a ``runtime`` budget end by the clock whatever the unit.
         first_rung: Resource of the first rung.
         reduction_factor: Between rungs; one in this many configurations passes each.
-        limit: Most resource one configuration gets in the ``epochs`` suite, unless its dataset has a ``tuning_limit``;
-            where ``unit`` is epochs in every suite, and in those of epochs no more than the dataset's.
+        limit: Most resource that one configuration gets in suites of epochs, where its dataset has no ``tuning_limit``.
+            Where ``unit`` is epochs: in every suite, and in those of epochs at most the dataset's ``epochs``.
         shards: Jobs that share the configurations of a pair; a single one also chooses the best.
     """
 

@@ -70,7 +70,8 @@ def test_every_step_is_that_of_kfac_jax(case: str, variant: str) -> None:
     initial = torch.from_numpy(problem["initial_parameters"].values.copy())
     nn.utils.vector_to_parameters(initial, model.parameters())
     given = {name: float(value) for name, value in trace.attrs.items()}
-    optimizer = KFAC(model, problem.attrs["loss"], fisher="exact", **given, **OPTIONS[variant])
+    settings = {"fisher": "exact", "resolution": None, **given, **OPTIONS[variant]}
+    optimizer = KFAC(model, problem.attrs["loss"], **settings)
     inputs, targets = (torch.from_numpy(problem[name].values) for name in ("inputs", "targets"))
     compared = [name for name in QLRInfo._fields if name in trace and not np.isnan(trace[name]).all()]
     # kfac-jax evaluates no quadratic model, and so no ρ, where everything is fixed.
