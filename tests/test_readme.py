@@ -43,6 +43,12 @@ def anchors_of(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_every_module_of_the_library_has_its_line() -> None:
+    page = (ROOT / "adamqlr/optim/README.md").read_text(encoding="utf-8")
+    modules = [path.name for path in (ROOT / "adamqlr/optim").glob("*.py") if path.name != "__init__.py"]
+    assert [name for name in modules if not re.search(rf"(?<!\w){re.escape(name)}", page)] == []
+
+
 @pytest.fixture
 def results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config_file: Callable[..., Path]) -> Path:
     """The folder of results that pages read, with a small study."""

@@ -130,6 +130,7 @@ class FlatGradient:
         self.buffer = flat.zeros()
         self.views = flat.views(self.buffer)
         self.unused: list[int] = []
+        self._used: Tensor | None = None
         self._make_shown()
 
     def _make_shown(self) -> None:
@@ -166,12 +167,21 @@ class FlatGradient:
 
     def note_unused(self, places: list[int]) -> None:
         """Say which parameters the minibatch did not use."""
+        self._used = None
         if places != self.unused:
             self.unused = places
             self._make_shown()
 
+    def note_used_somewhere(self, processes: Tensor) -> None:
+        """Say how many processes used each parameter, of shape (parameters,): nothing waits for these numbers."""
+        self.note_unused([])
+        sizes = torch.tensor(self._flat.sizes, device=processes.device)
+        self._used = processes.clamp(max=1).repeat_interleave(sizes, output_size=len(self.buffer))
+
     def leave_out_unused(self, vector: Tensor) -> None:
         """Set a vector of shape (…, n) to zero where it belongs to parameters that the minibatch did not use."""
+        if self._used is not None:
+            vector.mul_(self._used)
         if self.unused:
             views = self._flat.views(vector)
             for index in self.unused:

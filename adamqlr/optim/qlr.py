@@ -134,7 +134,10 @@ class QLR(MinibatchOptimizer):
         resolved = resolve_loss(loss)
         self._direction = resolve_direction(direction, module, resolved)
         self._optional, self._observer = OptionalMethods(self._direction), observer_of(self._direction)
-        options.update(self._direction.defaults, choose_lr=lr is None, lr=1.0 if lr is None else options["lr"])
+        options.update(choose_lr=lr is None, lr=1.0 if lr is None else options["lr"])
+        for name in options.keys() & self._direction.defaults.keys():
+            raise ValueError(f"the direction's option {name!r} is one of QLR's own: give it another name")
+        options.update(self._direction.defaults)
         super().__init__(
             model,
             resolved,
@@ -232,8 +235,10 @@ class QLR(MinibatchOptimizer):
         if len(self.param_groups) == 1:
             lr: MemberOption = self.param_groups[0]["lr"]
             return lr
-        largest, shares = common_rate([group["lr"] for group in self.param_groups])
-        for share, indices in zip(shares, self._indices_by_group, strict=False):
+        # Groups of which nothing is trained have no part of v₁.
+        trained = [pair for pair in zip(self.param_groups, self._indices_by_group, strict=True) if pair[1]]
+        largest, shares = common_rate([group["lr"] for group, _ in trained])
+        for share, (_, indices) in zip(shares, trained, strict=False):
             # Momentum has its share already, but what is to stay now may have moved before.
             for views in self._vectors.views if share == 0 else self._vectors.views[:1]:
                 scale_all([views[index] for index in indices], share)

@@ -78,6 +78,8 @@ class State:
                     f"the saved {name!r} of {label} has the shape {tuple(saved.shape)}, not {tuple(tensor.shape)}"
                 )
             tensor.copy_(saved)
+        if name in self._shown.get(parameter, ("", {}))[1]:
+            raise ValueError(f"two tensors of {label} are called {name!r}: give the direction's another name")
         self._optimizer.state[parameter][name] = tensor
         self._shown.setdefault(parameter, (label, {}))[1][name] = tensor
 

@@ -62,9 +62,10 @@ def check_trainable(model: nn.Module) -> None:
             )
         if type(module).__name__ == "FullyShardedDataParallel":
             raise ValueError(f"{where} is sharded (FSDP): use DistributedDataParallel instead")
-        if getattr(module, "sparse", False):
+        is_embedding = isinstance(module, (nn.Embedding, nn.EmbeddingBag))
+        if is_embedding and module.sparse:
             raise ValueError(f"{where} has sparse gradients: make it with sparse=False")
-        if getattr(module, "scale_grad_by_freq", False):
+        if is_embedding and module.scale_grad_by_freq:
             raise ValueError(f"{where} scales its gradients by frequency: make it with scale_grad_by_freq=False")
         if module._backward_hooks or module._backward_pre_hooks:
             raise ValueError(f"{where} has a backward hook, which the curvature knows nothing of: remove it")

@@ -196,7 +196,22 @@ def of_argument(critic: nn.Module, outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.mse_loss(critic(outputs), targets)
 
 
-@pytest.mark.parametrize("way", ["closure", "helper", "partial", "method", "forward"])
+def judging_by(critic: nn.Module) -> Callable[..., Callable[[Tensor, Tensor], Tensor]]:
+    def decorate(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        @functools.wraps(loss)
+        def judge(outputs: Tensor, targets: Tensor) -> Tensor:
+            return loss(critic(outputs), targets)
+
+        return judge
+
+    return decorate
+
+
+def by_attribute(outputs: Tensor, targets: Tensor) -> Tensor:
+    return functional.mse_loss(by_attribute.critic(outputs), targets)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("way", ["closure", "helper", "partial", "method", "decorator", "attribute", "forward"])
 def test_modules_that_a_loss_reaches_move_their_buffers_once_a_step(way: str) -> None:
     torch.manual_seed(0)
     generator = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 4))
@@ -211,8 +226,11 @@ def test_modules_that_a_loss_reaches_move_their_buffers_once_a_step(way: str) ->
         "helper": lambda outputs, targets: functional.mse_loss(judged(outputs), targets),
         "partial": functools.partial(of_argument, critic),
         "method": Trainer(critic).loss,
+        "decorator": judging_by(critic)(lambda outputs, targets: (outputs - targets).square().mean()),
+        "attribute": by_attribute,
         "forward": "half_mse",
     }
+    by_attribute.critic = critic  # type: ignore[attr-defined]
     forward = (lambda model, inputs: critic(model(inputs))) if way == "forward" else None
     optimizer = AdamQLR(generator, losses[way], forward=forward)
     for _ in range(3):

@@ -385,7 +385,7 @@ def test_optimizers_whose_step_is_no_direction_are_refused() -> None:
     assert message("newton") == ("unknown direction 'newton': use 'gradient', 'adam', 'kronecker' or an optimizer")
     assert message(torch.optim.NAdam, TypeError) == ("direction must be made, not a class: NAdam(model.parameters())")
     assert message(3.0, TypeError) == (
-        "direction must be a name, a torch.optim.Optimizer or have bind and propose, got float"
+        "direction must be a name, a torch.optim.Optimizer or have defaults, bind and propose, got float"
     )
 
 

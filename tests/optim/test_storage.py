@@ -1,6 +1,8 @@
 """Parameters whose storage somebody replaces, shares or cuts, and state that somebody empties."""
 
 from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adamqlr import AdamQLR
+from adamqlr.optim.adam import Adam
 
 
 def task() -> tuple[nn.Sequential, Tensor, Tensor]:
@@ -30,8 +33,15 @@ class Constrained(nn.Linear):
         return super().forward(input)
 
 
-@pytest.mark.parametrize("microbatch", [None, 10], ids=str)
-def test_storage_that_the_forward_pass_replaces_is_what_the_step_moves(microbatch: int | None) -> None:
+STEPPED: dict[str, Callable[[nn.Module], Any]] = {
+    "AdamQLR": lambda model: AdamQLR(model, "cross_entropy"),
+    "microbatch": lambda model: AdamQLR(model, "cross_entropy", microbatch=10),
+    "Adam": lambda model: Adam(model, "cross_entropy", lr=0.1),
+}
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_storage_that_the_forward_pass_replaces_is_what_the_step_moves(name: str) -> None:
     found = []
     for in_place in (False, True):
         _, inputs, targets = task()
@@ -39,7 +49,7 @@ def test_storage_that_the_forward_pass_replaces_is_what_the_step_moves(microbatc
         for layer in layers:
             layer.in_place = in_place
         model = nn.Sequential(layers[0], nn.Tanh(), layers[1])
-        optimizer = AdamQLR(model, "cross_entropy", microbatch=microbatch)
+        optimizer = STEPPED[name](model)
         for _ in range(5):
             optimizer.step(inputs, targets)
         found.append([parameter.detach().clone() for parameter in model.parameters()])

@@ -163,7 +163,8 @@ def resolve_direction(direction: "str | torch.optim.Optimizer | Direction", mode
     if isinstance(direction, Direction):
         return direction
     raise TypeError(
-        f"direction must be a name, a torch.optim.Optimizer or have bind and propose, got {type(direction).__name__}"
+        "direction must be a name, a torch.optim.Optimizer or have defaults, bind and propose, "
+        f"got {type(direction).__name__}"
     )
 
 

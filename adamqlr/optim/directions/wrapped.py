@@ -74,7 +74,8 @@ class WrappedDirection:
         """Let the optimizer step, write where it came from less where it went, and go back."""
         theta = self._flat.buffer
         self._before.copy_(theta)
-        self._numbers_before, self._made_state = self._numbers(), self.makes_state
+        self._numbers_before = self._numbers()
+        self._states_before = {parameter: dict(state) for parameter, state in self.optimizer.state.items()}
         kept = gradient.buffer.clone()
         gradient.publish()
         # The tangent pass still needs the parameters as they are.
@@ -97,33 +98,46 @@ class WrappedDirection:
         return not self.optimizer.state
 
     def undo(self) -> Callable[[], None] | None:
-        """Return what takes back the state that the last step made, if it was the first.
+        """Return what takes back state that the last step made or replaced, if there is any.
 
         Raises:
             ValueError: It changed numbers of Python's, which cannot be taken back without waiting for the device.
         """
-        if not self._made_state:
-            return None
-        self.live_tensors()
         if self._numbers() != self._numbers_before:
             raise ValueError(
                 f"on_nonfinite='skip' cannot take back what {type(self.optimizer).__name__} counts in its "
                 "param_groups: use on_nonfinite='propagate'"
             )
-        return self.optimizer.state.clear
+        if self._has_the_same_state():
+            return None
+        self.live_tensors()
+        return self._put_back_states
+
+    def _has_the_same_state(self) -> bool:
+        states, before = self.optimizer.state, self._states_before
+        return states.keys() == before.keys() and all(
+            state.keys() == before[parameter].keys()
+            and all(value is before[parameter][name] for name, value in state.items() if isinstance(value, Tensor))
+            for parameter, state in states.items()
+        )
+
+    def _put_back_states(self) -> None:
+        self.optimizer.state.clear()
+        self.optimizer.state.update(self._states_before)
 
     def live_tensors(self) -> list[Tensor]:
         """Return the tensors of the optimizer's own state.
 
         Raises:
-            ValueError: Some of it is numbers of Python's, which cannot be taken back without waiting for the device.
+            ValueError: Some of it is numbers of Python's, which cannot be taken back without waiting for the device, or
+                lists.
         """
         found = []
         for parameter_state in self.optimizer.state.values():
             for name, value in parameter_state.items():
                 if isinstance(value, Tensor):
                     found.append(value)
-                elif isinstance(value, (int, float)) and not isinstance(value, bool):
+                elif isinstance(value, (int, float, list, tuple, dict)) and not isinstance(value, bool):
                     raise ValueError(
                         f"on_nonfinite='skip' cannot take back {name!r} of {type(self.optimizer).__name__}, "
                         "which is no tensor: use on_nonfinite='propagate'"

@@ -186,8 +186,9 @@ class DifferentiatedNetwork:
 
     def differentiate(self, inputs: Any, targets: Any) -> Tensor:
         """Set g and return L(θ; B)."""
+        _forget_casts(self.flat.buffer.device)
         with torch.enable_grad(), reentrant_checkpointing_refused():
-            outputs = checked_outputs(self.forward(self.model, inputs), self.flat.buffer.dtype)
+            outputs = self._outputs(inputs)
             value = self.loss(outputs, targets)
             gradients = torch.autograd.grad(value, self.flat.parameters, allow_unused=True)
         _check_some(gradients)
@@ -249,7 +250,10 @@ class DifferentiatedNetwork:
     def _call(self, inputs: Any, cheaply: bool) -> Tensor:
         tangents = cheap_tangents(self.model) if cheaply else nullcontext()
         with plain_attention(self.model), reentrant_checkpointing_refused(), tangents:
-            outputs = self.forward(self.model, inputs)
+            return self._outputs(inputs)
+
+    def _outputs(self, inputs: Any) -> Tensor:
+        outputs = self.forward(self.model, inputs)
         if not self.flat.is_bound():
             # The pass has given parameters other storage, as constraints on weights do: that is where they are now.
             self.flat.adopt()

@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from adamqlr.optim.flat import FlatGradient, FlatParameters
 
@@ -118,7 +119,8 @@ class Network(Protocol):
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
     """Return what a model does, called as its inputs suggest: ``model(x)``, ``model(*tuple)`` or ``model(**dict)``."""
-    if isinstance(inputs, Tensor):
+    # Packed sequences are named tuples.
+    if isinstance(inputs, (Tensor, PackedSequence)):
         outputs = model(inputs)
     elif isinstance(inputs, Mapping):
         outputs = model(**inputs)

@@ -197,6 +197,8 @@ class PerceptronModel:
         for layer, delta in self._deltas(self._cotangent):
             _matmul_into(gradients[2 * layer], delta, features[layer])
             torch.sum(delta, dim=-2, out=gradients[2 * layer + 1])
+        # The same gradient may have served passes in which hooks left something out.
+        network.gradient.note_unused([])
         network.gradient.publish()
 
     def _deltas(self, delta: Tensor) -> Iterator[tuple[int, Tensor]]:

@@ -32,16 +32,22 @@ def _values_of(function: Any) -> Iterator[Any]:
         yield from (function.__self__, function.__func__)
         yield from _flat(getattr(function.__self__, "__dict__", {}).values())
     elif isinstance(function, FunctionType):
-        if function.__module__.partition(".")[0] in ("adamqlr", "torch"):
-            return
+        yield from _values_of_function(function)
+    else:
+        yield from _flat(getattr(function, "__dict__", {}).values())
+
+
+def _values_of_function(function: Any) -> Iterator[Any]:
+    """Yield what a function reaches, and those that its decorators were given."""
+    while isinstance(function, FunctionType) and function.__module__.partition(".")[0] not in ("adamqlr", "torch"):
         try:
-            found = inspect.getclosurevars(inspect.unwrap(function))
+            found = inspect.getclosurevars(function)
         except ValueError:
             # A variable that is yet to be given a value.
             return
-        yield from _flat([*found.nonlocals.values(), *found.globals.values()])
-    else:
-        yield from _flat(getattr(function, "__dict__", {}).values())
+        attributes = vars(function)
+        yield from _flat([*found.nonlocals.values(), *found.globals.values(), *attributes.values()])
+        function = attributes.get("__wrapped__")
 
 
 def _flat(values: Iterable[Any]) -> Iterator[Any]:

@@ -92,8 +92,6 @@ class UnionNetwork:
         if self._processes is not None:
             self._processes.align(self._aligned)
         pieces = self._pieces(inputs, targets)
-        if observer is not None:
-            observer.begin(sum(piece.cases for piece in pieces))
         loss, kept = self.flat.buffer.new_zeros(()), None
         gradient, unused = self.gradient.views, set(range(len(self.flat.parameters)))
         self.gradient.buffer.zero_()
@@ -108,14 +106,20 @@ class UnionNetwork:
                     unused.discard(index)
             if observer is not None:
                 assert record is not None
+                # Not before: a pass that raises, for memory say, must leave nothing behind.
+                if piece is pieces[0]:
+                    observer.begin(sum(piece.cases for piece in pieces))
                 with torch.no_grad():
                     observer.observe(_Emphasized(record, self._emphasis(piece, pieces)))
             # The only piece's graph serves the tangent pass as well.
             kept = local if len(pieces) == 1 else None
-        if self._processes is not None:
-            self._processes.add_up([self.gradient.buffer, loss])
-        # Other processes may use what this one did not.
-        self.gradient.note_unused([] if self._processes is not None else sorted(unused))
+        if self._processes is None:
+            self.gradient.note_unused(sorted(unused))
+        else:
+            # Other processes may use what this one did not.
+            used = self.gradient.buffer.new_tensor([float(index not in unused) for index in range(len(gradient))])
+            self._processes.add_up([self.gradient.buffer, loss, used])
+            self.gradient.note_used_somewhere(used)
         self.gradient.publish()
         if observer is not None:
             observer.end(self._processes)
