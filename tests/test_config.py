@@ -229,6 +229,11 @@ def test_an_optimizer_of_ones_own_has_a_name_a_family_and_a_batch_size(settings:
     assert case.hyperparameters({"lr": 0.1}) == {"batch_size": 16, "eps": 1e-6, "lr": 0.1}
 
 
+def test_an_optimizer_of_ones_own_may_fix_the_length_of_a_texts_rows(settings: dict[str, Any]) -> None:
+    study = with_optimizers(settings, {"nadam": {**NADAM, "options": {"length": 20}}})
+    assert Case(study, "epochs", "digits", "nadam").hyperparameters({"lr": 0.1})["length"] == 20
+
+
 def test_one_of_the_catalogue_may_be_named_otherwise(settings: dict[str, Any]) -> None:
     config = with_optimizers(settings, {"adam": {"label": "Baseline", "family": "Mine"}, "kfac": {}})
     assert (config.spec("adam").label, config.spec("adam").family) == ("Baseline", "Mine")
@@ -249,6 +254,18 @@ FACTORIAL = {"directions": {"a": {"direction": "gradient"}}, "heuristics": {"b":
         ({"optimizers": [["adam"]]}, r"expected names, got \['adam'\]"),
         ({"suites": ["epochs", "runtime_train"], "datasets": ["rosenbrock"]}, "suites.runtime_train: none of the data"),
         ({"optimizers": {"n": {**OWN, "options": {"lr": 1}}}}, "optimizers.n: space: 'lr' is tuned, and fixed by"),
+        (
+            {
+                "optimizers": {
+                    "n": {
+                        "direction": "torch.optim:SGD",
+                        "options": {"lr": 1.0},
+                        "space": {"direction.lr": {"loguniform": [1e-3, 1]}},
+                    }
+                }
+            },
+            "optimizers.n: space: 'direction.lr' is tuned, and fixed by options",
+        ),
         ({"optimizers": {"n": {**OWN, "space": {"lr": {"choice": [0.1, "auto"]}}}}}, "a choice is of numbers or of wo"),
         ({"optimizers": {"n": {**OWN, "space": {"lr": {"uniform": [0, float("inf")]}}}}}, "bounds below infinity"),
         (

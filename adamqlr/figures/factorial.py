@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from adamqlr.figures.limits import limit_height
-from adamqlr.figures.panels import COLUMNS, draw_curve, keep_crosses_inside
+from adamqlr.figures.panels import COLUMNS, draw_curve, draw_nothing, keep_crosses_inside
 from adamqlr.figures.style import TEXT_WIDTH, space_log_ticks
 from adamqlr.results.factorial import MEASURES, Cell, cells_of, ratios_of
 from adamqlr.results.pairs import Study
@@ -36,6 +36,8 @@ def draw(study: Study, suite: str, factorial: str) -> tuple[Figure, pd.DataFrame
     """
     layout, colors = study.config.factorials[factorial], heuristics_colors(study.config)
     groups = cells_of(study, suite, factorial)
+    if not groups:
+        return draw_nothing("No direction was trained with the first heuristics, to which the others are compared.")
     columns = min(COLUMNS, len(groups))
     blocks = -(-len(groups) // columns)
     row = 0.12 * len(layout.heuristics)

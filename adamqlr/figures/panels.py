@@ -77,6 +77,8 @@ def draw_grid(
         The figure, and its curves: a row for each dataset, optimizer, metric and time or step.
     """
     groups = by_dataset([pair for pair in pairs if not pair.is_trajectory])
+    if not groups:
+        return draw_nothing("No run here has recorded what this figure shows.")
     is_single = len(groups) == 1
     figure, grid = _panels(len(groups), len(rows))
     tables = []
@@ -92,6 +94,14 @@ def draw_grid(
             axes.set_xlabel(axis_label or {"time": "Training time (s)", "step": "Step"}[axis])
     add_legend(figure, [pair.spec for group in groups.values() for pair in group])
     return figure, pd.concat(tables, ignore_index=True)
+
+
+def draw_nothing(reason: str) -> tuple[Figure, pd.DataFrame]:
+    """Return a figure that says why it is empty, and no numbers: the study's other figures are not to wait for it."""
+    figure, axes = plt.subplots(figsize=(TEXT_WIDTH, 0.6))
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, reason, ha="center", va="center")
+    return figure, pd.DataFrame({"dataset": []})
 
 
 def _panels(groups: int, rows: int) -> tuple[Figure, NDArray[np.object_]]:

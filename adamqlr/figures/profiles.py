@@ -1,5 +1,7 @@
 """Time-to-target performance profiles (Dolan & Moré, Mathematical Programming 91, 2002)."""
 
+from collections.abc import Mapping
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -27,12 +29,14 @@ def draw(study: Study, suite: str, target_gap: float) -> tuple[Figure, pd.DataFr
     Returns:
         The figure, and its lines: a row for each measure of cost, optimizer and corner.
     """
+    groups = by_dataset(study.test_pairs(suite))
+    targets = {key: target_loss([pair.cube for pair in group], target_gap) for key, group in groups.items()}
     pairs = [pair for pair in study.test_pairs(suite) if pair.optimizer not in study.config.factorial_optimizers]
     specs = {pair.optimizer: pair.spec for pair in pairs}
     figure, grid = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 3.1), sharey=True, squeeze=False)
     tables = []
     for axes, measure in zip(grid.flat, _MEASURES, strict=True):
-        ratios = cost_ratios(pairs, measure, target_gap)
+        ratios = cost_ratios(pairs, measure, targets)
         tables.append(_draw_profiles(axes, ratios, specs).assign(measure=measure))
         axes.set(xscale="log", xlabel=_AXIS_LABELS[measure], xlim=(1, _WIDEST_RATIO), ylim=(-0.02, 1.02))
     grid.flat[0].set_ylabel("Fraction of cases at target")
@@ -40,7 +44,7 @@ def draw(study: Study, suite: str, target_gap: float) -> tuple[Figure, pd.DataFr
     return figure, pd.concat(tables, ignore_index=True)
 
 
-def cost_ratios(pairs: list[Pair], measure: str, target_gap: float) -> dict[str, np.ndarray]:
+def cost_ratios(pairs: list[Pair], measure: str, targets: Mapping[str, float]) -> dict[str, np.ndarray]:
     """Return each optimizer's cost over the lowest of all optimizers, one value a (dataset, seed) case.
 
     A case that an optimizer does not solve, or has not been given, is +inf.
@@ -48,12 +52,12 @@ def cost_ratios(pairs: list[Pair], measure: str, target_gap: float) -> dict[str,
     Args:
         pairs: Cubes of one suite.
         measure: ``time`` or ``step``.
-        target_gap: See :func:`adamqlr.results.targets.target_loss`.
+        targets: The test loss to reach on each dataset.
     """
     optimizers = list(dict.fromkeys(pair.optimizer for pair in pairs))
     blocks = []
-    for group in by_dataset(pairs).values():
-        target = target_loss([pair.cube for pair in group], target_gap)
+    for dataset, group in by_dataset(pairs).items():
+        target = targets[dataset]
         costs = {pair.optimizer: _MEASURES[measure](pair.cube, target).to_series() for pair in group}
         table = pd.DataFrame(costs).reindex(columns=optimizers).fillna(np.inf)
         # Reached at once, whatever the optimizer: no case at all.

@@ -59,9 +59,14 @@ class Checkpoint:
             torch.save({"identity": self._identity, "state": state}, temporary)
 
     def remove(self) -> None:
-        """Remove the file, those of processes that share the job, and what was kept beside, as the output is there."""
-        for path in self.path.parent.glob(f".{glob.escape(self._output.name)}*.checkpoint*"):
-            path.unlink(missing_ok=True)
+        """Remove the file, those of processes that share the job, and what was kept beside, as the output is there.
+
+        So goes what was left of a file by a job that was killed as it wrote it.
+        """
+        name = glob.escape(self._output.name)
+        for pattern in (f".{name}*.checkpoint*", f"..{name}*.checkpoint*.tmp", f".{name}.*.tmp"):
+            for path in self.path.parent.glob(pattern):
+                path.unlink(missing_ok=True)
 
     def part(self, index: int, count: int) -> "Checkpoint":
         """Return the checkpoint of one of ``count`` processes that share the job."""

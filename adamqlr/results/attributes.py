@@ -80,13 +80,18 @@ def group_of(attrs: Mapping[str, Any]) -> str:
 
 def git_revision() -> str:
     """Return the commit of the source checkout, marked where files differ from it; ``unknown`` outside one."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--match="]
     try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
-        )
+        # A package that is installed in somebody's checkout is no part of it.
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        return _git("describe", "--always", "--abbrev=40", "--dirty", "--match=")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+    )
     return done.stdout.strip()
 
 

@@ -15,7 +15,7 @@ from adamqlr.results.runs import metric_coordinates
 from adamqlr.training.metrics import METRICS
 
 # Attributes in which the run files of one cube may differ: the first file's is kept, or all of them.
-_OF_FIRST_JOB = ("seeds", "created", "versions", "config", "dataset_label", "optimizer_label")
+_OF_FIRST_JOB = ("seeds", "created", "config", "dataset_label", "optimizer_label")
 _OF_EACH_JOB = (
     "device",
     "git_revision",
@@ -155,17 +155,27 @@ def _time_grid(seeds: Sequence[_SeedRecords], points: int) -> Array:
 
 
 def _common_attributes(runs: Sequence[xr.Dataset]) -> dict[str, str]:
-    first = runs[0].attrs
+    first, may_differ = runs[0].attrs, {*_OF_FIRST_JOB, *_OF_EACH_JOB, "versions"}
     for run in runs[1:]:
         for name in first:
-            if name not in _OF_FIRST_JOB + _OF_EACH_JOB and _value(run.attrs, name) != _value(first, name):
+            if name not in may_differ and _value(run.attrs, name) != _value(first, name):
                 raise UserError(
                     f"{first['dataset']}/{first['optimizer']}: run files of different configurations: seeds "
                     f"{first['seeds']} and {run.attrs['seeds']} differ in '{name}'"
                 )
     # A job of few seeds may have measured what another one counted.
     joined = {name: [run.attrs[name] for run in runs if name in run.attrs] for name in _OF_EACH_JOB}
-    return dict(first) | {name: ", ".join(dict.fromkeys(map(str, each))) for name, each in joined.items() if each}
+    attrs = dict(first) | {name: ", ".join(dict.fromkeys(map(str, each))) for name, each in joined.items() if each}
+    if "versions" in first:
+        attrs["versions"] = _joined_versions([json.loads(run.attrs["versions"]) for run in runs])
+    return attrs
+
+
+def _joined_versions(of_jobs: Sequence[Mapping[str, str]]) -> str:
+    packages = dict.fromkeys(package for versions in of_jobs for package in versions)
+    return json.dumps(
+        {name: ", ".join(dict.fromkeys(own[name] for own in of_jobs if name in own)) for name in packages}
+    )
 
 
 def _value(attrs: Mapping[str, Any], name: str) -> Any:

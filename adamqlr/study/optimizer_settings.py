@@ -68,7 +68,8 @@ class OptimizerConfig(Section):
     @model_validator(mode="after")
     def _check_what_it_is(self, info: ValidationInfo) -> "OptimizerConfig":
         check_whole_numbers("batch_size", self.space)
-        both = sorted(self.options.keys() & self.space.keys()) if self.direction is None else []
+        prefix = "" if self.direction is None else DIRECTION
+        both = sorted({prefix + name for name in self.options} & self.space.keys())
         if both and not (info.context or {}).get("is_complete"):
             raise ValueError(f"space: '{both[0]}' is tuned, and fixed by options: drop one of them")
         if self.optimizer and self.direction:
@@ -82,14 +83,14 @@ class OptimizerConfig(Section):
             return self
         known = _known_options(self.optimizer or self.direction)
         # The data's, of which an optimizer knows nothing.
-        _check_options("options", set(self.options) - ({"batch_size"} if self.optimizer else set()), known)
+        _check_options("options", set(self.options) - ({"batch_size", "length"} if self.optimizer else set()), known)
         space = set(self.space) - {"batch_size"}
         if self.direction:
             heuristics = keywords_of("adamqlr.optim.qlr:QLR")
-            of_direction = {name.removeprefix(DIRECTION) for name in space if name.startswith(DIRECTION)}
+            its_own = {name.removeprefix(DIRECTION) for name in space if name.startswith(DIRECTION)}
             _check_options("heuristics", self.heuristics, heuristics)
-            _check_options("space", space - {DIRECTION + name for name in of_direction}, heuristics)
-            _check_options("space", of_direction, known)
+            _check_options("space", space - {DIRECTION + name for name in its_own}, heuristics)
+            _check_options("space", its_own, known)
         elif self.optimizer:
             _check_options("space", space, known)
         return self

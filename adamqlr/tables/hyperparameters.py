@@ -53,7 +53,8 @@ def search_space(study: Study, suite: str) -> Table:
             every = name in settings.data_hyperparameters
             tuning = "all that are tuned" if every else "all that tune it"
             rows.append(_row(label, tuning, name, distribution.describe()))
-        if settings.tuning_limit is not None:
+        is_limited = config.suite(suite).budget == "epochs" and config.tuning.unit != "epochs"
+        if is_limited and settings.tuning_limit is not None:
             rows.append(_row(label, "all that are tuned", "training time", f"at most {settings.tuning_limit:g} s"))
     return make_table(rows, rows)
 

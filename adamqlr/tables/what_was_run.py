@@ -22,7 +22,7 @@ def tabulate(study: Study, suite: str) -> Table:
                 "Device": _distinct(cube.attrs["device"] for cube in cubes),
                 "Runs sharing it": _distinct(str(cube.attrs["runs_sharing_device"]) for cube in cubes),
                 "PyTorch": _distinct(json.loads(cube.attrs["versions"])["torch"] for cube in cubes),
-                "Revision": _distinct(_short_revision(cube.attrs["git_revision"]) for cube in cubes),
+                "Revision": _distinct(_short_revisions(cube.attrs["git_revision"]) for cube in cubes),
             }
         )
     return make_table(rows, rows)
@@ -33,9 +33,9 @@ def _duration(seconds: float) -> str:
     return f"{seconds / size:.3g} {unit}"
 
 
-def _short_revision(revision: str) -> str:
-    commit, dash, mark = revision.partition("-")
-    return f"{commit[:12]}{dash}{mark}"
+def _short_revisions(revisions: str) -> str:
+    parts = (revision.partition("-") for revision in revisions.split(", "))
+    return ", ".join(dict.fromkeys(f"{commit[:12]}{dash}{mark}" for commit, dash, mark in parts))
 
 
 def _distinct(values: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -54,7 +55,8 @@ def check_hyperparameters(case: Case, hyperparameters: Mapping[str, Any]) -> Non
     spec = case.spec
     known, required = _keywords(spec)
     for name in hyperparameters:
-        if name not in case.settings.data_hyperparameters and known and name not in known:
+        is_known = any(fnmatchcase(name, pattern) for pattern in known)
+        if name not in case.settings.data_hyperparameters and not is_known:
             raise UserError(f"optimizer '{spec.key}': unknown hyperparameter '{name}': known are {', '.join(known)}")
     missing = [name for name in required if name not in hyperparameters]
     if missing:
@@ -90,7 +92,7 @@ def _factory(spec: OptimizerSpec) -> Callable[..., StudyOptimizer]:
 
 
 def _keywords(spec: OptimizerSpec) -> tuple[list[str], list[str]]:
-    """Return the names of an optimizer's keyword arguments, none if any is taken, and of those without a default."""
+    """Return patterns of the names of an optimizer's keyword arguments, and the names of those without a default."""
     if spec.wraps is not None:
         try:
             return own_keywords(spec)

@@ -83,7 +83,7 @@ def make_heuristics(model: nn.Module, loss: str | Loss, path: str, **options: An
 
 
 def own_keywords(spec: OptimizerSpec) -> tuple[list[str], list[str]]:
-    """Return the names of keyword arguments, none if any is taken, and of those that have no default."""
+    """Return patterns of the names of keyword arguments, and the names of those that have no default."""
     assert spec.wraps is not None
     known, required = ([], []) if spec.wraps in DIRECTIONS else _parameters(load_class(spec.wraps))
     if not spec.factory.endswith(":make_heuristics"):
@@ -132,6 +132,6 @@ def _made_over(made: Any, model: nn.Module, path: str, options: dict[str, Any]) 
 def _parameters(made: Any) -> tuple[list[str], list[str]]:
     parameters = [p for p in inspect.signature(made).parameters.values() if p.name not in _NOT_OPTIONS]
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-        return [], []
+        return ["*"], []
     named = [p for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
     return [p.name for p in named], [p.name for p in named if p.default is inspect.Parameter.empty]

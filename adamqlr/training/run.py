@@ -241,7 +241,8 @@ class Run:
                 metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = found
         share = evaluation.read() / len(self.histories)
         parameters = self._flatten()
-        trajectory = parameters.tolist() if parameters.numel() <= _TRAJECTORY_PARAMETERS else None
+        shown = self._problem.test is None and parameters.numel() <= _TRAJECTORY_PARAMETERS
+        trajectory = parameters.tolist() if shown else None
         for member, history in enumerate(self.histories):
             if history.diverged or member in self._dropped:
                 continue
@@ -282,8 +283,8 @@ class Run:
                 "lr_schedule": self._lr_schedule and self._lr_schedule.state_dict(),
                 "rng": torch.get_rng_state(),
             }
-            if torch.cuda.is_available():
-                state["cuda_rng"] = torch.cuda.get_rng_state_all()
+            if self._problem.device.type == "cuda":
+                state["cuda_rng"] = [torch.cuda.get_rng_state(self._problem.device)]
             return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -300,8 +301,9 @@ class Run:
         self._prepare_steps()
         if "rng" in state:
             torch.set_rng_state(state["rng"])
-        if "cuda_rng" in state and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        if "cuda_rng" in state and self._problem.device.type == "cuda":
+            # Older checkpoints have those of all devices.
+            torch.cuda.set_rng_state(state["cuda_rng"][0], self._problem.device)
 
 
 def _listed(numbers: Tensor) -> list[float]:

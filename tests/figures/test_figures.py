@@ -23,9 +23,10 @@ from adamqlr.figures.tuning_budget import best_so_far
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube, write_cube
 from adamqlr.results.join import write_study
-from adamqlr.results.pairs import Study
+from adamqlr.results.pairs import Study, by_dataset
 from adamqlr.results.runs import runs_dataset
 from adamqlr.results.study import load_study
+from adamqlr.results.targets import target_loss
 from adamqlr.stages.figures import draw_figure
 from adamqlr.stages.tables import write_table
 from adamqlr.study.case import Case, cases_of
@@ -292,7 +293,9 @@ def test_after_all_trials_the_order_does_not_matter(seed: int) -> None:
 
 
 def test_profiles_count_every_case_and_start_with_the_fastest(study_tree: xr.DataTree) -> None:
-    ratios = cost_ratios(Study(study_tree, STUDY).test_pairs("epochs"), "step", 0.1)
+    pairs = Study(study_tree, STUDY).test_pairs("epochs")
+    targets = {key: target_loss([pair.cube for pair in group], 0.1) for key, group in by_dataset(pairs).items()}
+    ratios = cost_ratios(pairs, "step", targets)
     assert set(ratios) == set(OPTIMIZERS)
     stacked = np.stack(list(ratios.values()))
     assert stacked.shape[1] == 2 * SEEDS

@@ -1,7 +1,9 @@
 """Run files, cubes and the study's file."""
 
 import json
+import re
 import resource
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import xarray as xr
 
 import adamqlr
 from adamqlr.errors import UserError
+from adamqlr.results import attributes as attributes_module
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube, read_cube, write_cube
 from adamqlr.results.join import write_study
@@ -24,6 +27,7 @@ from adamqlr.stages.aggregate import aggregate
 from adamqlr.stages.info import describe
 from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig, parse_config
+from adamqlr.tables import what_was_run
 from adamqlr.training.history import History
 from adamqlr.training.metrics import METRICS
 from tests.results.histories import history, random_history
@@ -198,6 +202,35 @@ def test_neither_names_nor_the_order_of_options_keep_runs_apart(study: StudyConf
         for seed, label, options in ((0, "Old", '{"lr": 0.1, "eps": 1}'), (1, "New", '{"eps": 1, "lr": 0.1}'))
     )
     assert build_cube([first, second], 10)["seed"].values.tolist() == [0, 1]
+
+
+def test_versions_and_revisions_of_all_jobs_are_named(study: StudyConfig) -> None:
+    runs = [
+        dataset_of(study, random_history(seed, 5)).assign_attrs(
+            git_revision=revision, runs_sharing_device=1, versions=json.dumps({"torch": version, "numpy": "2.1"})
+        )
+        for seed, revision, version in ((0, "a" * 40, "2.10"), (1, "b" * 40 + "-dirty", "2.11"), (2, "a" * 40, "2.11"))
+    ]
+    cube = build_cube(runs, 10)
+    assert json.loads(cube.attrs["versions"]) == {"torch": "2.10, 2.11", "numpy": "2.1"}
+    shown = what_was_run.tabulate(Study(xr.DataTree.from_dict({"/epochs/digits/adam": cube}), study), "epochs").shown
+    assert shown["Revision"].tolist() == ["aaaaaaaaaaaa, bbbbbbbbbbbb-dirty"]
+    assert shown["PyTorch"].tolist() == ["2.10, 2.11"]
+
+
+def test_the_revision_is_of_the_packages_own_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that is installed below somebody's checkout is no part of it."""
+    for command in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "mine"],
+    ):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    module = tmp_path / "attributes.py"
+    module.touch()
+    monkeypatch.setattr(attributes_module, "__file__", str(module))
+    assert attributes_module.git_revision() == "unknown"
+    subprocess.run(["git", "add", module.name], cwd=tmp_path, check=True)
+    assert re.fullmatch("[0-9a-f]{40}-dirty", attributes_module.git_revision())
 
 
 def test_cubes_are_called_what_the_configuration_in_force_calls_them(

@@ -270,6 +270,24 @@ def test_an_optimizer_of_another_package(study_of: Callable[..., StudyConfig]) -
     assert_equal(trained(study, "lion_qlr"), by_hand(study, step_of))
 
 
+def test_a_direction_that_takes_any_keyword_may_have_options(
+    study_of: Callable[..., StudyConfig], tmp_path: Path
+) -> None:
+    file = tmp_path / "open.py"
+    file.write_text(
+        "import torch\n\n\nclass Open(torch.optim.SGD):\n"
+        "    def __init__(self, params, **options):\n        super().__init__(params, **options)\n"
+    )
+    study = study_of(own={"direction": f"{file}:Open", "options": {"lr": 1.0, "momentum": 0.9}})
+
+    def step_of(model: nn.Module) -> Any:
+        return QLR(model, "cross_entropy", torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)).step
+
+    assert_equal(trained(study, "own"), by_hand(study, step_of))
+    with pytest.raises(UserError, match=r"unknown hyperparameter 'dampng': known are lr, .*direction\.\*$"):
+        make(study, "own", dampng=0.1)
+
+
 def test_two_files_of_one_name_are_two_modules(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

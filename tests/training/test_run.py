@@ -1,7 +1,9 @@
 """One run: what it records, where it ends, and that pieces of it add up to the whole."""
 
 import copy
+from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from torch import nn
 
 from adamqlr.problems.problem import Problem, initial_model, load_problem
 from adamqlr.problems.rows import Rows
-from adamqlr.study.config import StudyConfig
+from adamqlr.study.config import StudyConfig, load_config
 from adamqlr.study.limit import Limit
 from adamqlr.study.optimizers import OPTIMIZERS
 from adamqlr.training.evaluation import evaluate
@@ -80,6 +82,25 @@ def test_a_run_in_pieces_through_saved_states_is_the_whole_run(study: StudyConfi
             part.advance(Limit(steps=18), save_and_stop)
     np.testing.assert_array_equal(numbers(part), numbers(whole))
     assert part.history.steps == whole.history.steps
+
+
+def test_a_small_network_is_no_trajectory(config_file: Callable[..., Path], tmp_path: Path) -> None:
+    table = tmp_path / "line.csv"
+    table.write_text("x,y\n" + "".join(f"{i},{2 * i + 1}\n" for i in range(60)))
+    line = {"path": str(table), "loss": "half_mse", "hidden": [], "epochs": 1, "batch_size": 10}
+    run = make(load_config(config_file(datasets={"line": line})), "line", "adam_untuned", batch_size=10)
+    run.advance(Limit(steps=2))
+    assert run.history.parameters == []
+
+
+def test_a_run_on_the_cpu_leaves_devices_alone(study: StudyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a checkpoint was written beside two devices, and one of them is visible now."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    run = make(study)
+    run.advance(Limit(steps=1))
+    state = run.state_dict()
+    assert "cuda_rng" not in state
+    run.load_state_dict({**state, "cuda_rng": [torch.zeros(16, dtype=torch.uint8)] * 2})
 
 
 def test_seeds_decide_everything(study: StudyConfig) -> None:

@@ -1,5 +1,6 @@
 """The executor on this machine: local and debug clusters, Ctrl-C, and mistakes that end before anything runs."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -88,6 +89,18 @@ def test_a_job_that_fails_is_reported_with_its_log(cluster: str, folder: Path) -
     if cluster == "local":
         assert "what went wrong" in output
         assert len(list((folder / ".snakemake/submitit/logs").rglob("*_log.err"))) == 1
+
+
+def test_a_second_head_process_in_the_folder_is_refused(folder: Path) -> None:
+    lock = folder / ".snakemake/submitit/lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        code, output = finish(snakemake(folder, "--submitit-cluster", "local"))
+    assert code == 1
+    assert "another Snakemake sends jobs to the cluster from this folder: wait until it has ended" in output
+    assert not list(folder.glob("started_*"))
+    assert finish(snakemake(folder, "--submitit-cluster", "local"))[0] == 0
 
 
 @pytest.mark.slow

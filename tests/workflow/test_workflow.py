@@ -88,17 +88,34 @@ def test_processes_of_a_job_are_no_more_than_its_share_of_the_trials(tmp_path: P
     assert asked == ["2", "2", "2"]
 
 
-def test_jobs_keep_to_the_configuration_that_their_run_began_with(tmp_path: Path) -> None:
-    edited, in_force = tmp_path / "study.yaml", tmp_path / "results/small/config.yaml"
-    in_force.parent.mkdir(parents=True)
-    settings = {"name": "small", "datasets": ["digits"], "optimizers": ["adam"], "device": "cpu"}
-    in_force.write_text(yaml.safe_dump({**settings, "tuning": {"trials": 4, "shards": 2}}))
-    edited.write_text(yaml.safe_dump({**settings, "optimizers": ["sgd_full"]}))
-    cube = ("results/small/cubes/epochs/digits/adam.nc", "-n", "--configfile", edited)
-    job = snakemake(tmp_path, *cube, "--mode", "remote")
-    assert job_counts(job.stdout + job.stderr)["tune_shard"] == 2
-    refused = snakemake(tmp_path, *cube, check=False)
-    assert "unknown optimizer 'adam'" in refused.stdout + refused.stderr
+EDITS = {
+    "other settings": "{name: small, datasets: [digits], optimizers: [sgd_full]}",
+    "another name": "{name: other, datasets: [digits], optimizers: [adam]}",
+    "half a file": "{name: small, datasets: [dig",
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_jobs_keep_to_the_configuration_that_their_run_began_with(edit: str, tmp_path: Path) -> None:
+    """The first job edits the file; the second is one of the study's, and a wrong file would have it fail."""
+    (tmp_path / "study.yaml").write_text("{name: small, datasets: [digits], optimizers: [adam], device: cpu}")
+    workflow = f'''
+include: "{ROOT}/Snakefile"
+rule edit:
+    output: "edited"
+    shell: "echo '{EDITS[edit].replace("{", "{{").replace("}", "}}")}' > study.yaml; touch {{output}}"
+rule look:
+    input: "edited"
+    output: "looked"
+    params: study=STUDY.name + " ".join(STUDY.optimizers)
+    shell: "echo {{params.study}} > {{output}}"
+'''
+    (tmp_path / "Snakefile").write_text(workflow)
+    settings = ("--snakefile", tmp_path / "Snakefile", "--configfile", tmp_path / "study.yaml")
+    local = ("--executor", "submitit", "--submitit-cluster", "local", "--jobs", "1")
+    snakemake(tmp_path, "looked", *settings, *local)
+    assert (tmp_path / "looked").read_text() == "smalladam\n"
+    assert (tmp_path / "study.yaml").read_text().strip() == EDITS[edit]
 
 
 def test_the_scheduler_has_no_limit_on_jobs_a_second(tmp_path: Path) -> None:

@@ -25,11 +25,6 @@ from adamqlr.tables.contents import tables_of
 if shutil.which("adamqlr") is None:
     shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
 
-# In a job, the configuration that its run began with: the file may have been edited since, for another run.
-in_force = Path(f"results/{config.get('name')}/config.yaml")
-if not workflow.is_main_process and in_force.exists():
-    config = yaml.safe_load(in_force.read_text(encoding="utf-8"))
-
 try:
     STUDY = parse_config(config, "configuration")
     RESULTS = f"results/{STUDY.name}"
@@ -38,6 +33,9 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 CONFIG = f"{RESULTS}/config.yaml"
+# What a job reads is what its run began with: the file that was given may have been edited since, for another run.
+if workflow.is_main_process:
+    workflow.config_settings.configfiles = [Path(CONFIG).absolute()]
 SHARDS = paths.shard_count(STUDY)
 ENVIRONMENT = "../../envs/conda.yaml"
 

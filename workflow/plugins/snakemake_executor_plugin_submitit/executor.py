@@ -12,6 +12,7 @@ from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
+from snakemake_executor_plugin_submitit.alone import hold_alone
 from snakemake_executor_plugin_submitit.attempts import Attempts
 from snakemake_executor_plugin_submitit.cancel import cancel_until_done
 from snakemake_executor_plugin_submitit.clusters import JobState, make_cluster
@@ -36,8 +37,10 @@ class Executor(RemoteExecutor):
         settings: Any = self.workflow.executor_settings
         self._cluster = make_cluster(settings.cluster)
         self._cluster.check()
+        records = Path(self.workflow.persistence.path) / "submitit"
+        self._lock = hold_alone(records / "lock")
         self._folder = make_log_folder(settings.logdir, self.workflow.globals.get("config", {}))
-        self._ledger = Ledger(Path(self.workflow.persistence.path) / "submitit" / "ledger.jsonl")
+        self._ledger = Ledger(records / "ledger.jsonl")
         self._forget_ended(before=psutil.Process().create_time())
         self._earlier = self._ledger.entries()
         self._entries: dict[str, Entry] = {}
