@@ -225,7 +225,7 @@ def test_training_that_all_processes_are_asked_to_stop_goes_on_to_the_same_numbe
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_a_file_that_is_no_image_ends_a_run_at_once_with_one_line(root: Path, tmp_path: Path, part: str) -> None:
     (root / part / "light" / "1.png").write_text("no image")
-    done = subprocess.run(command(root, tmp_path / "runs.nc"), capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command(root, tmp_path / "runs.nc"), capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     errors = [line for line in done.stderr.splitlines() if "rror" in line]
     assert len(errors) == 1
