@@ -180,3 +180,8 @@ def test_the_table_shows_what_a_dataset_has_of_its_own() -> None:
     assert rows["Penn Treebank", "all that are tuned", "batch_size"] == "5, 10, 20, 35, 50, 100, 200"
     assert rows["Penn Treebank", "all that are tuned", "training time"] == "at most 3600 s"
     assert not any(dataset == "Digits" for dataset, _, _ in rows)
+
+
+def test_the_table_shows_no_limit_that_nothing_keeps_to() -> None:
+    epochs = study_of(["digits", "penn_treebank"], tuning={"unit": "epochs", "first_rung": 5, "limit": 20})
+    assert "training time" not in set(search_space(Study(xr.DataTree(), epochs), "epochs").shown["Hyperparameter"])
