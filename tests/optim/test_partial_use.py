@@ -24,6 +24,11 @@ def data() -> tuple[Tensor, Tensor]:
     return torch.randn(12, 3), torch.randint(3, (12,))
 
 
+def perceptron() -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
 def branches() -> nn.ModuleList:
     torch.manual_seed(1)
     return nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
@@ -110,8 +115,7 @@ def test_groups_of_which_nothing_is_trained_have_no_part_in_the_step(when: str) 
     inputs, targets = data()
     found = []
     for alone in (True, False):
-        torch.manual_seed(1)
-        model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 3))
+        model = perceptron()
         frozen = [] if when == "no parameters" else list(model[0].parameters())
         groups = [{"params": list(model[2].parameters()), "lr": 0.1}]
         if not alone:
@@ -157,8 +161,7 @@ def test_the_baselines_compute_with_the_parameters_as_they_are_under_autocast() 
     inputs, targets = data()
     losses = []
     for together in (True, False):
-        torch.manual_seed(1)
-        model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 3))
+        model = perceptron()
         optimizer = Adam(model, "cross_entropy", lr=0.1)
         with torch.autocast("cpu", torch.bfloat16, enabled=together):
             found = []
@@ -235,8 +238,7 @@ def test_a_first_piece_that_raises_leaves_kfacs_averages_as_they_are() -> None:
     inputs, targets = data()
     found = []
     for fails in (True, False):
-        torch.manual_seed(1)
-        model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 3))
+        model = perceptron()
         optimizer = KFAC(model, "cross_entropy", microbatch=4, fisher="exact")
         if fails:
             with pytest.raises((IndexError, RuntimeError)):
