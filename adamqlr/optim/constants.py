@@ -14,5 +14,5 @@ def constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=8)
 def ones(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a vector of ones; a product with it is a sum."""
+    """Return a vector of ones; a product with it is a sum. Not for CUDA graphs, which do not keep it."""
     return torch.ones(length, dtype=dtype, device=device)

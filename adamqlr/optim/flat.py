@@ -131,6 +131,7 @@ class FlatGradient:
         self.views = flat.views(self.buffer)
         self.unused: list[int] = []
         self._used: Tensor | None = None
+        self._sizes: Tensor | None = None
         self._make_shown()
 
     def _make_shown(self) -> None:
@@ -175,8 +176,10 @@ class FlatGradient:
     def note_used_somewhere(self, processes: Tensor) -> None:
         """Say how many processes used each parameter, of shape (parameters,): nothing waits for these numbers."""
         self.note_unused([])
-        sizes = torch.tensor(self._flat.sizes, device=processes.device)
-        self._used = processes.clamp(max=1).repeat_interleave(sizes, output_size=len(self.buffer))
+        if self._sizes is None:
+            # Once, as copies from the host wait for the device.
+            self._sizes = torch.tensor(self._flat.sizes, device=processes.device)
+        self._used = processes.clamp(max=1).repeat_interleave(self._sizes, output_size=len(self.buffer))
 
     def leave_out_unused(self, vector: Tensor) -> None:
         """Set a vector of shape (…, n) to zero where it belongs to parameters that the minibatch did not use."""

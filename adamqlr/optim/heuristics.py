@@ -109,7 +109,7 @@ class QuadraticModel:
         first = self.slopes[0]
         w1, w2 = None if lr is None else _given(-lr, first), None if momentum is None else _given(momentum, first)
         if len(self.slopes) == 1:
-            # A gradient that has vanished must not undo what was learnt: 0/0 would.
+            # A gradient that has vanished must not undo what was learned: 0/0 would.
             return [quotient(first, nothing - self.damped[0][0]) if w1 is None else w1]
         (q11, q12), (_, q22) = self.damped
         b1, b2 = self.slopes

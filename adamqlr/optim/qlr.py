@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from adamqlr.optim.arithmetic import StepArithmetic
 from adamqlr.optim.base import AnyLoss, MinibatchOptimizer, Params
 from adamqlr.optim.directions import Direction, OptionalMethods, bind, check_bound, observer_of, resolve_direction
-from adamqlr.optim.heuristics import quadratic_forms
+from adamqlr.optim.heuristics import inner_product, quadratic_forms
 from adamqlr.optim.info import QLRInfo
 from adamqlr.optim.limits import Limits
 from adamqlr.optim.numbers import Number
@@ -18,6 +19,7 @@ from adamqlr.optim.options import GivenOption, MemberOption, MemberTensors, chec
 from adamqlr.optim.passes.given_loss import resolve_loss
 from adamqlr.optim.passes.network import Curvature, Forward
 from adamqlr.optim.passes.perceptron import members_of
+from adamqlr.optim.passes.reached_modules import reached_modules
 from adamqlr.optim.refusal import Refusal
 from adamqlr.optim.state import State
 from adamqlr.optim.step_vectors import StepVectors
@@ -68,7 +70,8 @@ class QLR(MinibatchOptimizer):
         resolution: λ stays where the loss changes by at most so many units of its last place, as ρ then says nothing;
             None: ρ always counts.
         on_nonfinite: ``"propagate"``, or ``"skip"`` to refuse a step whose loss or parameters are not finite:
-            everything is then as before it, for a copy of all that a step changes.
+            everything is then as before it, for a copy of all that a step changes. Where a direction keeps counts on
+            the host, as PyTorch's Adam does beside a GPU, each step then waits for the device.
         params: What to train, with groups as for PyTorch's optimizers; None for all that is trainable.
         forward: Calls the model with the inputs and returns what the loss takes; None for ``model(inputs)``.
         microbatch: Rows that go through the model at a time, to the numbers of all at once where no batch statistics
@@ -177,7 +180,7 @@ class QLR(MinibatchOptimizer):
         refusal = self._refusal() if group["on_nonfinite"] == "skip" else None
         local = self._network.linearize(inputs, targets, group["curvature"], self._observer)
         gradient = self._network.gradient.buffer
-        self._propose(local.loss, damping, refusal)
+        self._propose(damping, refusal)
         factor, momentum = self._scale_groups(), group["momentum"]
         lr = None if group["choose_lr"] else self._operands(factor)
         momentum = None if momentum is None else self._operands(momentum)
@@ -200,7 +203,7 @@ class QLR(MinibatchOptimizer):
 
     def _fixed_step(self, loss: Tensor, lr: Number, momentum: Number, refusal: Refusal | None) -> QLRInfo:
         """Take the step that the options prescribe, of which no model is made."""
-        slope = torch.linalg.vecdot(self._network.gradient.buffer, self._vectors.vectors[0])
+        slope = inner_product(self._network.gradient.buffer, self._vectors.vectors[0])
         fixed = self._zero + momentum
         weights = [self._limits.of_lr(self._zero - lr, self.param_groups[0], 1.0), fixed][: len(self._vectors.vectors)]
         taken = self._finish(self._move(weights), refusal, loss, self._zero)
@@ -215,15 +218,14 @@ class QLR(MinibatchOptimizer):
                 group["damping"] = self._damping
         return self._damping
 
-    def _propose(self, loss: Tensor, damping: Tensor, refusal: Refusal | None) -> None:
+    def _propose(self, damping: Tensor, refusal: Refusal | None) -> None:
         """Let the direction write v₁."""
         gradient, optional, out = self._network.gradient, self._optional, self._vectors.vectors[0]
         check_bound(self._direction, self._state)
-        # State that is yet to be made cannot be put back: this once, the step looks at the numbers.
-        if refusal and optional.makes_state and not bool(loss.isfinite() & gradient.buffer.isfinite().all()):
-            out.zero_()
-            return
-        self._direction.propose(gradient, damping, out)
+        # The passes may run under autocast; the parameters and what directions keep are not of its precision.
+        kind = out.device.type
+        with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+            self._direction.propose(gradient, damping, out)
         # What the minibatch does not use stays: no curvature would bound its step.
         for vector in self._vectors.vectors:
             gradient.leave_out_unused(vector)
@@ -263,7 +265,8 @@ class QLR(MinibatchOptimizer):
     def _refusal(self) -> Refusal:
         if self._flat.members:
             raise ValueError("on_nonfinite='skip' is for one network: networks side by side fail each on their own")
-        return Refusal([self._flat.buffer, *self._state.tensors, *self._optional.live_tensors()], self._module)
+        modules = [self._module, *reached_modules(self.loss), *reached_modules(self._forward)]
+        return Refusal([self._flat.buffer, *self._state.tensors, *self._optional.live_tensors()], modules)
 
     def _replace(self, replaced: Any) -> None:
         super()._replace(replaced)

@@ -1,6 +1,7 @@
 """Taking a step back where its numbers are not finite, without waiting for the device to say whether it has to be."""
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -43,16 +44,17 @@ class Refusal:
 
     Args:
         tensors: What the step changes in place.
-        model: Whose buffers it changes, in place or by putting others there.
+        modules: Those whose buffers it changes, in place or by putting others there; one may hold another.
 
     Attributes:
         undo: Takes back what is on the host, or was made in the step; None where nothing is.
     """
 
-    def __init__(self, tensors: Iterable[Tensor], model: nn.Module) -> None:
+    def __init__(self, tensors: Iterable[Tensor], modules: Iterable[nn.Module]) -> None:
         self.undo: Callable[[], None] | None = None
         self._kept = [(tensor, tensor.clone()) for tensor in tensors]
-        self._buffers = [_Buffer(module._buffers, name) for module in model.modules() for name in module._buffers]
+        each = dict.fromkeys(chain.from_iterable(module.modules() for module in modules))
+        self._buffers = [_Buffer(module._buffers, name) for module in each for name in module._buffers]
 
     def unless_finite(self, *numbers: Tensor) -> Tensor:
         """Put everything back as it was unless all numbers are finite; return whether they are, a 0-d tensor."""
@@ -63,10 +65,15 @@ class Refusal:
             self._kept += found
             if not found and buffer.has_changed():
                 undone.append(buffer.put_back)
+        # Counts of PyTorch's optimizers are on the host.
+        elsewhere = [pair for pair in self._kept if pair[0].device != taken.device]
         for tensor, before in self._kept:
-            tensor.copy_(torch.where(taken, tensor, before))
-        # This once, the step looks at the numbers.
-        if undone and not bool(taken):
+            if tensor.device == taken.device:
+                tensor.copy_(torch.where(taken, tensor, before))
+        # For these, the step looks at the numbers.
+        if (undone or elsewhere) and not bool(taken):
+            for tensor, before in elsewhere:
+                tensor.copy_(before)
             for undo in undone:
                 undo()
         return taken

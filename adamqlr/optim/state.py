@@ -38,11 +38,14 @@ class State:
         self._strict, self._has_started = strict, has_started
         self._tensors: list[Tensor] = []
         self._counts: list[str] = []
+        self._forgotten: list[str] = []
         self._shown: dict[nn.Parameter, tuple[str, dict[str, Tensor]]] = {}
         self.group: dict[str, Any] = optimizer.param_groups[0]
 
-    def vector(self, name: str) -> Tensor:
-        """Return a vector of the shape of θ: zeros at first."""
+    def vector(self, name: str, outlives_freezing: bool = True) -> Tensor:
+        """Return a vector of the shape of θ: zeros at first, and else again where a parameter has been frozen."""
+        if not outlives_freezing:
+            self._forgotten.append(name)
         vector = self._flat.zeros()
         for parameter, label, view in zip(
             self._flat.parameters, self._flat.names, self._flat.views(vector), strict=True
@@ -74,9 +77,9 @@ class State:
             )
         if saved is not None:
             if saved.shape != tensor.shape:
-                raise ValueError(
-                    f"the saved {name!r} of {label} has the shape {tuple(saved.shape)}, not {tuple(tensor.shape)}"
-                )
+                shapes = f"{name!r} of {label} has the shape {tuple(saved.shape)}, not {tuple(tensor.shape)}"
+                whole = f"{shapes} as its trained parameters have: freeze and free a layer as a whole"
+                raise ValueError(f"the saved {shapes}" if self._strict else whole)
             tensor.copy_(saved)
         if name in self._shown.get(parameter, ("", {}))[1]:
             raise ValueError(f"two tensors of {label} are called {name!r}: give the direction's another name")
@@ -105,8 +108,10 @@ class State:
     def settle(self) -> None:
         """Forget when parameters were frozen that are trained again, now that all has been taken up.
 
-        Parameters that are frozen where a state is loaded were so from there on, if that says nothing else.
+        Parameters that are frozen where a state is loaded were so from there on, if that says nothing else. What is
+        asked for later, such as an update where momentum is switched on, is new.
         """
+        self._strict = False
         trained = set(map(id, self._flat.parameters))
         for parameter, state in self._optimizer.state.items():
             if id(parameter) in trained:
@@ -132,7 +137,10 @@ class State:
                 raise ValueError(f"{name} was frozen at the first step, and {CANNOT_JOIN}")
 
     def _leave(self, state: dict[str, Any]) -> None:
-        """Keep where counts stand for a parameter that is frozen, if all have begun."""
+        """Keep where counts stand for a parameter that is frozen, if all have begun; it is not updated any more."""
+        for name in self._forgotten:
+            if name in state:
+                state[name].zero_()
         counts = {name: self.group[name].clone() for name in self._counts}
         # Freezing is no step, and may look at the numbers.
         if all(bool((count > 0).all()) for count in counts.values()):

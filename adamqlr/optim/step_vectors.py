@@ -29,7 +29,7 @@ class StepVectors:
     def use_update(self, wanted: bool) -> None:
         """Have v₂ among them or not."""
         if wanted and self._update is None:
-            self._update = self._state.vector("update")
+            self._update = self._state.vector("update", outlives_freezing=False)
         elif not wanted and self._update is not None:
             # Once momentum is wanted again, this is no longer the previous update.
             self._update.zero_()

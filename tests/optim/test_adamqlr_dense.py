@@ -125,7 +125,7 @@ class DenseAdamQLR:
 
 
 def task(shape: tuple[int, ...], loss: str, outputs: int, rows: int = 96) -> tuple[Tensor, Tensor]:
-    """Draw rows of a task that can be learnt but not solved: otherwise steps amplify rounding errors as they go."""
+    """Draw rows of a task that can be learned but not solved: otherwise steps amplify rounding errors as they go."""
     inputs = torch.randn(rows, *shape, dtype=torch.float64)
     features = inputs.flatten(1)[:, :outputs].sin() + torch.randn(rows, outputs, dtype=torch.float64)
     return inputs, features.argmax(dim=1) if loss == "cross_entropy" else features

@@ -56,3 +56,23 @@ def test_a_resolution_of_no_units_is_one_too(resolution: float) -> None:
     torch.manual_seed(0)
     optimizer = AdamQLR(nn.Linear(4, 1), "half_mse", damping=1.0, resolution=resolution)
     assert optimizer.step(torch.randn(8, 4), torch.randn(8, 1)).damping == 0.5
+
+
+def test_momentum_can_be_switched_on_after_a_state_was_loaded() -> None:
+    """It begins as without the load; trainers that wrap optimizers load them their own state."""
+
+    def run(loads: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = nn.Linear(4, 1)
+        optimizer = QLR(model, "half_mse", "gradient")
+        inputs, targets = torch.randn(8, 4), torch.randn(8, 1)
+        optimizer.step(inputs, targets)
+        if loads:
+            optimizer.load_state_dict(optimizer.state_dict())
+        optimizer.param_groups[0]["momentum"] = 0.9
+        for _ in range(2):
+            optimizer.step(inputs, targets)
+        return [parameter.detach() for parameter in model.parameters()]
+
+    for found, expected in zip(run(True), run(False), strict=True):
+        assert torch.equal(found, expected)

@@ -516,6 +516,33 @@ def test_one_step_under_autocast_is_that_of_single_precision_to_bfloat16s_roundi
         assert found[RHO] == pytest.approx(exact[RHO], rel=0.15)
 
 
+class Products(torch.optim.SGD):
+    """Multiplies matrices in its step, as optimizers with preconditioners do."""
+
+    def step(self, closure: Any = None) -> Any:
+        (gradient,) = (parameter.grad for group in self.param_groups for parameter in group["params"])
+        self.found = (gradient @ gradient.T).dtype
+        return super().step(closure)
+
+
+def test_a_wrapped_optimizer_steps_outside_autocast() -> None:
+    """As in an ordinary loop, where autocast is around the forward pass alone."""
+    model = nn.Linear(4, 3, bias=False)
+    wrapped = Products(model.parameters(), lr=0.1)
+    optimizer = QLR(model, "cross_entropy", wrapped)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        optimizer.step(torch.randn(20, 4), torch.randint(3, (20,)))
+    assert wrapped.found == torch.float32
+
+
+def test_fixed_rates_report_the_slope_in_single_precision_under_autocast() -> None:
+    model = nn.Linear(4, 3)
+    optimizer = QLR(model, "cross_entropy", "gradient", lr=0.1, damping=0.0, adapt_damping=False)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        info = optimizer.step(torch.randn(20, 4), torch.randint(3, (20,)))
+    assert info.grad_dot_direction.dtype == torch.float32
+
+
 def test_half_precision_is_refused(make: Make, build: Callable[[], nn.Sequential]) -> None:
     optimizer = make(build(), "cross_entropy")
     message = "float16 needs its loss scaled, which the step cannot do: use torch.autocast(…, dtype=torch.bfloat16)"

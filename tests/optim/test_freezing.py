@@ -123,3 +123,30 @@ def test_kfac_freezes_a_layer_as_a_whole_once_it_has_started(part: str) -> None:
     getattr(model[0], part).requires_grad_(False)
     with pytest.raises(ValueError, match="input_factor"):
         optimizer.step(*some)
+
+
+def test_a_freed_layer_has_no_previous_update() -> None:
+    """Its update was zero while it was frozen: its first step is along the gradient alone."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1))
+    optimizer = QLR(model, "half_mse", "gradient", lr=0.1, momentum=0.9, damping=0.0, adapt_damping=False)
+    inputs, targets = torch.randn(24, 5), torch.randn(24, 1)
+    for _ in range(3):
+        optimizer.step(inputs, targets)
+    model[0].requires_grad_(False)
+    optimizer.step(inputs, targets)
+    model[0].requires_grad_(True)
+    before = model[0].weight.detach().clone()
+    optimizer.step(inputs, targets)
+    torch.testing.assert_close(model[0].weight.detach(), before - 0.1 * model[0].weight.grad)
+
+
+def test_freezing_a_bias_alone_under_kfac_names_what_to_freeze() -> None:
+    model, some = network(), batch()
+    optimizer = KFAC(model, "cross_entropy")
+    optimizer.step(*some)
+    model[0].bias.requires_grad_(False)
+    with pytest.raises(
+        ValueError, match=r"^'input_factor' of 0\.weight has the shape .* freeze and free a layer as a whole$"
+    ):
+        optimizer.step(*some)

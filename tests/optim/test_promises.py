@@ -40,6 +40,9 @@ def convolutional() -> nn.Module:
 MAKERS: dict[str, Callable[..., Any]] = {
     "AdamQLR": AdamQLR,
     "QLR over the gradient": lambda model, loss, **options: QLR(model, loss, "gradient", momentum=None, **options),
+    "QLR over SGD": lambda model, loss, **options: QLR(
+        model, loss, torch.optim.SGD(model.parameters(), lr=0.1), **options
+    ),
     "K-FAC": KFAC,
 }
 
@@ -65,8 +68,9 @@ def test_a_step_reads_nothing_on_the_host(
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("maker", MAKERS)
-def test_a_step_on_cuda_never_waits_for_the_device(maker: str) -> None:
-    optimizer = MAKERS[maker](perceptron().cuda(), "cross_entropy")
+@pytest.mark.parametrize("policy", ["propagate", "skip"])
+def test_a_step_on_cuda_never_waits_for_the_device(maker: str, policy: str) -> None:
+    optimizer = MAKERS[maker](perceptron().cuda(), "cross_entropy", on_nonfinite=policy)
     batch = torch.randn(12, 8).cuda(), torch.randint(3, (12,)).cuda()
     optimizer.step(*batch)
     torch.cuda.set_sync_debug_mode("error")

@@ -116,7 +116,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def text(rows: int) -> tuple[Tensor, Tensor]:
-    """Draw tokens, and targets that can be learnt: made up."""
+    """Draw tokens, and targets that can be learned: made up."""
     tokens = torch.randint(CLASSES, (rows, LENGTH))
     return tokens, (tokens + 1) % CLASSES
 

@@ -235,3 +235,57 @@ def test_a_refused_step_takes_back_a_buffer_that_has_grown(make: Any) -> None:
     assert not info.taken
     torch.testing.assert_close((dict(model.named_parameters()), model.encoding), before, rtol=0, atol=0)
     assert model.calls is None
+
+
+class Centered(nn.Module):
+    """A loss around a mean that moves with the outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.zeros(3))
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        loss = (outputs - targets - self.center).square().mean()
+        self.center.lerp_(outputs.detach().mean(dim=0), 0.5)
+        return loss
+
+
+def test_a_refused_step_leaves_the_losss_buffers_as_they_were(make: Any) -> None:
+    loss = Centered()
+    optimizer = make(nn.Linear(4, 3), loss, on_nonfinite="skip")
+    inputs, targets = torch.randn(ROWS, 4), torch.randn(ROWS, 3)
+    assert optimizer.step(inputs, targets).taken
+    before = loss.center.clone()
+    assert not optimizer.step(inputs * torch.nan, targets).taken
+    assert torch.equal(loss.center, before)
+    assert optimizer.step(inputs, targets).taken
+
+
+class Initialized(nn.Module):
+    """A layer that its first minibatch scales."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.zeros(4))
+        self.register_buffer("is_ready", torch.tensor(False))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if not self.is_ready:
+            with torch.no_grad():
+                self.scale.copy_(inputs.std(dim=0))
+                self.is_ready.fill_(True)
+        return inputs / self.scale
+
+
+@pytest.mark.parametrize("policy", ["propagate", "skip"])
+def test_truth_values_are_replayed_as_other_buffers_are(make: Any, policy: str) -> None:
+    """The pass after the step initializes as the first one did: the step is that of the initialized layer."""
+    some, infos = batch(), []
+    for is_ready in (False, True):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(4, 4), Initialized(), nn.Linear(4, 3))
+        if is_ready:
+            model(some[0])
+        infos.append(make(model, "cross_entropy", on_nonfinite=policy, lr=0.0, momentum=0.0).step(*some))
+    assert infos[0].taken
+    assert float(infos[0].true_change) == float(infos[1].true_change) == 0.0

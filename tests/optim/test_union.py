@@ -185,3 +185,54 @@ def scaled_error(outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
 def test_pieces_are_whole_numbers_of_rows(microbatch: Any) -> None:
     with pytest.raises(ValueError, match=f"microbatch must be a whole number, 1 or more, or None, got {microbatch}"):
         AdamQLR(nn.Linear(2, 1), "half_mse", microbatch=microbatch)
+
+
+class MaskedSquares:
+    """Squared errors of the targets that count, weighed by their number."""
+
+    def __call__(self, outputs: Tensor, targets: Any) -> Tensor:
+        wanted, mask = targets
+        return ((outputs - wanted).square() * mask).sum() / mask.sum()
+
+    def hessian_vector_product(self, outputs: Tensor, targets: Any, vector: Tensor) -> Tensor:
+        return 2 * targets[1] * vector / targets[1].sum()
+
+    def weight(self, targets: Any) -> Tensor:
+        return targets[1].sum()
+
+
+def test_a_piece_that_ones_own_loss_leaves_out_does_no_harm() -> None:
+    """Its loss is 0/0, and so is its gradient."""
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(6, 4), torch.randn(6, 1)
+    mask = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])[:, None]
+    found = []
+    for rows in (None, 3):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 1)
+        info = AdamQLR(model, MaskedSquares(), microbatch=rows).step(inputs, (targets, mask))
+        found.append([info.loss, info.lr, model.weight.detach()])
+    torch.testing.assert_close(found[0], found[1])
+
+
+class Doubling(nn.Module):
+    """Divides by a buffer that every pass doubles first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.scale.mul_(2)
+        return inputs / self.scale
+
+
+def test_each_piece_is_differentiated_with_the_buffers_of_its_own_pass() -> None:
+    """Two pieces, w/2 and w/4: g = (1/4 + 1/16) / 2, and as the curvature is the same number, α = 1 / g."""
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), Doubling())
+    nn.init.ones_(model[0].weight)
+    optimizer = QLR(model, "half_mse", "gradient", damping=0.0, adapt_damping=False, microbatch=1)
+    info = optimizer.step(torch.ones(2, 1), torch.zeros(2, 1))
+    slope = (1 / 4 + 1 / 16) / 2
+    torch.testing.assert_close(info.lr, torch.tensor(1 / slope))
+    torch.testing.assert_close(info.curvature, torch.tensor(slope**3))

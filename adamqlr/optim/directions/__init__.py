@@ -96,14 +96,6 @@ class OptionalMethods:
         """
         return getattr(self._direction, "capturable", False)
 
-    @property
-    def makes_state(self) -> bool:
-        """Whether the next proposal makes state that is no tensor yet; False by default.
-
-        Where steps may be refused, such a proposal is asked for only if loss and gradient are finite.
-        """
-        return getattr(self._direction, "makes_state", False)
-
     def live_tensors(self) -> list[Tensor]:
         """Return tensors that are not from ``state`` and to be put back if the step is refused; none by default.
 

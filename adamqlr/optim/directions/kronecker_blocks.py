@@ -98,7 +98,7 @@ class KroneckerBlock:
     def _add_bias(self, columns: Tensor, cases: int, decay: float) -> None:
         """Add the last row of Σ x xᵀ, which belongs to the 1 in x: the sum of the inputs, and their number."""
         count = columns.shape[-1]
-        if self._has_weight and self._members:
+        if self._has_weight and (self._members or columns.device.type != "cpu"):
             share = constant(1 / cases, columns.dtype, columns.device)
             torch.add(columns.sum(dim=-1).mul_(share), self._of_bias, alpha=decay, out=self._of_bias)
         elif self._has_weight:

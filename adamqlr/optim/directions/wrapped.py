@@ -92,11 +92,6 @@ class WrappedDirection:
         groups = self.optimizer.param_groups
         return [{name: value for name, value in g.items() if isinstance(value, (int, float))} for g in groups]
 
-    @property
-    def makes_state(self) -> bool:
-        """Whether the optimizer has yet to make its state, in its first step."""
-        return not self.optimizer.state
-
     def undo(self) -> Callable[[], None] | None:
         """Return what takes back state that the last step made or replaced, if there is any.
 

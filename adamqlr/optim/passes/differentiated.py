@@ -182,7 +182,7 @@ class DifferentiatedNetwork:
         called = [model, *reached_modules(loss), *reached_modules(forward)]
         self.replay = Replay(called, flat.buffer.device)
         self._side_effects = SideEffects(model, flat)
-        self._watches = True
+        self._watches, self._is_cheap = True, False
 
     def differentiate(self, inputs: Any, targets: Any) -> Tensor:
         """Set g and return L(θ; B)."""
@@ -222,7 +222,8 @@ class DifferentiatedNetwork:
             if observer is not None:
                 wanted = observer.layers, observer.parameters
                 record = stack.enter_context(recorded_layers(self.model, *wanted, targets))
-            outputs = self._call(inputs, curvature == "fisher")
+            self._is_cheap = curvature == "fisher"
+            outputs = self._call(inputs, self._is_cheap)
             if record is not None:
                 # What a forward of one's own takes may hold no rows that can be seen.
                 record.close(outputs, count_rows(inputs if has_rows(inputs) else outputs))
@@ -243,7 +244,8 @@ class DifferentiatedNetwork:
         """Return L(θ; B), by the same operations as the passes above."""
         _forget_casts(self.flat.buffer.device)
         with _without_gradients():
-            value = self.loss(self._call(inputs, cheaply=False), targets)
+            # On CUDA, batch normalization is another kernel there; on a CPU it is the same one.
+            value = self.loss(self._call(inputs, self._is_cheap and self.flat.buffer.is_cuda), targets)
         _forget_casts(self.flat.buffer.device)
         return value
 

@@ -45,12 +45,9 @@ class Replay:
 
     def __init__(self, modules: Iterable[nn.Module], device: torch.device) -> None:
         each = {id(module): module for whole in modules for module in whole.modules()}
-        # Where they stand, as modules may put other tensors there. Masks of attention are large, and never written.
+        # Where they stand, as modules may put other tensors there.
         self._places: list[tuple[dict[str, Any], str]] = [
-            (module._buffers, name)
-            for module in each.values()
-            for name, buffer in module._buffers.items()
-            if buffer is None or buffer.dtype != torch.bool
+            (module._buffers, name) for module in each.values() for name in module._buffers
         ]
         self._device = device
         self._draws = False

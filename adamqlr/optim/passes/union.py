@@ -102,7 +102,7 @@ class UnionNetwork:
             loss += _weighted(local.loss, piece.weight)
             for index, part in enumerate(local.gradients):
                 if part is not None:
-                    gradient[index].add_(part.detach() * piece.weight)
+                    gradient[index].add_(_weighted(part.detach(), piece.weight))
                     unused.discard(index)
             if observer is not None:
                 assert record is not None
@@ -117,7 +117,9 @@ class UnionNetwork:
             self.gradient.note_unused(sorted(unused))
         else:
             # Other processes may use what this one did not.
-            used = self.gradient.buffer.new_tensor([float(index not in unused) for index in range(len(gradient))])
+            used = self.gradient.buffer.new_ones(len(gradient))
+            for index in unused:
+                used[index].zero_()
             self._processes.add_up([self.gradient.buffer, loss, used])
             self.gradient.note_used_somewhere(used)
         self.gradient.publish()
@@ -150,10 +152,14 @@ class UnionNetwork:
         """Return by how much more the piece counts than its share of the cases says."""
         return (piece.weight * self._cases / piece.cases).to(self.flat.buffer.dtype)
 
-    def curvature_of(self, piece: _Piece, curvature: Curvature) -> Linearization | HessianLinearization:
-        """Run a piece's passes again."""
+    def curvature_of(
+        self, piece: _Piece, curvature: Curvature, directions: Sequence[Sequence[Tensor]]
+    ) -> list[list[Tensor]]:
+        """Run a piece's passes again, and return vᵢᵀ C vⱼ."""
         with self._network.replay.replayed(piece.mark):
-            return self._network.pass_forward(piece.inputs, piece.targets, curvature)[0]
+            local, _ = self._network.pass_forward(piece.inputs, piece.targets, curvature)
+            # Here its buffers are those that its graph may have kept.
+            return local.curvature(directions)
 
     def value_of(self, piece: _Piece) -> Tensor:
         """Return a piece's loss at the parameters as they are now."""
@@ -191,8 +197,11 @@ class _UnionModel:
         total = [[self.loss.new_zeros(()) for _ in directions] for _ in directions]
         for piece in self._pieces:
             with torch.enable_grad():
-                local = self._kept or self._network.curvature_of(piece, self._curvature)
-                forms = local.curvature(directions)
+                forms = (
+                    self._network.curvature_of(piece, self._curvature, directions)
+                    if self._kept is None
+                    else self._kept.curvature(directions)
+                )
             for row, found in zip(total, forms, strict=True):
                 for element, form in zip(row, found, strict=True):
                     element += _weighted(form.detach(), piece.weight)
@@ -216,11 +225,11 @@ class _Emphasized:
         self.outputs, self.targets, self.cases = record.outputs, record.targets, record.cases
 
     def back_propagate(self, cotangent: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        return self._record.back_propagate(cotangent * self._root)
+        return self._record.back_propagate(_weighted(cotangent, self._root))
 
 
 def _weighted(number: Tensor, weight: Tensor | float) -> Tensor:
-    """Return a piece's part of a number: nothing where none of its targets count, and a mean over them is no number."""
+    """Return a piece's part of numbers: nothing where none of its targets count, and a mean over them is no number."""
     if isinstance(weight, float):
         return number * weight
     return torch.where(weight > 0, number * weight, 0)
