@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -65,16 +66,16 @@ def test_what_jobs_asked_for_and_took(folder: Path) -> None:
 
 
 def test_short_jobs_share_one_job_of_the_clusters(folder: Path) -> None:
-    """As the operator's guide says: groups that ask for what one of their jobs does."""
+    """As the operator's guide says: groups that ask for what one of their jobs does, under both profiles."""
+    shutil.copytree(ROOT / "profiles" / "default", folder / "profiles" / "default")
     groups = ["--groups", "one=short", "--group-components", "short=4", "--cores", "1"]
     process = trivial(folder, *groups, jobs=8)
     assert process.wait(timeout=90) == 0, messages(folder)
     assert len(list(folder.glob("out/*.txt"))) == 8
     assert "Submitted 2 jobs of short_one as slurm job " in messages(folder)
     assert "(20 min, 1 cpu, 100 MB)" in messages(folder)
-    assert all(
-        option in (ROOT / "profiles" / "slurm" / "config.yaml").read_text() for option in ("# groups:", "# cores: 1")
-    )
+    profile = (ROOT / "profiles" / "slurm" / "config.yaml").read_text()
+    assert all(option in profile for option in ("# groups:", "# group-components:", "--cores 1 on the command line"))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-@pytest.mark.parametrize("disturbance", ["killed", "requeued", "cancelled"])
+@pytest.mark.parametrize("disturbance", ["killed", "requeued", "canceled"])
 def test_a_disturbed_training_job_ends_with_the_numbers_of_an_undisturbed_one(
     disturbance: str, undisturbed: Path, folder: Path
 ) -> None:
@@ -170,7 +171,7 @@ def test_jobs_of_a_dead_head_process_do_not_end_after_those_of_other_settings(fo
     process.wait()
     assert trivial(folder, "--unlock", jobs=2).wait(timeout=60) == 0
     process = trivial(folder, jobs=2, setting=1)
-    wait_until(lambda: "are cancelled" in messages(folder) or process.poll() is not None)
+    wait_until(lambda: "are canceled" in messages(folder) or process.poll() is not None)
     wait_until(lambda: sbatch_calls(folder) == 2)
     for file in held.values():
         file.unlink()

@@ -179,7 +179,7 @@ def test_accounting_that_fails_is_not_needed(programs: Path) -> None:
     assert Slurm().ended(["7_0"]) == {}
 
 
-def test_what_could_not_be_cancelled_is_returned(programs: Path) -> None:
+def test_what_could_not_be_canceled_is_returned(programs: Path) -> None:
     jobs = dict.fromkeys(["7_0", "7_1"], programs)
     stand_in(programs, "scancel", "exit 1")
     stand_in(programs, "squeue", "exit 1")
@@ -254,13 +254,13 @@ def test_a_call_under_way_can_be_ended(programs: Path, tmp_path: Path) -> None:
     assert (programs / "sbatch.calls").read_text() == "call\n"
 
 
-def test_what_slurm_took_without_an_answer_is_cancelled(programs: Path, tmp_path: Path) -> None:
+def test_what_slurm_took_without_an_answer_is_canceled(programs: Path, tmp_path: Path) -> None:
     stand_in(
         programs,
         "sbatch",
         f"echo \"12|$1\" > {tmp_path}/queue; echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1",
     )
-    stand_in(programs, "scancel", f"echo $* > {tmp_path}/cancelled")
+    stand_in(programs, "scancel", f"echo $* > {tmp_path}/canceled")
     stand_in(programs, "squeue", "exit 1")
     sbatch = Sbatch()
     assert sbatch.take_back()
@@ -269,7 +269,7 @@ def test_what_slurm_took_without_an_answer_is_cancelled(programs: Path, tmp_path
     assert not sbatch.take_back()
     stand_in(programs, "squeue", f"echo '11|/elsewhere.sh'; cat {tmp_path}/queue")
     assert sbatch.take_back()
-    assert (tmp_path / "cancelled").read_text() == "12\n"
+    assert (tmp_path / "canceled").read_text() == "12\n"
     (programs / "squeue.calls").unlink()
     assert sbatch.take_back()
     assert not (programs / "squeue.calls").exists()

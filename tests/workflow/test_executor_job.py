@@ -126,7 +126,7 @@ def test_a_requeued_command_leaves_no_result(tmp_path: Path) -> None:
     assert JobFiles(tmp_path, "7").ended_at() is None
 
 
-def test_a_cancelled_command_leaves_no_process_and_no_result(tmp_path: Path) -> None:
+def test_a_canceled_command_leaves_no_process_and_no_result(tmp_path: Path) -> None:
     process = job("touch started; sleep 987654 & sleep 987654", tmp_path)
     while subprocess.run(["pgrep", "-f", "^sleep 987654"], capture_output=True).stdout.count(b"\n") < 2:
         time.sleep(0.05)

@@ -126,7 +126,7 @@ def test_jobs_of_an_earlier_run_do_not_come_after_those_of_other_settings(folder
     assert processes_in(folder)
     code, output = finish(snakemake(folder, "--submitit-cluster", "local", "--nolock"))
     assert code == 0, output
-    assert f"2 local jobs of {OUTDATED}, and are cancelled" in output
+    assert f"2 local jobs of {OUTDATED}, and are canceled" in output
     assert [path.read_text() for path in (folder / "out").iterdir()] == ["done\n", "done\n"]
     assert processes_in(folder) == []
 
@@ -149,7 +149,7 @@ def killed_and_restarted(folder: Path, snakefile: str, seconds: str, change: Cal
 @pytest.mark.slow
 def test_jobs_of_an_earlier_run_do_not_stand_for_those_of_other_inputs(folder: Path) -> None:
     output = killed_and_restarted(folder, WORKFLOW_WITH_INPUT, "300", lambda path: path.write_text("1"))
-    assert f"2 local jobs of {OUTDATED}, and are cancelled" in output
+    assert f"2 local jobs of {OUTDATED}, and are canceled" in output
     assert [path.read_text() for path in (folder / "out").iterdir()] == ["1", "1"]
 
 

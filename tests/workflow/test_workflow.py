@@ -118,6 +118,25 @@ rule look:
     assert (tmp_path / "study.yaml").read_text().strip() == EDITS[edit]
 
 
+WITHOUT_THE_EXECUTOR = """
+import sys
+sys.path = [folder for folder in sys.path if not folder.endswith("workflow/plugins")]
+from snakemake.cli import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_study_on_the_machine_at_hand_needs_no_executor_for_clusters(tmp_path: Path) -> None:
+    """The executor is a distribution of its own."""
+    options = ["--snakefile", ROOT / "Snakefile", "--directory", tmp_path, "--cores", "1", "--until", "fetch_data"]
+    config = ["--configfile", ROOT / "workflow/config/quickstart.yaml"]
+    command = [sys.executable, "-c", WITHOUT_THE_EXECUTOR, *map(str, [*options, *config])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "submitit" not in done.stdout + done.stderr
+    assert (tmp_path / "results/quickstart/config.yaml").is_file()
+
+
 def test_the_scheduler_has_no_limit_on_jobs_a_second(tmp_path: Path) -> None:
     workflow = f'''
 include: "{ROOT}/Snakefile"
@@ -157,8 +176,8 @@ def test_every_figure_and_table_is_made_by_a_rule(tmp_path: Path) -> None:
     for nonsense in ("figures/epochs/nonsense.pdf", "figures/nonsense/loss.pdf", "tables/sensitivity/nonsense.md"):
         refused = snakemake(tmp_path, f"results/paper/{nonsense}", "-n", *paper, check=False)
         assert refused.returncode != 0, "a file that no rule can make"
-    misspelt = snakemake(tmp_path, "results/paper/figures/epochs/los.pdf", "-n", *paper, check=False)
-    assert re.search(r"there is no 'los' of 'epochs', which has .*, loss, ", misspelt.stdout + misspelt.stderr)
+    misspelled = snakemake(tmp_path, "results/paper/figures/epochs/los.pdf", "-n", *paper, check=False)
+    assert re.search(r"there is no 'los' of 'epochs', which has .*, loss, ", misspelled.stdout + misspelled.stderr)
     config = load_config(ROOT / "workflow/config/paper.yaml")
     for suite in ("epochs", "sensitivity"):
         for kind, catalog in (("figures", figures_of), ("tables", tables_of)):

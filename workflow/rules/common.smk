@@ -7,7 +7,6 @@ from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
-from snakemake_executor_plugin_submitit.pace import lift_default_rate_limit
 
 from adamqlr.errors import UserError
 from adamqlr.figures.contents import figures_of
@@ -20,6 +19,12 @@ from adamqlr.study.fingerprint import fingerprint
 from adamqlr.study.names import SENSITIVITY
 from adamqlr.study.optimizers import own_options
 from adamqlr.tables.contents import tables_of
+
+# The executor's package lifts a limit of Snakemake's that costs time; a study on the machine at hand goes without it, too.
+try:
+    from snakemake_executor_plugin_submitit.pace import lift_default_rate_limit
+except ModuleNotFoundError:
+    lift_default_rate_limit = None
 
 # Jobs use the environment that Snakemake runs in, though nobody has activated it.
 if shutil.which("adamqlr") is None:
@@ -52,7 +57,8 @@ wildcard_constraints:
 
 
 onstart:
-    lift_default_rate_limit(workflow.scheduler)
+    if lift_default_rate_limit:
+        lift_default_rate_limit(workflow.scheduler)
     # The configuration in force, command-line settings included, for jobs and for hands. It is no rule's output, as a
     # change alone is no reason to run anything again: the `decides` parameters are.
     write_text(Path(CONFIG), yaml.safe_dump(dict(config), sort_keys=False))
