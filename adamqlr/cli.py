@@ -68,7 +68,9 @@ def _case(config_path: Path, dataset: str, optimizer: str, suite: str | None, se
 def _hyperparameters(settings: tuple[str, ...]) -> dict[str, Any]:
     from adamqlr.study.overrides import parse_value
 
-    pairs = [setting.removeprefix("optimizer.").partition("=") for setting in settings if "optimizer." in setting[:10]]
+    pairs = [
+        setting.removeprefix("optimizer.").partition("=") for setting in settings if setting.startswith("optimizer.")
+    ]
     for name, separator, _ in pairs:
         if not separator:
             raise UserError(f"--set optimizer.{name}: expected optimizer.NAME=VALUE")

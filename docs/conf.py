@@ -28,7 +28,7 @@ include_patterns = [
     "CONTRIBUTING.md",
 ]
 # What would only be searched.
-exclude_patterns = [".*", "data", "envs", "slurm", "tests", "results/[!R]*", "site", "shared"]
+exclude_patterns = [".*", "data", "envs", "slurm", "tests", "results/[!R]*", "site"]
 
 # A link that leads nowhere, within a page too, is a warning, and warnings are errors.
 nitpicky = True

@@ -110,7 +110,7 @@ def section_lines(title: str, section: Schema) -> Iterator[str]:
     yield ""
 
 
-def catalogue_lines() -> Iterator[str]:
+def catalog_lines() -> Iterator[str]:
     """Yield the names that a configuration may use without saying what they are."""
     yield from ("## Datasets by name", "", "| name | | what it is, unless said otherwise |", "|---|---|---|")
     for key, dataset in DATASETS.items():
@@ -137,7 +137,7 @@ def page() -> str:
     for name, title in SECTIONS.items():
         section = whole if name == "StudyConfig" else whole["$defs"][name]
         lines += section_lines(title, section["anyOf"][-1] if name == "Distribution" else section)
-    return "\n".join([*lines, *catalogue_lines(), ""])
+    return "\n".join([*lines, *catalog_lines(), ""])
 
 
 if __name__ == "__main__":

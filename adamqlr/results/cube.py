@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from adamqlr.errors import UserError
-from adamqlr.files import Kind, read_netcdf, write_netcdf
+from adamqlr.files import Kind, write_netcdf
 from adamqlr.results.runs import metric_coordinates
 from adamqlr.training.metrics import METRICS
 
@@ -186,12 +186,3 @@ def _value(attrs: Mapping[str, Any], name: str) -> Any:
 def write_cube(path: Path, cube: xr.Dataset) -> None:
     """Write a cube."""
     write_netcdf(cube, path, Kind.CUBE)
-
-
-def read_cube(path: Path) -> xr.Dataset:
-    """Return the cube in a file, loaded into memory.
-
-    Raises:
-        UserError: It is not one.
-    """
-    return read_netcdf(path, Kind.CUBE)

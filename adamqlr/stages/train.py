@@ -34,7 +34,7 @@ def train(
     Args:
         case: What is trained.
         seeds: The runs' seeds.
-        chosen: Hyperparameters on top of the catalogue's and configured ones.
+        chosen: Hyperparameters on top of the catalog's and configured ones.
         output: The run file; a checkpoint lies beside it until it is in place.
         processes: How many processes share the device; if not given, one where the seeds are packed or on a CPU, and
             the dataset's ``runs_per_gpu`` on a GPU.

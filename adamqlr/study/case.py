@@ -116,7 +116,7 @@ class Case:
         return Limit(seconds=self.settings.runtime)
 
     def hyperparameters(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the data's, and the optimizer's keyword arguments: the catalogue's, then configured, then chosen.
+        """Return the data's, and the optimizer's keyword arguments: the catalog's, then configured, then chosen.
 
         Raises:
             UserError: One that must be given is missing, or one of the data's is no number of rows or tokens.

@@ -20,7 +20,7 @@ from adamqlr.study.defaults import (
     suite_defaults,
     with_factorials,
 )
-from adamqlr.study.hyperparameter_names import check_catalogued, check_dataset_space, check_sweep
+from adamqlr.study.hyperparameter_names import check_cataloged, check_dataset_space, check_sweep
 from adamqlr.study.names import SENSITIVITY, TUNING
 from adamqlr.study.optimizer_settings import FactorialConfig, OptimizerConfig
 from adamqlr.study.optimizers import OPTIMIZERS, OptimizerSpec, own_options, own_spec
@@ -112,7 +112,7 @@ class StudyConfig(Section):
         for key, settings in optimizers.items() if isinstance(optimizers, Mapping) else ():
             is_own = isinstance(settings, Mapping) and (settings.get("optimizer") or settings.get("direction"))
             if key in OPTIMIZERS and is_own:
-                raise ValueError(f"optimizer '{key}' is one of the catalogue: choose another name for your own")
+                raise ValueError(f"optimizer '{key}' is one of the catalog: choose another name for your own")
             if key not in OPTIMIZERS and not is_own:
                 raise ValueError(
                     f"unknown optimizer '{key}': known are {', '.join(OPTIMIZERS)}; one of your own needs an "
@@ -166,7 +166,7 @@ class StudyConfig(Section):
             _check_names(f"optimizers.{key}.datasets", optimizer.datasets, self.datasets)
             _check_names(f"optimizers.{key}.suites", optimizer.suites, self.suites)
             if key in OPTIMIZERS and not may_lack_code:
-                check_catalogued(key, optimizer)
+                check_cataloged(key, optimizer)
         for name in self.suites:
             if not is_complete and not any(self.optimizers_of(name, dataset) for dataset in self.datasets_of(name)):
                 raise ValueError(f"suites.{name}: none of the datasets and optimizers takes part in it")

@@ -22,7 +22,7 @@ PAPER_ABLATIONS = {
 
 
 def dataset_defaults(value: Any, info: ValidationInfo) -> Any:
-    """Complete the settings of the catalogue's datasets; those of a result file are complete."""
+    """Complete the settings of the catalog's datasets; those of a result file are complete."""
     named = names_to_mapping(value)
     if not isinstance(named, Mapping) or (info.context or {}).get("is_complete"):
         return named

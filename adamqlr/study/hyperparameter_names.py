@@ -1,6 +1,6 @@
 """Whether there are the hyperparameters that a study names, found without importing an optimizer.
 
-A misspelt one would be left out without a word, or be an error of a job that waits for a whole search.
+A misspelled one would be left out without a word, or be an error of a job that waits for a whole search.
 """
 
 from collections.abc import Iterable
@@ -16,8 +16,8 @@ from adamqlr.study.space import Space
 _OF_DATA = ("batch_size", "length")
 
 
-def check_catalogued(key: str, settings: OptimizerConfig) -> None:
-    """Check the changes to an optimizer of the catalogue.
+def check_cataloged(key: str, settings: OptimizerConfig) -> None:
+    """Check the changes to an optimizer of the catalog.
 
     Raises:
         ValueError: It has no such hyperparameter.
@@ -56,9 +56,9 @@ def check_dataset_space(key: str, dataset: DatasetConfig, spaces: Iterable[Space
     Raises:
         ValueError: No optimizer tunes that.
     """
-    catalogued = DATASETS[key].defaults.get("space", {}) if key in DATASETS else {}
+    cataloged = DATASETS[key].defaults.get("space", {}) if key in DATASETS else {}
     general = [*(spec.space for spec in OPTIMIZERS.values()), *spaces]
-    known = sorted({name for space in (dataset.data_hyperparameters, catalogued, *general) for name in space})
+    known = sorted({name for space in (dataset.data_hyperparameters, cataloged, *general) for name in space})
     for name in dataset.space:
         if name not in known:
             raise ValueError(f"datasets.{key}.space: no optimizer tunes '{name}': there are {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""The sections of the configuration that say what an optimizer is: of the catalogue, of one's own, of a factorial."""
+"""The sections of the configuration that say what an optimizer is: of the catalog, of one's own, of a factorial."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -33,7 +33,7 @@ class ScheduleConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """Changes to one optimizer of the catalogue, or an optimizer of one's own.
+    """Changes to one optimizer of the catalog, or an optimizer of one's own.
 
     Attributes:
         optimizer: ``module:Class`` or ``file.py:Class`` of an optimizer of one's own: one of PyTorch's kind, or a class
@@ -41,10 +41,10 @@ class OptimizerConfig(Section):
         direction: What :class:`adamqlr.QLR` puts its heuristics on: ``gradient``, ``adam``, ``kronecker``, or
             ``module:Class`` or ``file.py:Class`` of an optimizer of PyTorch's kind or a :class:`adamqlr.Direction`.
         heuristics: Keyword arguments of :class:`adamqlr.QLR`, where a direction is given.
-        options: Fixed keyword arguments of the optimizer, on top of the catalogue's, or of the direction.
-        space: Distributions that replace or join the catalogue's; of a direction's heuristics, and of its own options
+        options: Fixed keyword arguments of the optimizer, on top of the catalog's, or of the direction.
+        space: Distributions that replace or join the catalog's; of a direction's heuristics, and of its own options
             as ``direction.NAME``.
-        schedule: How the learning rate changes while it trains; of the catalogue's optimizers too. With one, steps are
+        schedule: How the learning rate changes while it trains; of the catalog's optimizers too. With one, steps are
             not captured, and runs are not trained side by side.
         batch_size: Rows a step, where it is neither tuned nor the dataset's.
         label: Its name in figures and tables.

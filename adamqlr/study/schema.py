@@ -25,7 +25,7 @@ def study_schema() -> Schema:
     """Return the schema of a study's configuration; descriptions are those of the settings' docstrings."""
     schema = StudyConfig.model_json_schema(schema_generator=_Described)
     definitions, properties = schema["$defs"], schema["properties"]
-    _let_catalogue_complete(definitions)
+    _let_catalog_complete(definitions)
     for name, known, of_known, of_own in (
         ("suites", list(PAPER_SUITES), "SuiteConfig", "SuiteConfig"),
         ("datasets", list(DATASETS), "KnownDataset", "DatasetConfig"),
@@ -73,8 +73,8 @@ def _ref(name: str) -> Schema:
     return {"$ref": f"#/$defs/{name}"}
 
 
-def _let_catalogue_complete(definitions: dict[str, Schema]) -> None:
-    """Settings of a dataset that the catalogue knows may all be left out; a file of one's own needs its path."""
+def _let_catalog_complete(definitions: dict[str, Schema]) -> None:
+    """Settings of a dataset that the catalog knows may all be left out; a file of one's own needs its path."""
     own = definitions["DatasetConfig"]
     definitions["KnownDataset"] = {key: value for key, value in own.items() if key != "required"}
     own["required"] = ["path", *own["required"]]

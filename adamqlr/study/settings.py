@@ -45,7 +45,7 @@ class DatasetConfig(Section):
 
     Attributes:
         path: A file of the user's own: ``.npz`` with x_train, y_train, x_test, y_test, or a text table whose last
-            column is the target. Relative paths are looked up in the data folder.
+            column is the target. Relative paths are looked up in the data folder, and then where the program runs.
         label: Its name in figures and tables.
         model: The network.
         hidden: Widths of an MLP's hidden layers.
@@ -138,8 +138,8 @@ class TuningConfig(Section):
         trials: Configurations drawn for each (dataset, optimizer) pair.
         unit: What rungs count: training ``seconds`` as in the paper; ``epochs``, whose results can be reproduced; or
             ``steps``, as many as take a rung's seconds by costs that are measured once and kept in
-            ``results/<study>/step_costs``, so that seconds decide, and results can be reproduced: with the same costs
-            anywhere, and however busy a machine is. Shards that run at once, and processes that share a GPU
+            ``results/<study>/step_costs``. Seconds then decide, and yet a search can be repeated: the same costs give
+            the same steps on any machine, however busy. Shards that run at once, and processes that share a GPU
             (``runs_per_gpu``), judge by what others have found so far: only a search of one shard in one process is
             reproduced to the digit. Final runs of a ``runtime`` budget end by the clock whatever the unit.
         first_rung: Resource of the first rung.

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/generate_study.py workflow/config/paper.yaml results/paper
 
-It fills `cubes/` and `tuning/` and joins `study.nc`. Nothing in it is measured: every cube is labelled as generated.
+It fills `cubes/` and `tuning/` and joins `study.nc`. Nothing in it is measured: every cube is labeled as generated.
 """
 
 import sys

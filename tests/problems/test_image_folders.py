@@ -219,7 +219,7 @@ def test_training_that_all_processes_are_asked_to_stop_goes_on_to_the_same_numbe
         np.testing.assert_array_equal(first[name], second[name])
     loss = first["value"].sel(metric="train_loss").values[0, 1:]
     assert np.isfinite(loss).all()
-    assert loss[-3:].mean() < loss[:3].mean(), "light is learnt from dark"
+    assert loss[-3:].mean() < loss[:3].mean(), "light is learned from dark"
 
 
 @pytest.mark.parametrize("part", ["train", "val"])

@@ -24,7 +24,7 @@ from adamqlr.study.config import StudyConfig, parse_config
 from adamqlr.tuning.trials import read_best, read_trials
 
 CPU = torch.device("cpu")
-# "a b c d" over and over, one line each: what follows a word can be learnt.
+# "a b c d" over and over, one line each: what follows a word can be learned.
 LINE = "a b c d"
 SMALL = {"transformer": {"layers": 1, "heads": 2, "width": 8, "length": 5}, "epochs": 2, "batch_size": 4}
 
@@ -123,7 +123,7 @@ def test_only_what_is_missing_is_downloaded(write: Callable[..., Path], monkeypa
 def test_training_learns_what_follows(write: Callable[..., Path], tmp_path: Path, optimizer: str) -> None:
     write()
     output = tmp_path / "runs.nc"
-    # The text is learnt to the loss's last digit, where undamped steps follow the noise of rounding.
+    # The text is learned to the loss's last digit, where undamped steps follow the noise of rounding.
     chosen = {
         "adam_untuned": {"lr": 0.01},
         "adamqlr_untuned": {"lr_clipping": 0.1},

@@ -15,9 +15,10 @@ import xarray as xr
 
 import adamqlr
 from adamqlr.errors import UserError
+from adamqlr.files import Kind, read_netcdf
 from adamqlr.results import attributes as attributes_module
 from adamqlr.results.attributes import file_attributes
-from adamqlr.results.cube import build_cube, read_cube, write_cube
+from adamqlr.results.cube import build_cube, write_cube
 from adamqlr.results.join import write_study
 from adamqlr.results.pairs import Study
 from adamqlr.results.runs import read_runs, runs_dataset, write_runs
@@ -71,8 +72,8 @@ def test_everything_says_what_it_is_and_where_it_comes_from(study: StudyConfig, 
     aggregate([tmp_path / "cube.nc"], tmp_path / "study.nc", 10)
     tree = load_study(tmp_path / "study.nc")
     leaf = tree["epochs/digits/adam"].to_dataset()
-    xr.testing.assert_identical(leaf, read_cube(tmp_path / "cube.nc"))
-    for dataset in (read_runs(tmp_path / "runs.nc"), read_cube(tmp_path / "cube.nc"), leaf):
+    xr.testing.assert_identical(leaf, read_netcdf(tmp_path / "cube.nc", Kind.CUBE))
+    for dataset in (read_runs(tmp_path / "runs.nc"), read_netcdf(tmp_path / "cube.nc", Kind.CUBE), leaf):
         for name, variable in dataset.variables.items():
             assert {"units", "long_name"} <= set(variable.attrs), name
         assert {"config", "seeds", "git_revision", "versions", "device", "search_space_hash"} <= set(dataset.attrs)
@@ -191,7 +192,7 @@ def test_cubes_refuse_what_does_not_belong_together(study: StudyConfig, tmp_path
     with pytest.raises(UserError, match="expected either run files, or cubes and trials"):
         aggregate([tmp_path / "a.nc", tmp_path / "runs.nc"], tmp_path / "out.nc", 10)
     with pytest.raises(UserError, match=r"runs\.nc: expected cube, found runs"):
-        read_cube(tmp_path / "runs.nc")
+        read_netcdf(tmp_path / "runs.nc", Kind.CUBE)
 
 
 def test_neither_names_nor_the_order_of_options_keep_runs_apart(study: StudyConfig) -> None:

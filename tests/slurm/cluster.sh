@@ -84,7 +84,7 @@ EOT
     echo "Name=gpu File=/dev/fakegpu[0-1]" >/etc/slurm/gres.conf
 }
 
-# Three nodes of two kinds of GPU. `urgent` preempts: jobs of `main` are requeued, those of `cancel` are cancelled and
+# Three nodes of two kinds of GPU. `urgent` preempts: jobs of `main` are requeued, those of `cancel` are canceled and
 # those of `grace` are first given some seconds. Nodes that go are noticed within seconds instead of minutes.
 write_accounting_configuration() {
     local folder=$root/accounting

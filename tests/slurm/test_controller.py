@@ -83,10 +83,10 @@ def test_ctrl_c_ends_everything_once_the_controller_is_back(folder: Path) -> Non
     array = ask("squeue", "--noheader", "--format=%F").split()[0]
     with controller_away():
         process.send_signal(signal.SIGINT)
-        wait_until(lambda: f"3 jobs could not be cancelled yet ({array})" in messages(folder))
+        wait_until(lambda: f"3 jobs could not be canceled yet ({array})" in messages(folder))
     wait_until(lambda: queue() == "", 60)
     assert process.wait(timeout=60) != 0
-    assert "everything is cancelled" in messages(folder)
+    assert "everything is canceled" in messages(folder)
     assert not (folder / ".snakemake/submitit/ledger.jsonl").exists()
 
 

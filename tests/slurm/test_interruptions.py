@@ -24,7 +24,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.accounting
 @pytest.mark.parametrize("partition", ["main", "grace"])
 def test_preempted_jobs_go_on_with_what_they_asked_for(partition: str, undisturbed: Path, folder: Path) -> None:
-    """By requeuing them, and by cancelling them after they were given some seconds."""
+    """By requeuing them, and by canceling them after they were given some seconds."""
     training = Training(folder, epochs=EPOCHS)
     process = training.start("--set-resources", f"train:slurm_partition={partition}", "--retries", "0")
     training.wait_for_checkpoint(process)

@@ -16,7 +16,7 @@ from adamqlr.study.fingerprint import fingerprint
 from adamqlr.study.import_paths import contents_hash
 from adamqlr.study.space import Distribution
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def pairs_of(config: StudyConfig, suite: str) -> list[tuple[str, str]]:
@@ -26,7 +26,7 @@ def pairs_of(config: StudyConfig, suite: str) -> list[tuple[str, str]]:
 SWEEP = {"dataset": "digits", "optimizer": "adam", "parameter": "lr", "values": [0.1, 1]}
 
 
-@pytest.mark.parametrize("name", ["quickstart", "miniature", "energy", "heuristics", "own", "paper"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "workflow" / "config").glob("*.yaml")))
 def test_shipped_configurations_are_valid(name: str) -> None:
     config = load_config(ROOT / "workflow" / "config" / f"{name}.yaml")
     assert config.name == name
@@ -234,7 +234,7 @@ def test_an_optimizer_of_ones_own_may_fix_the_length_of_a_texts_rows(settings: d
     assert Case(study, "epochs", "digits", "nadam").hyperparameters({"lr": 0.1})["length"] == 20
 
 
-def test_one_of_the_catalogue_may_be_named_otherwise(settings: dict[str, Any]) -> None:
+def test_one_of_the_catalog_may_be_named_otherwise(settings: dict[str, Any]) -> None:
     config = with_optimizers(settings, {"adam": {"label": "Baseline", "family": "Mine"}, "kfac": {}})
     assert (config.spec("adam").label, config.spec("adam").family) == ("Baseline", "Mine")
     assert (config.spec("kfac").label, config.spec("kfac").family) == ("K-FAC", "K-FAC")
@@ -348,8 +348,8 @@ def test_what_is_wrong_with_an_optimizer_of_ones_own_is_named(
 
 
 @pytest.mark.parametrize("own", [NADAM, QLR_NADAM], ids=["optimizer", "direction"])
-def test_a_name_of_the_catalogue_is_no_name_of_ones_own(settings: dict[str, Any], own: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"^study\.yaml: optimizer 'adam' is one of the catalogue: choose another name"):
+def test_a_name_of_the_catalog_is_no_name_of_ones_own(settings: dict[str, Any], own: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"^study\.yaml: optimizer 'adam' is one of the catalog: choose another name"):
         with_optimizers(settings, {"adam": own})
 
 
@@ -494,7 +494,7 @@ def test_the_source_of_a_module_of_ones_own_decides_results_and_that_of_installe
     assert [contents_hash(path) for path in ("torch.optim:NAdam", "adamqlr:KFAC", "gradient")] == ["", "", ""]
 
 
-def test_a_misspelt_class_of_the_package_is_named(settings: dict[str, Any]) -> None:
+def test_a_misspelled_class_of_the_package_is_named(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="'adamqlr:KFACC': adamqlr has no KFACC"):
         with_optimizers(settings, {"mine": {"optimizer": "adamqlr:KFACC"}})
 

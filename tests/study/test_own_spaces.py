@@ -85,7 +85,7 @@ def test_only_a_search_is_another_one() -> None:
     assert len({case.training_fingerprint({"lr": 0.1}, [0]) for case in (plain, limited, spaced)}) == 1
 
 
-def test_a_batch_size_of_a_catalogued_optimizers_own_decides() -> None:
+def test_a_batch_size_of_a_cataloged_optimizers_own_decides() -> None:
     space = {"lr": {"choice": [0.1]}}
     cases = [case_of("adam", "digits", optimizers={"adam": {"batch_size": size, "space": space}}) for size in (50, 100)]
     assert len({case.search_fingerprint() for case in cases}) == 2

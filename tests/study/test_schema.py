@@ -13,7 +13,7 @@ from adamqlr.study.config import parse_config
 from adamqlr.study.overrides import names_to_mapping
 from adamqlr.study.schema import study_schema
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATIONS = sorted((ROOT / "workflow" / "config").glob("*.yaml"))
 SCHEMA = jsonschema.Draft202012Validator(study_schema())
 

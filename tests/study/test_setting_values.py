@@ -1,4 +1,4 @@
-"""Settings by what they spell: text that is a number or a truth value, and hyperparameters that are misspelt."""
+"""Settings by what they spell: text that is a number or a truth value, and hyperparameters that are misspelled."""
 
 import re
 from typing import Any
@@ -78,7 +78,7 @@ SWEEP = {"dataset": "digits", "optimizer": "adamqlr", "parameter": "damping", "v
         ({"optimizers": [{"adamqlr": {"options": {"learning": 1}}}]}, "optimizers.adamqlr.options: unknown"),
     ],
 )
-def test_misspelt_hyperparameters_are_found_before_anything_runs(
+def test_misspelled_hyperparameters_are_found_before_anything_runs(
     settings: dict[str, Any], changes: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(UserError, match=re.escape(problem)):

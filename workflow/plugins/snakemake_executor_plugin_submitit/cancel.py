@@ -1,4 +1,4 @@
-"""Cancelling jobs, also when Slurm does not answer just then."""
+"""Canceling jobs, also when Slurm does not answer just then."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ def cancel_until_done(
         return set()
     arrays = " ".join(sorted({job_id.split("_")[0] for job_id in left}, key=int))
     logger.warning(
-        f"{cluster.name} does not answer: {len(left)} jobs could not be cancelled yet ({arrays}). "
+        f"{cluster.name} does not answer: {len(left)} jobs could not be canceled yet ({arrays}). "
         "Waiting until it does; press Ctrl-C again to leave them."
     )
     try:
@@ -47,5 +47,5 @@ def cancel_until_done(
             "takes them up."
         )
     else:
-        logger.info(f"{cluster.name} answers again: everything is cancelled.")
+        logger.info(f"{cluster.name} answers again: everything is canceled.")
     return set(left)

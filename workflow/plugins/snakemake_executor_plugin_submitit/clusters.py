@@ -1,4 +1,4 @@
-"""The places that jobs can go to: is it usable, which jobs are alive, and how they are cancelled."""
+"""The places that jobs can go to: is it usable, which jobs are alive, and how they are canceled."""
 
 import getpass
 import re

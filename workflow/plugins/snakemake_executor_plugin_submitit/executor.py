@@ -51,7 +51,7 @@ class Executor(RemoteExecutor):
         self._efficiency = Efficiency(self._folder.parent / "efficiency.tsv")
         self._warned: set[str] = set()
         self._earlier_folders: set[Path] = set()
-        self._cancelled = False
+        self._canceled = False
         self._poll_seconds = settings.poll_seconds or self._cluster.poll_seconds
         self.next_seconds_between_status_checks = self._poll_seconds
         self._watch = Watch(self._cluster.ended, self.workflow.execution_settings.latency_wait, self._warn_once)
@@ -147,11 +147,11 @@ class Executor(RemoteExecutor):
             return True
         self.logger.info(
             f"{len(outdated)} {cluster.name} jobs of an earlier run make the same files from other settings or "
-            f"inputs, and are cancelled: {', '.join(entry.job_id for entry in outdated)}."
+            f"inputs, and are canceled: {', '.join(entry.job_id for entry in outdated)}."
         )
         folders, take_back = _folders(outdated), self._submission.sbatch.take_back
         if cancel_until_done(cluster, folders, take_back, self.logger, self._poll_seconds):
-            self._give_up(WorkflowError(f"jobs of an earlier run could not be cancelled: {', '.join(folders)}"))
+            self._give_up(WorkflowError(f"jobs of an earlier run could not be canceled: {', '.join(folders)}"))
             return False
         # They may be writing checkpoints.
         while (states := cluster.states(folders)) is None or any(state.alive for state in states.values()):
@@ -186,7 +186,7 @@ class Executor(RemoteExecutor):
             self._register(task, entry)
 
     def _note(self, entries: list[Entry]) -> None:
-        # First in memory: what is on the cluster is cancelled also when the disk is full.
+        # First in memory: what is on the cluster is canceled also when the disk is full.
         self._entries.update({entry.job_id: entry for entry in entries})
         self._ledger.add(entries)
 
@@ -202,7 +202,7 @@ class Executor(RemoteExecutor):
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncGenerator[SubmittedJobInfo, None]:
         """Report jobs that have ended; yield the others."""
-        if not active_jobs or self._cancelled:
+        if not active_jobs or self._canceled:
             return
         entries = [self._entries[str(info.external_jobid)] for info in active_jobs]
         # States come first: a job that is gone from them has left its result by now, unless files are late.
@@ -286,7 +286,7 @@ class Executor(RemoteExecutor):
         self._cancel_all()
 
     def _cancel_all(self) -> None:
-        self._cancelled = True
+        self._canceled = True
         self._dispatcher.stop()
         self._submission.sbatch.stop()
         self._dispatcher.join()

@@ -103,13 +103,13 @@ class Sbatch:
             scripts = {str(path) for path in self._unanswered}
             rows = [line.partition("|") for line in queue.stdout.splitlines()]
             ids = sorted({job_id.strip() for job_id, _, script in rows if script.strip() in scripts})
-            cancelled = (
+            canceled = (
                 not ids
                 or subprocess.run(["scancel", *ids], capture_output=True, timeout=COMMAND_SECONDS).returncode == 0
             )
         except subprocess.TimeoutExpired:
             return False
-        if queue.returncode != 0 or not cancelled:
+        if queue.returncode != 0 or not canceled:
             return False
         self._unanswered.clear()
         return True
