@@ -87,8 +87,10 @@ class Batches:
         self._position = 0
         self._states = [generator.get_state() for generator in self._generators]
         count, device = len(self._rows), self._rows.device
-        orders = [torch.randperm(count, generator=generator) for generator in self._generators]
-        self._order = (orders[0] if self._is_alone else torch.stack(orders)).to(device, non_blocking=True)
+        # A batch of all rows has them as they are; only augmentation's numbers come after those of the order.
+        if self.steps_per_epoch > 1 or self._augmentation != "none":
+            orders = [torch.randperm(count, generator=generator) for generator in self._generators]
+            self._order = (orders[0] if self._is_alone else torch.stack(orders)).to(device, non_blocking=True)
         self._augmentations: tuple[Tensor, ...] = ()
         if self._augmentation == "crop_flip":
             (generator,) = self._generators

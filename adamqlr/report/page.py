@@ -59,7 +59,7 @@ def _facts(study: Study) -> dict[str, str]:
     for own in attrs:
         for package, version in json.loads(own["versions"]).items():
             versions.setdefault(package, []).append(version)
-    dates = sorted(str(own["created"])[:16].replace("T", " ") for own in attrs)
+    dates = sorted(date[:16].replace("T", " ") for own in attrs for date in own["created"].split(", "))
     return {
         "Revision": _distinct(own["git_revision"] for own in attrs),
         "Device": _distinct(own["device"] for own in attrs),

@@ -15,8 +15,9 @@ from adamqlr.results.runs import metric_coordinates
 from adamqlr.training.metrics import METRICS
 
 # Attributes in which the run files of one cube may differ: the first file's is kept, or all of them.
-_OF_FIRST_JOB = ("seeds", "created", "config", "dataset_label", "optimizer_label")
+_OF_FIRST_JOB = ("seeds", "config", "dataset_label", "optimizer_label")
 _OF_EACH_JOB = (
+    "created",
     "device",
     "git_revision",
     "slurm_job",
@@ -165,10 +166,15 @@ def _common_attributes(runs: Sequence[xr.Dataset]) -> dict[str, str]:
                 )
     # A job of few seeds may have measured what another one counted.
     joined = {name: [run.attrs[name] for run in runs if name in run.attrs] for name in _OF_EACH_JOB}
-    attrs = dict(first) | {name: ", ".join(dict.fromkeys(map(str, each))) for name, each in joined.items() if each}
+    attrs = dict(first) | {name: _listed(each) for name, each in joined.items() if each}
     if "versions" in first:
         attrs["versions"] = _joined_versions([json.loads(run.attrs["versions"]) for run in runs])
     return attrs
+
+
+def _listed(each: Sequence[Any]) -> str:
+    """Return different values side by side; a job that was taken up again elsewhere has several itself."""
+    return ", ".join(dict.fromkeys(value for one in each for value in str(one).split(", ")))
 
 
 def _joined_versions(of_jobs: Sequence[Mapping[str, str]]) -> str:

@@ -76,7 +76,7 @@ def _train(job: SeedsJob, output: Path, processes: int | None, labels: Mapping[s
         case,
         seeds=list(job.seeds),
         hyperparameters=job.hyperparameters,
-        device=device_name(device),
+        device=", ".join(finished.devices),
         runs_sharing_device=count,
         **timing,
         **labels,

@@ -27,9 +27,21 @@ def dataset_defaults(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(named, Mapping) or (info.context or {}).get("is_complete"):
         return named
     return {
-        key: {**DATASETS[key].defaults, **settings} if key in DATASETS and isinstance(settings, Mapping) else settings
+        key: _completed(DATASETS[key].defaults, settings)
+        if key in DATASETS and isinstance(settings, Mapping)
+        else settings
         for key, settings in named.items()
     }
+
+
+def _completed(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings on top of defaults, name by name also within a space or a network's size."""
+    inner = {
+        name: {**defaults[name], **given}
+        for name, given in settings.items()
+        if isinstance(given, Mapping) and isinstance(defaults.get(name), Mapping)
+    }
+    return {**defaults, **settings, **inner}
 
 
 def with_factorials(data: Mapping[str, Any]) -> Mapping[str, Any]:

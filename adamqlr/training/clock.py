@@ -1,4 +1,4 @@
-"""Training time: what steps take, without evaluation, checkpoints or data preparation."""
+"""Training time: what steps take, their choice of rows included, without evaluation, checkpoints or reading files."""
 
 import time
 from collections.abc import Iterator

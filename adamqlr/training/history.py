@@ -22,8 +22,8 @@ class History:
         parameters: The parameters at each record, for problems with so few that their trajectory is of interest.
         diverged: Whether the run ended early because its loss or parameters were no longer finite. The last record
             is then the one at which that was found.
-        evaluation_seconds: What the evaluation of all sets takes, the mean over the records; of runs side by side, one
-            run's share.
+        evaluation_seconds: What the evaluation of all sets takes, the mean over the records; of runs side by side, what
+            it takes one of them alone.
     """
 
     seed: int

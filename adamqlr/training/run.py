@@ -69,7 +69,7 @@ class Run:
 
     Runs side by side are of one optimizer and batch size, and are those of separate runs but for rounding: each has its
     own initial network, order of rows, damping and divergence. As they share the device, their time is not measured:
-    it is the steps taken times what a step takes a run that has the device to itself.
+    it is the steps taken times what a step takes a run that has the device to itself; likewise for evaluations.
 
     Args:
         problem: What is optimized, on the device that trains. Side by side: by a perceptron, with rows in memory and no
@@ -112,6 +112,7 @@ class Run:
         assert not others
         self._model: nn.Module
         self._loss: MeanLoss = loss
+        self._evaluation_seconds: float | None = None
         if isinstance(spec, RunSpec):
             self._model = models[0]
             self._batches = problem.batches(batch_size, spec.derived_seed(1))
@@ -120,6 +121,7 @@ class Run:
             assert isinstance(problem.train, Rows)
             rows_loss = row_loss(loss)
             assert rows_loss is not None
+            self._evaluation_seconds = self._measure_evaluation(models[0], loss)
             self._model = PerceptronPack([model for model in models if isinstance(model, nn.Sequential)])
             self._loss = rows_loss.value
             self._batches = Batches(problem.train, batch_size, [one.derived_seed(1) for one in specs])
@@ -234,12 +236,9 @@ class Run:
             self._record(metrics)
 
     def _record(self, metrics: dict[str, list[float]]) -> None:
-        evaluation = TrainingClock(self._problem.device)
-        with evaluation.running():
-            for name, rows in self._evaluated.items():
-                found = evaluate(self._model, self._loss, rows, self._problem.has_accuracy)
-                metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = found
-        share = evaluation.read() / len(self.histories)
+        found, seconds = self._evaluate(self._model, self._loss)
+        metrics |= found
+        seconds = seconds if self._evaluation_seconds is None else self._evaluation_seconds
         parameters = self._flatten()
         shown = self._problem.test is None and parameters.numel() <= _TRAJECTORY_PARAMETERS
         trajectory = parameters.tolist() if shown else None
@@ -247,9 +246,23 @@ class Run:
             if history.diverged or member in self._dropped:
                 continue
             values = {name: numbers[member] for name, numbers in metrics.items()}
-            history.append(self.step, self.seconds, values, trajectory, share)
+            history.append(self.step, self.seconds, values, trajectory, seconds)
             if self.step > 0:
                 history.diverged = not (math.isfinite(values["train_loss"]) and math.isfinite(values["update_norm"]))
+
+    def _evaluate(self, model: nn.Module, loss: MeanLoss) -> tuple[dict[str, list[float]], float]:
+        """Return losses and accuracies of the evaluated sets, one number a network, and the seconds that it took."""
+        metrics, clock = {}, TrainingClock(self._problem.device)
+        with clock.running():
+            for name, rows in self._evaluated.items():
+                found = evaluate(model, loss, rows, self._problem.has_accuracy)
+                metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = found
+        return metrics, clock.read()
+
+    def _measure_evaluation(self, model: nn.Module, loss: MeanLoss) -> float:
+        """Return the seconds that an evaluation takes one network; the first one warms up."""
+        self._evaluate(model, loss)
+        return self._evaluate(model, loss)[1]
 
     def _flatten(self) -> Tensor:
         return self._joined([parameter.detach() for parameter in self._model.parameters()])

@@ -1,7 +1,7 @@
 """Final training: a configuration's seeds one after another, in processes that share the device, or side by side."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ import torch
 
 from adamqlr.jobs.between_steps import BetweenSteps
 from adamqlr.jobs.checkpoint import Checkpoint
-from adamqlr.jobs.device import keep_freed_memory, set_precision
+from adamqlr.jobs.device import device_name, keep_freed_memory, set_precision
 from adamqlr.jobs.interrupts import StopRequest
 from adamqlr.jobs.processes import run_together
 from adamqlr.jobs.progress import Progress
@@ -53,10 +53,12 @@ class Finished(NamedTuple):
     Attributes:
         histories: What the runs recorded, in the order of the seeds.
         step_seconds: The seconds of a step that the time of runs side by side is made of; None where it was measured.
+        devices: Where they computed, in order: a job that is taken up again may be elsewhere.
     """
 
     histories: list[History]
-    step_seconds: float | None = None
+    step_seconds: float | None
+    devices: list[str]
 
 
 def seeds_side_by_side(job: SeedsJob, problem: Problem) -> int:
@@ -89,6 +91,7 @@ def train_seeds(
     progress = Progress(f"train {job.case}")
     between_steps = BetweenSteps(checkpoint, stop, training.checkpoint_seconds, progress)
     step_seconds, current = saved["step_seconds"], saved["current"]
+    devices = _distinct([*saved["devices"], device_name(problem.device)])
     if side_by_side > 1 and step_seconds is None:
         step_seconds = measure_step_seconds(problem, job.runs[0])
     while len(histories) < len(job.runs):
@@ -100,19 +103,23 @@ def train_seeds(
             run.load_state_dict(current)
             logger.info("%s on from step %d", _goes(run.histories), run.step)
             current = None
-        _finish_run(run, job, histories, between_steps)
+        _finish_run(run, job, histories, devices, between_steps)
         histories += run.histories
         for history in run.histories:
             _log_end(history)
     progress.close()
-    return Finished(histories, step_seconds)
+    return Finished(histories, step_seconds, devices)
 
 
 def _in_form(saved: dict[str, Any]) -> dict[str, Any]:
     """Return a checkpoint in today's form: version 0.1 had another one for seeds side by side."""
     if "pack" in saved:
         saved = {"current": saved["pack"], "step_seconds": saved["step_seconds"]}
-    return {"finished": [], "current": None, "step_seconds": None, **saved}
+    return {"finished": [], "current": None, "step_seconds": None, "devices": [], **saved}
+
+
+def _distinct(devices: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(devices))
 
 
 def train_seeds_together(
@@ -129,11 +136,13 @@ def train_seeds_together(
     """
     run_together(partial(_train_part, job, device, checkpoint, processes), processes, stop)
     histories: dict[int, History] = {}
+    devices: list[str] = []
     for index in range(processes):
         saved = checkpoint.part(index, processes).load()
         assert saved is not None
         histories.update(zip(job.seeds[index::processes], map(History.from_state_dict, saved["finished"]), strict=True))
-    return Finished([histories[seed] for seed in job.seeds])
+        devices += saved["devices"]
+    return Finished([histories[seed] for seed in job.seeds], None, _distinct(devices))
 
 
 def _train_part(
@@ -143,10 +152,13 @@ def _train_part(
     part = checkpoint.part(index, processes)
     problem = load_problem(job.case.dataset, job.case.study, device)
     finished = train_seeds(replace(job, seeds=job.seeds[index::processes]), problem, part, stop)
-    part.save({"finished": [history.state_dict() for history in finished.histories], "current": None})
+    done = [history.state_dict() for history in finished.histories]
+    part.save({"finished": done, "current": None, "devices": finished.devices})
 
 
-def _finish_run(run: Run, job: SeedsJob, finished: Sequence[History], between_steps: BetweenSteps) -> None:
+def _finish_run(
+    run: Run, job: SeedsJob, finished: Sequence[History], devices: list[str], between_steps: BetweenSteps
+) -> None:
     limit = job.case.limit(run.steps_per_epoch)
 
     def state() -> dict[str, Any]:
@@ -154,6 +166,7 @@ def _finish_run(run: Run, job: SeedsJob, finished: Sequence[History], between_st
             "finished": [history.state_dict() for history in finished],
             "current": run.state_dict(),
             "step_seconds": run.step_seconds,
+            "devices": devices,
         }
 
     def status() -> tuple[float, str]:

@@ -204,8 +204,10 @@ class Shard:
         if len(left) == len(entries):
             return run, numbers, entries
         numbers, entries = [numbers[member] for member in left], [entries[member] for member in left]
+        # First, as making a run seeds the random numbers that the state tells.
+        state = run.state_dict()
         others = self._run(numbers, len(numbers) > 1, run.step_seconds)
-        others.load_state_dict(state_of(run.state_dict(), left, others.state_dict()))
+        others.load_state_dict(state_of(state, left, others.state_dict()))
         _drop_finished(others, entries)
         return others, numbers, entries
 

@@ -88,3 +88,11 @@ def test_the_order_is_the_same_on_cuda() -> None:
     cpu, cuda = Batches(rows, 16, 5), Batches(rows.to(torch.device("cuda")), 16, 5)
     for _ in range(6):
         assert torch.equal(next_batch(cpu)[1], next_batch(cuda)[1].cpu())
+
+
+def test_batches_of_all_rows_are_drawn_in_no_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is an epoch of its own, and drawing would be on the training clock."""
+    batches = Batches(numbered(7), 3200, seed=0)
+    monkeypatch.setattr(torch, "randperm", None)
+    for _ in range(3):
+        assert next_batch(batches)[1].tolist() == list(range(7))

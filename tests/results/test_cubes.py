@@ -308,3 +308,16 @@ def test_trajectories_are_kept(study: StudyConfig, settings: dict[str, Any], con
         made.append(step, float(step), {"train_loss": 1.0}, [float(step), 2.0 * step])
     cube = build_cube([dataset_of(study, made, dataset="rosenbrock")], 5)
     assert cube["parameters"].sel(seed=0, parameter="y").values.tolist() == [0, 2, 4]
+
+
+def test_a_cube_says_when_and_where_all_of_its_jobs_ran(study: StudyConfig) -> None:
+    runs = [
+        dataset_of(study, random_history(seed, 5)).assign_attrs(created=created, device=device)
+        for seed, created, device in (
+            (0, "2026-01-05T10:00:00+00:00", "A100"),
+            (1, "2026-06-05T10:00:00+00:00", "A100, H100"),
+        )
+    ]
+    cube = build_cube(runs, 10)
+    assert cube.attrs["created"] == "2026-01-05T10:00:00+00:00, 2026-06-05T10:00:00+00:00"
+    assert cube.attrs["device"] == "A100, H100"

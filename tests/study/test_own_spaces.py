@@ -185,3 +185,14 @@ def test_the_table_shows_what_a_dataset_has_of_its_own() -> None:
 def test_the_table_shows_no_limit_that_nothing_keeps_to() -> None:
     epochs = study_of(["digits", "penn_treebank"], tuning={"unit": "epochs", "first_rung": 5, "limit": 20})
     assert "training time" not in set(search_space(Study(xr.DataTree(), epochs), "epochs").shown["Hyperparameter"])
+
+
+def test_what_is_said_of_a_known_dataset_leaves_the_rest_of_its_space_and_network() -> None:
+    settings = {"space": {"length": {"choice": [35]}}, "transformer": {"length": 30}}
+    dataset = case_of("adam", settings=settings).settings
+    usual = case_of("adam").settings
+    assert dataset.space["length"].describe() == "35"
+    assert {name: dataset.space[name] for name in ("batch_size", "lr")} == {
+        name: usual.space[name] for name in ("batch_size", "lr")
+    }
+    assert dataset.transformer == usual.transformer.model_copy(update={"length": 30})

@@ -17,6 +17,7 @@ import xarray as xr
 
 from adamqlr.jobs.interrupts import Interrupted
 from adamqlr.problems.problem import Problem, load_problem
+from adamqlr.results.runs import read_runs
 from adamqlr.stages.train import train
 from adamqlr.stages.tune import tune
 from adamqlr.study.case import Case
@@ -168,6 +169,26 @@ def test_asked_to_stop_while_data_is_loaded_stops_by_the_first_step(
         work[stage]()
     assert output.with_name(".out.nc.checkpoint").exists()
     assert not output.exists()
+
+
+def test_a_job_that_goes_on_elsewhere_names_both_devices(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_and_stop(*arguments: Any) -> Problem:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return load_problem(*arguments)
+
+    output = tmp_path / "moved.nc"
+    case = Case(load_config(config), "epochs", "diabetes", "adamqlr")
+    work = partial(train, case, [0], {"lr_clipping": 0.1}, output, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr("adamqlr.stages.train.load_problem", load_and_stop)
+        patched.setattr("adamqlr.training.seeds.device_name", lambda device: "A100")
+        with pytest.raises(Interrupted):
+            work()
+    monkeypatch.setattr("adamqlr.training.seeds.device_name", lambda device: "H100")
+    work()
+    assert read_runs(output).attrs["device"] == "A100, H100"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import copy
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import xarray as xr
 
 from adamqlr.jobs.checkpoint import Checkpoint
 from adamqlr.jobs.interrupts import Interrupted, StopRequest
+from adamqlr.optim.passes.perceptron import PerceptronPack
 from adamqlr.problems.problem import load_problem
 from adamqlr.results.cube import build_cube
 from adamqlr.results.runs import read_runs
@@ -21,6 +23,7 @@ from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig, load_config, parse_config
 from adamqlr.study.limit import Limit
 from adamqlr.study.optimizers import OPTIMIZERS as CATALOGUE
+from adamqlr.training import run as run_module
 from adamqlr.training.metrics import METRICS
 from adamqlr.training.narrowing import state_of
 from adamqlr.training.run import Run, RunSpec
@@ -211,3 +214,18 @@ def test_seeds_of_a_long_job_are_packed_by_default(settings: dict[str, Any], tmp
     runs = xr.load_dataset(tmp_path / "runs.nc")
     assert runs.attrs["packed_seeds"] == 3
     assert runs["step"].max() == 2200 * 4
+
+
+def test_an_evaluation_is_charged_as_one_run_pays_for_it(study: StudyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long that of all of them takes."""
+    original = run_module.evaluate
+
+    def slowly(model: Any, *arguments: Any) -> Any:
+        time.sleep(0.2 if isinstance(model, PerceptronPack) else 0.01)
+        return original(model, *arguments)
+
+    monkeypatch.setattr(run_module, "evaluate", slowly)
+    pack = Run(load_problem("diabetes", study, CPU), specs("adam", lr=0.01), SCHEDULE, step_seconds=0.5)
+    pack.advance(Limit(steps=4))
+    # Of the validation and test sets.
+    assert all(0.02 <= history.evaluation_seconds < 0.1 for history in pack.histories)

@@ -259,3 +259,24 @@ def test_on_a_cpu_what_fits_the_cache_is_packed_by_default(make: Make, tmp_path:
     small = int((trials["hyperparameter_batch_size"] == 100).sum())
     assert 3 <= small < 12
     assert trials.attrs["packed_trials"] == small
+
+
+def test_random_numbers_go_on_where_configurations_end(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K-FAC's sampled targets do not begin anew at a rung that ends somebody."""
+    states: list[tuple[torch.Tensor, torch.Tensor]] = []
+    original = shard.Shard._without_ended
+
+    def watched(self: Any, run: Any, *arguments: Any) -> Any:
+        before = torch.get_rng_state()
+        found = original(self, run, *arguments)
+        if found[0] is not run:
+            states.append((before, torch.get_rng_state()))
+        return found
+
+    monkeypatch.setattr(shard.Shard, "_without_ended", watched)
+    config = make("kfac", optimizers={"kfac": {"space": {"batch_size": {"choice": [100]}}}})
+    tune(Case(config, "epochs", "diabetes", "kfac"), (0, 1), tmp_path / "0.nc")
+    assert states
+    assert all(torch.equal(before, after) for before, after in states)

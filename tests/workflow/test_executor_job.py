@@ -135,3 +135,14 @@ def test_a_canceled_command_leaves_no_process_and_no_result(tmp_path: Path) -> N
     assert process.returncode == 128 + signal.SIGTERM
     assert JobFiles(tmp_path, "7").exit_code() is None
     assert subprocess.run(["pgrep", "-f", "^sleep 987654"], capture_output=True).stdout == b""
+
+
+def test_what_a_requeued_job_took_is_all_that_it_took(tmp_path: Path) -> None:
+    first = JobCommand(f"touch {tmp_path / 'started'}; sleep 1; exit 9")
+    first()
+    again = first.checkpoint().function
+    again.command = "true"
+    code = again()
+    assert code == 0
+    assert 1 < 60 * code.minutes < 10
+    assert code.mb > 0

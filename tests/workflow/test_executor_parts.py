@@ -71,7 +71,13 @@ def test_cpus_models_and_defaults() -> None:
 
 @pytest.mark.parametrize(
     ("resources", "culprit"),
-    [({"gpu": "one"}, "gpu"), ({"runtime": -5}, "runtime"), ({"slurm_extra": "-p main"}, "slurm_extra")],
+    [
+        ({"gpu": "one"}, "gpu"),
+        ({"runtime": -5}, "runtime"),
+        ({"slurm_extra": "-p main"}, "slurm_extra"),
+        ({"slurm_extra": "--time=2"}, "--time follows from the resource runtime"),
+        ({"slurm_extra": "--signal=USR1@60"}, "--signal follows from the resource runtime"),
+    ],
 )
 def test_resources_that_make_no_sense_are_named(resources: dict[str, Any], culprit: str) -> None:
     with pytest.raises(WorkflowError, match=culprit):

@@ -15,7 +15,7 @@ from submitit.core.utils import DelayedSubmission
 from snakemake_executor_plugin_submitit.resources import signal_seconds
 from snakemake_executor_plugin_submitit.results import write_result
 from snakemake_executor_plugin_submitit.trouble import find_trouble
-from snakemake_executor_plugin_submitit.usage import Meter
+from snakemake_executor_plugin_submitit.usage import ExitCode, Meter
 
 # Slurm kills what is still there 30 s after SIGTERM; submitit's local controller, 1 s after SIGINT.
 _GRACE_SECONDS = {signal.SIGTERM: 20.0, signal.SIGINT: 0.5}
@@ -42,11 +42,13 @@ class JobCommand:
     Args:
         command: Run by bash, in a session of its own.
         minutes: The job's time limit.
+        taken: What it took before it was requeued; None in the beginning.
     """
 
-    def __init__(self, command: str, minutes: float = _NO_LIMIT_MINUTES) -> None:
+    def __init__(self, command: str, minutes: float = _NO_LIMIT_MINUTES, taken: ExitCode | None = None) -> None:
         self.command = command
         self.minutes = minutes
+        self.taken = taken
 
     def __call__(self) -> int:
         """Run the command."""
@@ -55,7 +57,7 @@ class JobCommand:
         self._child = subprocess.Popen(
             ["/bin/bash", "-c", self.command], start_new_session=True, preexec_fn=_ignore_checkpoint_signal
         )
-        self._meter = Meter(self._child.pid)
+        self._meter = Meter(self._child.pid, self.taken)
         if os.environ.get("SUBMITIT_EXECUTOR") in ("slurm", "local"):
             for signum in _GRACE_SECONDS:
                 signal.signal(signum, self._stop)
@@ -87,7 +89,7 @@ class JobCommand:
         if code is None and near_limit:
             _finish("error", LIMIT_REACHED)
         self._is_requeued = True
-        return DelayedSubmission(JobCommand(self.command, self.minutes))
+        return DelayedSubmission(JobCommand(self.command, self.minutes, self._meter.exit_code(code or 0)))
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
         if self._seconds_left() < _START_SECONDS and not self._is_requeued:

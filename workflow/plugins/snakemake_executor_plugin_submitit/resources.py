@@ -85,6 +85,9 @@ def _options(text: str) -> dict[str, Any]:
         name, separator, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not name:
             raise WorkflowError(f"resource slurm_extra: expected --option or --option=value, got {word!r}")
+        if name in ("time", "signal"):
+            # The job on the node counts on the limit, and on the warning before it, that it was submitted with.
+            raise WorkflowError(f"resource slurm_extra: --{name} follows from the resource runtime: set that instead")
         options[name] = value if separator else True
     return options
 

@@ -32,13 +32,14 @@ class Meter:
 
     Args:
         pid: Its first process.
+        before: What it took before it was started again, if it was.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, before: ExitCode | None = None) -> None:
         self._process = psutil.Process(pid)
         self._started = time.monotonic()
         self._next = self._started
-        self._mb = 0.0
+        self._minutes, self._mb = (before.minutes, float(before.mb)) if before is not None else (0.0, 0.0)
 
     def look(self) -> None:
         """Look at the memory of its processes, every few seconds."""
@@ -53,9 +54,9 @@ class Meter:
             return
 
     def exit_code(self, code: int) -> ExitCode:
-        """Return what the command ended with, and took."""
+        """Return what the command ended with, and took, from when it was first started."""
         measured = ExitCode(code)
-        measured.minutes = (time.monotonic() - self._started) / 60
+        measured.minutes = self._minutes + (time.monotonic() - self._started) / 60
         # What a short process held between two looks is known once it has ended, of the largest.
         largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
         measured.mb = math.ceil(max(self._mb, largest))
