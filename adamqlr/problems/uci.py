@@ -11,9 +11,10 @@ from adamqlr.problems.download import download
 from adamqlr.problems.problem import Problem
 from adamqlr.problems.splits import build_problem, split_rows
 from adamqlr.problems.text_table import read_table
+from adamqlr.study.datasets import PERMUTATION
 from adamqlr.study.settings import DatasetConfig
 
-TABLE, PERMUTATION = "data.txt", "permutation_indices.txt"
+TABLE = "data.txt"
 
 
 class UciTable(NamedTuple):

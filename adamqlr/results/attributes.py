@@ -55,6 +55,7 @@ def file_attributes(
         "hyperparameters": json.dumps(dict(hyperparameters)),
         "config": config_text(study),
         "search_space_hash": fingerprint(space),
+        **({"split": case.split} if case.split else {}),
         "git_revision": git_revision(),
         "versions": json.dumps({"python": platform.python_version(), **_versions()}),
         "device": device,

@@ -157,6 +157,9 @@ def _time_grid(seeds: Sequence[_SeedRecords], points: int) -> Array:
 
 def _common_attributes(runs: Sequence[xr.Dataset]) -> dict[str, str]:
     first, may_differ = runs[0].attrs, {*_OF_FIRST_JOB, *_OF_EACH_JOB, "versions"}
+    if not all("split" in run.attrs for run in runs):
+        # Earlier files do not say it.
+        may_differ.add("split")
     for run in runs[1:]:
         for name in first:
             if name not in may_differ and _value(run.attrs, name) != _value(first, name):

@@ -23,13 +23,16 @@ def performance(cube: xr.Dataset, time: float | None = None) -> xr.DataArray:
 
     Args:
         cube: A cube.
-        time: Training seconds after which to look; at the end of the runs if not given.
+        time: Training seconds after which to look: at the end of runs that have ended by then, else at the last point
+            of the time grid before. At the end of all if not given.
 
     Returns:
         Shape (seed,).
     """
-    index = -1 if time is None else max(0, int(np.searchsorted(cube["time"].values, time, side="right")) - 1)
-    at = cube["value"].isel(time=index, drop=True)
+    at = cube["value"].isel(time=-1, drop=True)
+    if time is not None:
+        index = max(0, int(np.searchsorted(cube["time"].values, time, side="right")) - 1)
+        at = xr.where(cube["final_time"] <= time, at, cube["value"].isel(time=index, drop=True))
     if is_classification(cube):
         return 1 - at.sel(metric="test_accuracy", drop=True)
     return at.sel(metric="test_loss", drop=True)

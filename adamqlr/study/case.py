@@ -205,6 +205,15 @@ class Case:
             }
         )
 
+    @property
+    def split(self) -> str:
+        """What orders the rows before they are split, if a file may: its hash, or ``"drawn"``; else nothing."""
+        name = DATASETS[self.dataset].split_file if self.dataset in DATASETS else None
+        if name is None:
+            return ""
+        path = self.study.data_folder / self.dataset / name
+        return fingerprint(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else "drawn"
+
     def step_costs_fingerprint(self) -> str:
         """Return a fingerprint of what step costs are of."""
         options = [dict(self.spec.options), self.study.optimizer(self.optimizer).options, *self._own()]

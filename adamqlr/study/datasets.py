@@ -21,14 +21,18 @@ class DatasetSpec:
         defaults: What its :class:`~adamqlr.study.settings.DatasetConfig` holds where the configuration is silent.
         fetcher: ``module:function`` that brings it to the data folder, or says what is missing there, and returns the
             files that hold it; None for a dataset that comes with a library.
+        split_file: A file in its folder that orders its rows before they are split, where it is there; None if none
+            may.
     """
 
     label: str
     loader: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     fetcher: str | None = None
+    split_file: str | None = None
 
 
+PERMUTATION = "permutation_indices.txt"
 USER_FILE_LOADER = "adamqlr.problems.own_file:load"
 
 DATASETS: dict[str, DatasetSpec] = {
@@ -52,12 +56,14 @@ DATASETS: dict[str, DatasetSpec] = {
         "adamqlr.problems.uci:load",
         {"model": "mlp", "hidden": [50], "loss": "half_mse", "epochs": 4000, "batch_size": 588, "runs_per_gpu": 6},
         fetcher="adamqlr.problems.uci:fetch",
+        split_file=PERMUTATION,
     ),
     "uci_protein": DatasetSpec(
         "UCI Protein",
         "adamqlr.problems.uci:load",
         {"model": "mlp", "hidden": [100], "loss": "half_mse", "epochs": 200, "batch_size": 1000, "runs_per_gpu": 6},
         fetcher="adamqlr.problems.uci:fetch",
+        split_file=PERMUTATION,
     ),
     "fashion_mnist": DatasetSpec(
         "Fashion-MNIST",

@@ -251,6 +251,42 @@ def test_runtime_is_compared_when_the_first_has_ended(tmp_path: Path) -> None:
     assert row["verdict"] == "refuted"
 
 
+def sudden(ends: list[float], dataset: str = "diabetes") -> xr.Dataset:
+    """Return a cube of runs of which only the last step, at a time of its own, makes a difference."""
+    histories = []
+    for seed, end in enumerate(ends):
+        history = History(seed)
+        for step, time, loss in ((0, 0.0, 9.0), (1, 1e-3, 5.0), (2, end, 1.0)):
+            history.append(step, time, {"train_loss": loss, "test_loss": loss})
+        histories.append(history)
+    return build_cube([runs_dataset(histories, {"loss": "half_mse", "seeds": "[0, 1, 2]"})], 200)
+
+
+def test_runs_that_have_ended_by_a_time_are_judged_by_their_ends() -> None:
+    """The time grid ends with the last run, and its last but one point may be long before."""
+    assert performance(sudden([899.9, 900.0, 900.1]), 900.0).values.tolist() == [1, 1, 5]
+
+
+@pytest.mark.parametrize("suite", ["epochs", "runtime_train"])
+def test_runs_are_compared_at_the_end_of_the_first_whatever_their_jitter(suite: str, tmp_path: Path) -> None:
+    """Also of both, where their time is fixed: half of them end a moment after their median."""
+    config = STUDY.model_copy(update={"sensitivity": {}})
+    if suite != "epochs":
+        config = parse_config({**config.model_dump(mode="json"), "suites": ["epochs", suite]}, "test")
+    parts = []
+    for optimizer, ends in (("adam", [9.8, 9.9, 10.0]), ("adamqlr_untuned", [9.9, 10.0, 10.1])):
+        attrs = file_attributes(
+            Case(config, suite, "diabetes", optimizer), seeds=[0, 1, 2], hyperparameters={}, device="a CPU"
+        )
+        parts.append(tmp_path / f"{optimizer}.nc")
+        write_cube(parts[-1], sudden(ends).assign_attrs(attrs))
+    write_study(parts, tmp_path / "study.nc")
+    judge_claims([tmp_path / "study.nc"], config, tmp_path / "claims")
+    row = pd.read_csv(tmp_path / "claims.csv").set_index(["claim", "suite"]).loc[("untuned_adamqlr", suite)]
+    # Adam has ended: with fixed epochs, AdamQLR is then still before its last step.
+    assert row["estimate"] == (5 if suite == "epochs" else 1)
+
+
 def test_performance_is_lower_the_better_at_any_time(study_file: Path) -> None:
     cube = xr.load_dataset(study_file, group="epochs/digits/adam")
     assert cube.attrs["loss"] == "cross_entropy"

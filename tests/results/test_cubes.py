@@ -321,3 +321,23 @@ def test_a_cube_says_when_and_where_all_of_its_jobs_ran(study: StudyConfig) -> N
     cube = build_cube(runs, 10)
     assert cube.attrs["created"] == "2026-01-05T10:00:00+00:00, 2026-06-05T10:00:00+00:00"
     assert cube.attrs["device"] == "A100, H100"
+
+
+def test_seeds_of_different_splits_are_not_joined(
+    study: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose order of rows was put beside the table in between."""
+    monkeypatch.setenv("ADAMQLR_DATA_DIR", str(tmp_path))
+    config = parse_config({"name": "t", "datasets": ["uci_energy"], "optimizers": ["adam_untuned"]}, "t")
+    runs = []
+    for seed in range(2):
+        case = Case(config, "epochs", "uci_energy", "adam_untuned")
+        attrs = file_attributes(case, seeds=[seed], hyperparameters={}, device="a CPU")
+        runs.append(dataset_of(study, random_history(seed, 5)).assign_attrs(attrs))
+        (tmp_path / "uci_energy").mkdir(exist_ok=True)
+        (tmp_path / "uci_energy" / "permutation_indices.txt").write_text("1\n0\n")
+    assert runs[0].attrs["split"] == "drawn"
+    with pytest.raises(UserError, match="differ in 'split'"):
+        build_cube(runs, 10)
+    del runs[0].attrs["split"]
+    assert build_cube(runs, 10).sizes["seed"] == 2
