@@ -12,6 +12,7 @@ from adamqlr.claims.judge import Judgment, Verdict, judge_ratio, judge_spread, j
 from adamqlr.results.judged import measure_of, performance
 from adamqlr.results.pairs import Study, by_dataset
 from adamqlr.results.repetitions import Runs, Sample, sample_of
+from adamqlr.study.case import Case
 from adamqlr.study.names import SENSITIVITY
 
 
@@ -84,7 +85,9 @@ def against_best_baseline(study: Study, subject: str) -> Iterator[Evidence]:
         baselines = [
             one
             for key, one in runs.items()
-            if study.spec(key).is_baseline and key not in study.config.factorial_optimizers
+            if study.spec(key).is_baseline
+            and key not in study.config.factorial_optimizers
+            and Case(study.config, suite, dataset, key).is_tuned
         ]
         if subject not in runs or not baselines:
             continue

@@ -11,7 +11,7 @@ from adamqlr.claims.weigh import NOT_WEIGHED, SUMMARY_RULE
 from adamqlr.files import write_text
 from adamqlr.study.config import StudyConfig
 from adamqlr.study.settings import ClaimsConfig
-from adamqlr.tables.formats import to_html
+from adamqlr.tables.formats import in_html, in_markdown, to_html
 
 # What 95 % percentile intervals of resampled medians cover; the tests simulate it.
 _FEW = (
@@ -37,10 +37,10 @@ def write_claims(
     short = _shown_summary(summary)
     texts = {
         ".md": _markdown(table, summary, judging_rule(settings, repetitions)),
-        ".html": to_html(_shown(table)),
+        ".html": to_html(in_html(_shown(table))),
         "_summary.csv": summary.to_csv(index=False),
         "_summary.md": f"{SUMMARY_RULE}\n\n{_as_markdown(short)}",
-        "_summary.html": to_html(short.replace(r"`([^`]+)`", r"<code>\1</code>", regex=True)),
+        "_summary.html": to_html(in_html(short).replace(r"`([^`]+)`", r"<code>\1</code>", regex=True)),
     }
     for suffix, text in texts.items():
         write_text(stem.with_name(stem.name + suffix), text)
@@ -81,7 +81,7 @@ def judging_rule(settings: ClaimsConfig, repetitions: int = 1) -> str:
     unit = "seeds" if repetitions == 1 else "repetitions"
     return (
         "Quantities are ratios (÷) or differences (−) of medians over seeds, with "
-        f"{settings.confidence:.0%} percentile intervals of {settings.resamples} bootstrap resamples of "
+        f"{100 * settings.confidence:g}% percentile intervals of {settings.resamples} bootstrap resamples of "
         f"{'the seeds.' if repetitions == 1 else _of_repetitions(repetitions)} "
         "A claim is *supported* where the whole interval is within what it allows, *refuted* where all of it is "
         f"beyond, and *undecided* otherwise. {_FEW.format(unit=unit)} *Comparable* means a ratio of at most "
@@ -141,4 +141,4 @@ def _markdown(table: pd.DataFrame, summary: pd.DataFrame, rule: str) -> str:
 
 
 def _as_markdown(shown: pd.DataFrame) -> str:
-    return str(shown.to_markdown(index=False, disable_numparse=True)) + "\n"
+    return str(in_markdown(shown).to_markdown(index=False, disable_numparse=True)) + "\n"

@@ -172,7 +172,7 @@ def _profiles(config: StudyConfig) -> Exhibit:
     gap = config.statistics.target_gap
     caption = (
         "The fraction of all cases, (dataset, seed) pairs, in which an optimizer reaches the target within a multiple "
-        f"of what the best optimizer of that case takes. A dataset's target is the test loss that leaves {gap:.0%} of "
-        "the way from the initial loss to the lowest final median of all optimizers."
+        "of what the best optimizer of that case takes. A dataset's target is the test loss that leaves "
+        f"{100 * gap:g}% of the way from the initial loss to the lowest final median of all optimizers."
     )
     return Exhibit("Time-to-target profiles", caption, "adamqlr.figures.profiles:draw", {"target_gap": gap})

@@ -61,6 +61,8 @@ def curves(study: Study, suite: str, factorial: str) -> tuple[Figure, pd.DataFra
     """Draw the test loss of every combination of heuristics against training time, a row for each direction."""
     layout, colors = study.config.factorials[factorial], heuristics_colors(study.config)
     groups = cells_of(study, suite, factorial)
+    if not groups:
+        return draw_nothing("No direction was trained with the first heuristics, to which the others are compared.")
     shape = (len(layout.directions), len(groups))
     size = (TEXT_WIDTH, max(1.35 * shape[0], 2.0) + 0.9)
     figure, grid = plt.subplots(*shape, figsize=size, sharex="col", sharey="col", squeeze=False)

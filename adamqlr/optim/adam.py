@@ -55,11 +55,12 @@ class Adam(MinibatchOptimizer):
         loss = self._network.differentiate(inputs, targets)
         gradient = self._network.gradient.buffer
         self._step.add_(1)
-        if differ(group["lr"], group["eps"]):
-            self._move_members(theta, gradient)
-        else:
-            lr, betas, eps = group["lr"], group["betas"], group["eps"]
-            fused_adam(theta, gradient, self._moment, self._second_moment, self._step, lr=lr, betas=betas, eps=eps)
+        with self._network.gradient.unused_stay(theta, self._moment, self._second_moment):
+            if differ(group["lr"], group["eps"]):
+                self._move_members(theta, gradient)
+            else:
+                lr, betas, eps = group["lr"], group["betas"], group["eps"]
+                fused_adam(theta, gradient, self._moment, self._second_moment, self._step, lr=lr, betas=betas, eps=eps)
         return GradientInfo(loss, self._rates(group["lr"]))
 
     def _move_members(self, theta: Tensor, gradient: Tensor) -> None:

@@ -1,6 +1,7 @@
 """The parameters that are trained as one flat vector θ."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import NoReturn
 
@@ -189,6 +190,15 @@ class FlatGradient:
             views = self._flat.views(vector)
             for index in self.unused:
                 views[index].zero_()
+
+    @contextmanager
+    def unused_stay(self, *vectors: Tensor) -> Iterator[None]:
+        """Within it moves a step; then vectors of the shape of θ are as before where the minibatch used nothing."""
+        views = [self._flat.views(vector) for vector in vectors if self.unused]
+        kept = [(of_one[index], of_one[index].clone()) for of_one in views for index in self.unused]
+        yield
+        for view, before in kept:
+            view.copy_(before)
 
     def publish(self) -> None:
         """Leave what the buffer holds where PyTorch's users look for gradients."""

@@ -236,7 +236,7 @@ class QLR(MinibatchOptimizer):
         """Scale each group's part of v₁ by its learning rate, relative to the largest; return that."""
         if len(self.param_groups) == 1:
             lr: MemberOption = self.param_groups[0]["lr"]
-            return lr
+            return self._unless_paused(lr)
         # Groups of which nothing is trained have no part of v₁.
         trained = [pair for pair in zip(self.param_groups, self._indices_by_group, strict=True) if pair[1]]
         largest, shares = common_rate([group["lr"] for group, _ in trained])
@@ -244,7 +244,14 @@ class QLR(MinibatchOptimizer):
             # Momentum has its share already, but what is to stay now may have moved before.
             for views in self._vectors.views if share == 0 else self._vectors.views[:1]:
                 scale_all([views[index] for index in indices], share)
-        return largest
+        return self._unless_paused(largest)
+
+    def _unless_paused(self, lr: MemberOption) -> MemberOption:
+        """Return a learning rate; where it is 0, nothing moves, and so there is no previous update either."""
+        if isinstance(lr, (int, float)) and lr == 0:
+            for vector in self._vectors.vectors[1:]:
+                vector.zero_()
+        return lr
 
     def _move(self, weights: Sequence[Tensor]) -> Tensor | None:
         """Take the step; return θ from before it where weight decay needs that."""

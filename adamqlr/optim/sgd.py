@@ -56,11 +56,12 @@ class SGD(MinibatchOptimizer):
         if self._buffer is None and momentum != 0:
             # Somebody has set it since, as schedulers do that cycle it.
             self._buffer = self._state.vector("momentum_buffer")
-        if differ(lr, momentum, decay):
-            self._move_members(theta, gradient)
-        else:
-            # A buffer of zeros takes the first gradient as PyTorch's takes it.
-            fused_sgd(theta, gradient, self._buffer, lr=lr, momentum=momentum, weight_decay=decay)
+        with self._network.gradient.unused_stay(theta, *([] if self._buffer is None else [self._buffer])):
+            if differ(lr, momentum, decay):
+                self._move_members(theta, gradient)
+            else:
+                # A buffer of zeros takes the first gradient as PyTorch's takes it.
+                fused_sgd(theta, gradient, self._buffer, lr=lr, momentum=momentum, weight_decay=decay)
         return GradientInfo(loss, self._rates(lr))
 
     def _move_members(self, theta: Tensor, direction: Tensor) -> None:

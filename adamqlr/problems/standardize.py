@@ -37,7 +37,7 @@ def standardization_of(values: Numbers) -> Standardization:
         squares += ((chunk - mean) ** 2).sum(axis=axes, keepdims=True)
     deviation = np.sqrt(squares * mean.size / values.size)
     # A constant column's deviation is rounding error rather than zero.
-    vanishes = deviation <= 1e-12 * np.maximum(1.0, np.abs(mean))
+    vanishes = deviation <= 1e-12 * np.abs(mean)
     return Standardization(mean, np.where(vanishes, 1.0, deviation))
 
 

@@ -19,7 +19,7 @@ def read_table(path: Path) -> NDArray[np.float64]:
 
     Raises:
         UserError: The file is missing or empty, its rows differ in length, or an entry is no finite number; the message
-            names file, line and column.
+            names file, line and column. Or there are names, but for the first column.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -39,6 +39,11 @@ def read_table(path: Path) -> NDArray[np.float64]:
         table = None
     if table is None or not np.isfinite(table).all():
         raise UserError(_first_problem(path, lines, skipped, delimiter))
+    names = _entries(first, delimiter) if header else []
+    if names and (names[0].strip("\"'") in ("", "Unnamed: 0") or len(names) == table.shape[1] - 1):
+        raise UserError(
+            f"{path}: the first column has no name, as that of an index has none: write it without (index=False)"
+        )
     if table.shape[1] < 2 or len(table) == 0:
         raise UserError(f"{path}: expected rows of at least one feature and a target, found {table.shape}")
     return table

@@ -6,7 +6,7 @@ from adamqlr.files import write_text
 from adamqlr.stages.exhibits import make_exhibit
 from adamqlr.study.config import StudyConfig
 from adamqlr.tables.contents import tables_of
-from adamqlr.tables.formats import marked, to_html, to_latex, to_markdown
+from adamqlr.tables.formats import marked_html, to_html, to_latex, to_markdown
 
 
 def write_table(name: str, study_path: Path, suite: str, config: StudyConfig | None, stem: Path) -> None:
@@ -19,7 +19,7 @@ def write_table(name: str, study_path: Path, suite: str, config: StudyConfig | N
         ".csv": table.numbers.to_csv(index=False, float_format="%.8g"),
         ".md": to_markdown(table),
         ".tex": to_latex(table),
-        ".html": to_html(marked(table, "<b>", "</b>")),
+        ".html": to_html(marked_html(table)),
     }
     for suffix, text in texts.items():
         write_text(stem.with_name(stem.name + suffix), text)

@@ -70,8 +70,9 @@ DIVERGENCE = Exhibit(
 def _time_to_target(config: StudyConfig) -> Exhibit:
     gap = config.statistics.target_gap
     caption = (
-        f"How many runs reach the test loss that leaves {gap:.0%} of the way from the initial loss to the lowest final "
-        "median of all optimizers, and what it takes: medians over all runs, – where half of them never get there."
+        f"How many runs reach the test loss that leaves {100 * gap:g}% of the way from the initial loss to the lowest "
+        "final median of all optimizers, and what it takes: medians over all runs, – where half of them never get "
+        "there."
     )
     return Exhibit("Time to target", caption, "adamqlr.tables.time_to_target:tabulate", {"target_gap": gap})
 

@@ -75,6 +75,5 @@ def with_uncertainty(median: float, std: float) -> str:
 
 
 def _number(value: float, digits: int) -> str:
-    """Write a number with so many digits, and up to seven before the point without an exponent: 24000 steps."""
-    text = f"{value:.{digits}g}"
-    return f"{float(text):.0f}" if "e+" in text and abs(value) < 1e7 else text
+    """Write a number with so many digits, but all that up to seven have before the point: 25344 steps."""
+    return f"{value:.0f}" if 10**digits <= abs(value) < 1e7 else f"{value:.{digits}g}"

@@ -1,5 +1,7 @@
 """Tables as Markdown, LaTeX and HTML."""
 
+import html
+
 import pandas as pd
 
 from adamqlr.tables.table import Table
@@ -33,7 +35,23 @@ def marked(table: Table, before: str, after: str) -> pd.DataFrame:
 
 def to_markdown(table: Table) -> str:
     """Return a table with the best in bold."""
-    return marked(table, "**", "**").to_markdown(index=False, disable_numparse=True) + "\n"
+    escaped = table._replace(shown=in_markdown(table.shown))
+    return marked(escaped, "**", "**").to_markdown(index=False, disable_numparse=True) + "\n"
+
+
+def marked_html(table: Table) -> pd.DataFrame:
+    """Return a table's cells as HTML says them, the best in bold."""
+    return marked(table._replace(shown=in_html(table.shown)), "<b>", "</b>")
+
+
+def in_markdown(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return cells whose text is not taken for the table's own marks."""
+    return cells.map(lambda cell: cell.replace("|", r"\|").replace("<", "&lt;") if isinstance(cell, str) else cell)
+
+
+def in_html(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return cells whose text is not taken for HTML."""
+    return cells.map(lambda cell: html.escape(cell, quote=False) if isinstance(cell, str) else cell)
 
 
 def to_latex(table: Table) -> str:

@@ -42,10 +42,14 @@ def _hyperparameter(value: object, tuned: bool) -> str:
 def search_space(study: Study, suite: str) -> Table:
     """Tabulate what is tuned, and over which range: of optimizers in general, and where a dataset has its own."""
     config = study.config
+    tuned: dict[str, set[str]] = {}
+    for case in cases_of(config, suite):
+        tuned.setdefault(case.optimizer, set()).update(case.space)
     rows = [
         _row("all without their own", config.spec(key).label, name, distribution.describe())
-        for key in dict.fromkeys(case.optimizer for case in cases_of(config, suite))
+        for key, names in tuned.items()
         for name, distribution in config.space(key).items()
+        if name in names
     ]
     for key in config.datasets_of(suite):
         settings, label = config.dataset(key), config.dataset_label(key)
@@ -53,6 +57,8 @@ def search_space(study: Study, suite: str) -> Table:
             every = name in settings.data_hyperparameters
             tuning = "all that are tuned" if every else "all that tune it"
             rows.append(_row(label, tuning, name, distribution.describe()))
+        if settings.fixed_batch_size and settings.batch_size is not None:
+            rows.append(_row(label, "all", "batch_size", f"{settings.batch_size}, not tuned"))
         is_limited = config.suite(suite).budget == "epochs" and config.tuning.unit != "epochs"
         if is_limited and settings.tuning_limit is not None:
             rows.append(_row(label, "all that are tuned", "training time", f"at most {settings.tuning_limit:g} s"))

@@ -255,7 +255,8 @@ def test_figures_of_nothing_say_so(study: Study) -> None:
     leaves = {node.path: node.to_dataset() for node in study.tree.leaves if not node.path.endswith("-tuned")}
     partial = study._replace(tree=xr.DataTree.from_dict(leaves))
     with paper_style():
-        for figure, numbers in (evolution.damping(study, "epochs"), factorial.draw(partial, "epochs", "small")):
+        nothing = [draw(partial, "epochs", "small") for draw in (factorial.draw, factorial.curves)]
+        for figure, numbers in (evolution.damping(study, "epochs"), *nothing):
             assert re.match("No (run|direction)", figure.axes[0].texts[0].get_text())
             assert len(numbers) == 0
             plt.close(figure)

@@ -76,3 +76,21 @@ def test_momentum_can_be_switched_on_after_a_state_was_loaded() -> None:
 
     for found, expected in zip(run(True), run(False), strict=True):
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_nothing_moves_while_all_learning_rates_are_zero(groups: int) -> None:
+    """Nor is there a previous update afterwards; what rounding leaves below zero is nothing."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1))
+    params = [{"params": model[0].parameters()}, {"params": model[2].parameters()}] if groups == 2 else None
+    optimizer = QLR(model, "half_mse", "gradient", momentum=0.9, params=params)
+    inputs, targets = torch.randn(8, 4), torch.randn(8, 1)
+    for _ in range(3):
+        optimizer.step(inputs, targets)
+    optimizer.param_groups[0]["lr"] = 0.0
+    optimizer.param_groups[-1]["lr"] = 0.0 if groups == 1 else -1e-17
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for _ in range(2):
+        optimizer.step(inputs, targets)
+    assert all(map(torch.equal, before, model.parameters()))

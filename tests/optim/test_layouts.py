@@ -173,3 +173,47 @@ def test_a_loss_of_ones_own_that_is_not_finite_is_no_error_of_linear_algebra() -
     inputs = torch.full((ROWS, 5), float("nan"))
     assert KFAC(model, loss, on_nonfinite="skip").step(inputs, torch.zeros(ROWS)).loss.isnan()
     assert model.weight.isfinite().all()
+
+
+class Routed(nn.Module):
+    """A layer for all rows, and one for those whose first feature is positive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all, self.some = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        rows = (inputs[:, 0] > 0).nonzero()[:, 0]
+        outputs: Tensor = self.all(inputs)
+        return outputs.index_add(0, rows, self.some(inputs[rows]))
+
+
+def test_pieces_that_show_a_layer_different_numbers_of_positions_are_refused() -> None:
+    """Each piece's mean over positions is of its own number of them."""
+    inputs, targets = torch.randn(8, 4), torch.arange(8) % 3
+    inputs[:, 0] = torch.tensor([1.0] * 4 + [-1.0] * 4)
+    optimizer = KFAC(Routed(), "cross_entropy", microbatch=4)
+    with pytest.raises(ValueError, match=r"show Linear\(in_features=4, .* different numbers of positions a case"):
+        optimizer.step(inputs, targets)
+    KFAC(Routed(), "cross_entropy").step(inputs, targets)
+
+
+class Ten(nn.Module):
+    """Ten times what it is given."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return 10 * inputs
+
+
+def test_what_a_hook_makes_of_an_outputs_is_as_a_module_behind_the_layer() -> None:
+    found = []
+    for behind in (True, False):
+        torch.manual_seed(0)
+        layers = [nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3), *([Ten()] if behind else [])]
+        model = nn.Sequential(*layers).double()
+        if not behind:
+            model[2].register_forward_hook(lambda module, inputs, outputs: 10 * outputs)
+        optimizer = KFAC(model, "cross_entropy", fisher="exact")
+        info = optimizer.step(torch.randn(8, 4).double(), torch.arange(8) % 3)
+        found.append([info.loss, info.lr, *optimizer.state[model[2].weight].values()])
+    torch.testing.assert_close(*found)

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from adamqlr import KFAC, QLR, AdamQLR
 from adamqlr.optim.adam import Adam
 from adamqlr.optim.flat import FlatGradient, FlatParameters
+from adamqlr.optim.sgd import SGD
 from adamqlr.optim.state import State
 
 
@@ -259,3 +260,40 @@ def passed_on(function: Callable[..., Any]) -> Callable[..., Any]:
 def test_a_decorated_loss_may_be_no_function() -> None:
     loss = passed_on(functools.partial(functional.cross_entropy, label_smoothing=0.1))
     assert AdamQLR(nn.Linear(3, 3), loss).step(*data()).taken
+
+
+class Chosen(nn.Module):
+    """Two heads, of which one is used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Linear(4, 3) for _ in range(2))
+        self.which = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.heads[self.which](inputs)
+        return outputs
+
+
+@pytest.mark.parametrize(
+    ("make", "like", "options"),
+    [
+        (Adam, torch.optim.Adam, {"lr": 0.1}),
+        (SGD, torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}),
+    ],
+)
+def test_the_baselines_leave_what_a_minibatch_does_not_use_as_pytorchs_do(make: Any, like: Any, options: Any) -> None:
+    torch.manual_seed(0)
+    model, inputs, targets = Chosen(), torch.randn(8, 4), torch.arange(8) % 3
+    other = copy.deepcopy(model)
+    optimizer, theirs = make(model, "cross_entropy", **options), like(other.parameters(), **options)
+    for which in (0, 1, 1):
+        model.which = other.which = which
+        optimizer.step(inputs, targets)
+        theirs.zero_grad()
+        nn.functional.cross_entropy(other(inputs), targets).backward()
+        theirs.step()
+        if make is SGD or which == 0:
+            # Adam's steps are counted for all parameters in common.
+            torch.testing.assert_close(list(model.parameters()), list(other.parameters()))
+        torch.testing.assert_close(list(model.heads[0].parameters()), list(other.heads[0].parameters()))

@@ -148,3 +148,20 @@ def test_the_papers_split_of_the_real_tables(data_folder: Path, monkeypatch: pyt
     energy, protein = (parts_of(load_problem(key, config, CPU)) for key in ("uci_energy", "uci_protein"))
     assert [len(rows) for rows in protein] == [34_983, 6_174, 4_573]
     assert energy[0].inputs.shape == (588, 8)
+
+
+@pytest.mark.parametrize(
+    "text", [",a,b,y\n0,1,2,3\n1,4,5,6\n", "Unnamed: 0,a,y\n0,1,2\n1,4,5\n", "\ta\ty\n0\t1\t2\n1\t4\t5\n"]
+)
+def test_an_index_without_a_name_is_no_feature(text: str, tmp_path: Path) -> None:
+    """As pandas writes it, in order of the rows, or of the targets that they were sorted by."""
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(UserError, match=r"t\.csv: the first column has no name, .*index=False"):
+        read_table(tmp_path / "t.csv")
+
+
+def test_small_units_are_no_constants() -> None:
+    values = np.random.default_rng(0).normal(0, 1e-13, (100, 1))
+    np.testing.assert_allclose(standardization_of(values)(values).std(), 1, rtol=1e-6)
+    assert standardization_of(np.zeros((5, 1))).deviation.tolist() == [[1.0]]
+    assert standardization_of(np.full((5, 1), 7.1)).deviation.tolist() == [[1.0]]

@@ -90,6 +90,27 @@ def test_ctrl_c_ends_everything_once_the_controller_is_back(folder: Path) -> Non
     assert not (folder / ".snakemake/submitit/ledger.jsonl").exists()
 
 
+def test_jobs_that_a_second_ctrl_c_leaves_go_on_with_the_next_run(folder: Path) -> None:
+    """Those that have not begun too: what they wait for on their node is still there."""
+    jobs = [
+        *("--jobs", "20", "--retries", "0"),
+        *("--default-resources", "mem_mb=100", "runtime=5", "slurm_extra='--begin=now+40'"),
+    ]
+    process = trivial(folder, *jobs, jobs=2)
+    wait_until(lambda: queue() != "")
+    with controller_away():
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: "could not be canceled yet" in messages(folder))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) != 0
+    assert trivial(folder, "--unlock", jobs=2).wait(timeout=60) == 0
+    process = trivial(folder, *jobs, jobs=2)
+    assert process.wait(timeout=180) == 0, messages(folder)
+    assert "of an earlier run" in messages(folder)
+    assert "Error in rule" not in messages(folder)
+    assert sbatch_calls(folder) == 1
+
+
 def test_a_submission_whose_answer_is_lost_runs_once(folder: Path) -> None:
     stand_in(
         folder,

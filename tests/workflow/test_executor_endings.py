@@ -36,7 +36,7 @@ TOO_OFTEN = "Traceback\nUncompletedJobError: Job not requeued because: timed-out
         (("error", CANNOT_REQUEUE), JobState("FAILED"), Ending.INTERRUPTED),
         (("error", LIMIT_REACHED), JobState("FAILED"), Ending.OUT_OF_TIME),
         (("error", LIMIT_REACHED), JobState("PREEMPTED"), Ending.INTERRUPTED),
-        (("error", TOO_OFTEN), JobState("FAILED"), Ending.FAILED),
+        (("error", TOO_OFTEN), JobState("FAILED"), Ending.OUT_OF_TIME),
         (None, JobState("PREEMPTED"), Ending.INTERRUPTED),
         (None, JobState("NODE_FAIL"), Ending.INTERRUPTED),
         (None, JobState("FAILED", terminated=True), Ending.INTERRUPTED),
@@ -229,6 +229,30 @@ def test_sbatch_is_not_left_to_retry_by_itself(programs: Path, tmp_path: Path) -
     with pytest.raises(FailedSubmissionError, match="temporarily unable"):
         submit(Sbatch(), tmp_path)
     assert time.monotonic() - started < 10
+
+
+def test_what_rules_ask_for_comes_before_variables_and_an_outer_job(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(programs, "sbatch", f"env > {tmp_path}/environment; echo 'Submitted batch job 12'")
+    for name in (
+        "SBATCH_TIMELIMIT",
+        "SBATCH_PARTITION",
+        "SBATCH_ACCOUNT",
+        "SLURM_JOB_ID",
+        "SLURM_MEM_PER_CPU",
+        "SLURM_CONF",
+    ):
+        monkeypatch.setenv(name, "1")
+    executor = executor_in(tmp_path)
+    executor.update_parameters(partition="gpu")
+    Sbatch().submit(executor, [JobCommand("true")], lambda ids: None)
+    names = {line.partition("=")[0] for line in (tmp_path / "environment").read_text().splitlines()}
+    # Nobody else names an account, and the configuration says where the cluster is.
+    assert {name for name in names if name.startswith(("SBATCH_", "SLURM_"))} == {"SBATCH_ACCOUNT", "SLURM_CONF"}
+    executor.update_parameters(additional_parameters={"account": "mine"})
+    Sbatch().submit(executor, [JobCommand("true")], lambda ids: None)
+    assert "SBATCH_ACCOUNT" not in (tmp_path / "environment").read_text()
 
 
 def test_a_call_under_way_can_be_ended(programs: Path, tmp_path: Path) -> None:

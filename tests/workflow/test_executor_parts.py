@@ -77,6 +77,9 @@ def test_cpus_models_and_defaults() -> None:
         ({"slurm_extra": "-p main"}, "slurm_extra"),
         ({"slurm_extra": "--time=2"}, "--time follows from the resource runtime"),
         ({"slurm_extra": "--signal=USR1@60"}, "--signal follows from the resource runtime"),
+        ({"slurm_extra": "--clusters=other"}, "set SLURM_CLUSTERS where Snakemake runs"),
+        ({"slurm_extra": "--array=0-3"}, "ready jobs become arrays by themselves"),
+        ({"slurm_extra": "--wait"}, "it would hold up all other jobs"),
     ],
 )
 def test_resources_that_make_no_sense_are_named(resources: dict[str, Any], culprit: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from snakemake_executor_plugin_submitit.errors import explain_file_error, explain_refusal
-from snakemake_executor_plugin_submitit.reasons import REFUSALS, Response, find_refusal
+from snakemake_executor_plugin_submitit.reasons import REFUSALS, WAITS, Response, find_refusal
 
 POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
 FEWER, SPLIT, LATER, STOP = Response.FEWER, Response.SPLIT, Response.LATER, Response.STOP
@@ -48,6 +48,9 @@ CASES = [
     (f"QOSMaxNodePerJobLimit\n{POLICY}", STOP, "fewer nodes"),
     (f"AssocGrpNodeLimit\n{POLICY}", STOP, "fewer nodes"),
     (f"AssocGrpCPUMinutesLimit\n{POLICY}", STOP, "budget is used up"),
+    (f"AssocGrpGRESMinutes\n{POLICY}", STOP, "budget is used up"),
+    (f"AssocGrpBillingMinutes\n{POLICY}", STOP, "budget is used up"),
+    (f"AssocGrpMemMinutes\n{POLICY}", STOP, "budget is used up"),
     (f"Batch job submission failed: {POLICY}", STOP, "ask for less"),
     ("invalid partition specified: nope\nBatch job submission failed: Invalid partition name specified", STOP, "sinfo"),
     ("Batch job submission failed: No partition specified or system default partition", STOP, "no default"),
@@ -95,6 +98,14 @@ def test_each_reason_has_its_response_and_its_advice(said: str, response: Respon
 
 def test_every_row_of_the_table_is_tested() -> None:
     assert {find_refusal(said) for said, _, _ in CASES} == set(REFUSALS)
+
+
+def test_a_budget_that_is_used_up_is_told_and_one_that_running_jobs_hold_is_not() -> None:
+    """Slurm holds jobs for either, and the latter passes by itself."""
+    for owner, cure in (("Assoc", "slurm_account"), ("QOS", "qos")):
+        for what in ("CPUMinutesLimit", "MemMinutes", "GRESMinutes", "BillingMinutes"):
+            assert cure in WAITS[f"{owner}Grp{what}"]
+            assert f"{owner}Grp{what.replace('Minutes', 'RunMinutes')}" not in WAITS
 
 
 def test_a_reason_nobody_knows_is_passed_on() -> None:

@@ -195,3 +195,12 @@ def test_a_refused_submission_ends_the_workflow_with_one_line(folder: Path, monk
     assert "Slurm refused a job (5 min, 1 cpu, 100 MB): invalid partition specified: nope. To mend it" in output
     assert "Traceback" not in output
     assert processes_in(folder) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("setup", "code"), [("touch one\n# what for\ntouch two\n", 0), ("false\ntouch two\n", 1)])
+def test_each_line_of_the_setup_counts(setup: str, code: int, folder: Path) -> None:
+    local = ("--submitit-cluster", "local", "--submitit-setup", setup)
+    found, output = finish(snakemake(folder, *local, jobs=1))
+    assert found == code, output
+    assert (folder / "one").exists() == (folder / "two").exists() == (folder / "out/0.txt").exists() == (code == 0)

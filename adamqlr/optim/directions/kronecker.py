@@ -117,6 +117,8 @@ class KroneckerDirection:
         self._cases, self._decay = cases, self._group["ema_decay"]
         one = constant(1.0, self._weight.dtype, self._weight.device)
         torch.add(one, self._weight, alpha=self._decay, out=self._weight)
+        for block in self._factored:
+            block.positions = None
         if self._diagonal is not None:
             self._diagonal.begin()
 

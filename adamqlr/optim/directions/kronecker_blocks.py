@@ -28,6 +28,7 @@ class KroneckerBlock:
         keep_inverse: Whether the inverse outlives a step.
 
     Attributes:
+        positions: How many a case has in the minibatch, as its pieces have shown; None before the first.
         inverse: The damped inverse of the averages.
         parts: Where it takes V = [∇W, ∇b], in the shapes of the parameters.
     """
@@ -54,6 +55,7 @@ class KroneckerBlock:
         if keep_inverse:
             place, other = (self._square(state, f"{which}_cholesky", size) for which, size in sizes)
             kept = place, other, state.of_parameter(parameters[0], "scale", self._zeros())
+        self.positions: float | None = None
         self.inverse = KroneckerInverse(self._input_factor, self._output_factor, kept)
         parts = self.inverse.gradient.split([features, input_size - features], dim=-1)
         self.parts = [part.view(p.shape) for part, p in zip(filter(Tensor.numel, parts), parameters, strict=True)]
@@ -116,7 +118,11 @@ class KroneckerBlock:
         return [inputs.mT]
 
     def add_cotangents(self, features: Tensor, cotangents: Tensor, rows: int, cases: int, decay: float) -> None:
-        """Add δ, of the shape of the layer's outputs."""
+        """Add δ, of the shape of the layer's outputs.
+
+        Raises:
+            ValueError: An earlier piece of the minibatch had another number of positions a case.
+        """
         columns = _in(cotangents, self._dtype)
         if isinstance(self.module, nn.Conv2d):
             columns = columns.movedim(-3, 0).flatten(1)
@@ -126,6 +132,12 @@ class KroneckerBlock:
             columns = columns.reshape(-1, columns.shape[-1]).mT
         # A layer that no row has reached, an expert say, has seen nothing of it.
         positions = 1 if self._members else max(columns.shape[1], 1) / rows
+        if self.positions not in (None, positions):
+            raise ValueError(
+                f"pieces of a minibatch show {self.module} different numbers of positions a case, of which K-FAC takes "
+                "no mean: use microbatch=None, or AdamQLR"
+            )
+        self.positions = positions
         add_second_moment(self._output_factor, columns, 1 / (cases * positions), decay)
 
 

@@ -96,7 +96,8 @@ def recorded_layers(
             raise ValueError(f"K-FAC needs dense inputs of {name}: convert them with to_dense(), or use AdamQLR")
         calls[module] = (features.detach(), get_gradient_edge(output))
 
-    handles = [layer.register_forward_hook(keep_layer, with_kwargs=True) for layer in layers]
+    # Before others' hooks, which may put another output in the place of the layer's.
+    handles = [layer.register_forward_hook(keep_layer, with_kwargs=True, prepend=True) for layer in layers]
     try:
         yield record
     finally:

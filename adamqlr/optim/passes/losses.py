@@ -231,12 +231,13 @@ def _one_for_each(weight: Tensor | None, outputs: Tensor) -> Tensor:
 
 
 def _weight_of_classes(weight: Tensor | None, ignore_index: int, targets: Tensor) -> Tensor:
+    targets = _as_index(targets)
     counted = targets != ignore_index
     if weight is None:
         return counted.sum()
-    return torch.where(counted, weight.to(targets.device)[_as_index(targets.masked_fill(~counted, 0))], 0).sum()
+    return torch.where(counted, weight.to(targets.device)[targets.masked_fill(~counted, 0)], 0).sum()
 
 
 def _as_index(targets: Tensor) -> Tensor:
-    # PyTorch takes bytes for a mask.
+    # PyTorch takes bytes for a mask, and compares them with −100 as bytes.
     return targets.long() if targets.dtype == torch.uint8 else targets

@@ -39,7 +39,10 @@ def _values_of(function: Any) -> Iterator[Any]:
 
 def _values_of_function(function: Any) -> Iterator[Any]:
     """Yield what a function reaches, and those that its decorators were given."""
-    while isinstance(function, FunctionType) and function.__module__.partition(".")[0] not in ("adamqlr", "torch"):
+    while isinstance(function, FunctionType) and (function.__module__ or "").partition(".")[0] not in (
+        "adamqlr",
+        "torch",
+    ):
         try:
             found = inspect.getclosurevars(function)
         except ValueError:

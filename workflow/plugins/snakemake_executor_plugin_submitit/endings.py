@@ -13,6 +13,8 @@ from snakemake_executor_plugin_submitit.trouble import had_no_step, ran_out_of_m
 _POLLS_FOR_A_FAILURE = 2
 # How many times latency-wait the result of a job is waited for that Slurm says is complete.
 _LATENCIES_FOR_COMPLETED = 10
+# submitit's words for a job that has reached its limit, and gone on from its checkpoint, as often as it may.
+_TOO_OFTEN = "timed-out too many times"
 _LOST_NODE = {"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "REVOKED"}
 
 
@@ -42,7 +44,7 @@ def ending_of(files: JobFiles, state: JobState | None) -> Ending:
     name, how = state.name if state else "", files.failure() if code is not None else ""
     if name in _LOST_NODE or "'scontrol', 'requeue'" in how:
         return Ending.INTERRUPTED
-    if name in ("TIMEOUT", "DEADLINE") or LIMIT_REACHED in how:
+    if name in ("TIMEOUT", "DEADLINE") or LIMIT_REACHED in how or _TOO_OFTEN in how:
         return Ending.OUT_OF_TIME
     if name == "OUT_OF_MEMORY" or ran_out_of_memory(files.log):
         return Ending.OUT_OF_MEMORY

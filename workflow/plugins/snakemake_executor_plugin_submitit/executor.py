@@ -123,7 +123,9 @@ class Executor(RemoteExecutor):
 
     def _task(self, job: JobExecutorInterface, key: str) -> Task:
         settings: Any = self.workflow.executor_settings
-        prefix = f"{settings.setup} && " if settings.setup else ""
+        # Line by line, so that none fails unnoticed.
+        lines = [line.strip() for line in (settings.setup or "").splitlines()]
+        prefix = "".join(f"{line} && " for line in lines if line and not line.startswith("#"))
         resources = self._attempts.resources(job, key)
         asked = {"runtime": DEFAULT_RUNTIME_MINUTES, "cpus_per_task": job.threads, **resources}
         if partition := choose_partition(self._partitions, asked):
@@ -299,6 +301,9 @@ class Executor(RemoteExecutor):
     def shutdown(self) -> None:
         """Stop polling, and leave no folder behind that holds no failed job's log."""
         self._dispatcher.stop()
+        if self._ledger.entries():
+            # Jobs that are left to the next run wait for files in there; what is removed instead is made for that.
+            self._tmpdir = None
         super().shutdown()
         for line in self._efficiency.advice():
             self.logger.info(line)

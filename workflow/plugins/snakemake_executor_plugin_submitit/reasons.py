@@ -74,8 +74,9 @@ REFUSALS: tuple[Reason, ...] = (
         Required partition not available
         """,
     ),
-    Reason(
-        "MinutesLimit", Response.STOP, "the account's budget is used up: choose another slurm_account, or ask for more"
+    *(
+        Reason(sign, Response.STOP, "the account's budget is used up: choose another slurm_account, or ask for more")
+        for sign in ("MinutesLimit", "GRESMinutes", "BillingMinutes", "MemMinutes")
     ),
     Reason("MaxWall", Response.STOP, f"lower runtime, or choose another qos: {_LIMITS}"),
     Reason("MaxCpu", Response.STOP, f"lower cpus_per_task: {_LIMITS}"),
@@ -162,6 +163,21 @@ WAITS: dict[str, str] = {
     "QOSMaxMemoryPerJob": "lower mem_mb, or choose another qos",
     "AssocMaxGRESPerJob": "lower gpu, or choose another slurm_account",
     "QOSMaxGRESPerJob": "lower gpu, or choose another qos",
+    "AssocMaxNodePerJobLimit": "ask for fewer nodes in slurm_extra, or choose another slurm_account",
+    "QOSMaxNodePerJobLimit": "ask for fewer nodes in slurm_extra, or choose another qos",
+    "AssocMaxCpuMinutesPerJobLimit": "lower runtime or cpus_per_task, or choose another slurm_account",
+    "QOSMaxCpuMinutesPerJobLimit": "lower runtime or cpus_per_task, or choose another qos",
+    "AssocMaxGRESMinutesPerJob": "lower runtime or gpu, or choose another slurm_account",
+    "QOSMaxGRESMinutesPerJob": "lower runtime or gpu, or choose another qos",
+    "QOSMinCpuNotSatisfied": "raise cpus_per_task, or choose another qos",
+    "QOSMinMemory": "raise mem_mb, or choose another qos",
+    "QOSMinGRES": "raise gpu, or choose another qos",
+    **{
+        f"{owner}Grp{what}": f"the budget of the {name} is used up: choose another {resource}, or ask for more"
+        for owner, name, resource in (("Assoc", "account", "slurm_account"), ("QOS", "QOS", "qos"))
+        for what in ("CPUMinutesLimit", "MemMinutes", "GRESMinutes", "BillingMinutes")
+    },
+    "JobHoldMaxRequeue": "see why they were requeued so often, and `scontrol release` them",
     "launch failed requeued held": "have the node seen to that could not start them, and `scontrol release` them",
     "ReservationDeleted": "change --reservation in slurm_extra",
 }

@@ -18,6 +18,14 @@ def signal_seconds(minutes: int | float) -> int:
 
 # Where slurm_extra says in one of Slurm's many ways which GPUs are wanted, nothing else is said of them.
 _GPU_OPTIONS = {"gres", "gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket", "tres-per-task"}
+# The job on the node counts on its limit and the warning before it, and polls on the answer to a submission.
+_REFUSED = {
+    "time": "follows from the resource runtime: set that instead",
+    "signal": "follows from the resource runtime: set that instead",
+    "clusters": "leads where nobody looks for the job: set SLURM_CLUSTERS where Snakemake runs instead",
+    "array": "cannot be had: ready jobs become arrays by themselves",
+    "wait": "cannot be had: it would hold up all other jobs",
+}
 _TEXT = {
     "slurm_partition": "slurm_partition",
     "slurm_account": "slurm_account",
@@ -85,9 +93,8 @@ def _options(text: str) -> dict[str, Any]:
         name, separator, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not name:
             raise WorkflowError(f"resource slurm_extra: expected --option or --option=value, got {word!r}")
-        if name in ("time", "signal"):
-            # The job on the node counts on the limit, and on the warning before it, that it was submitted with.
-            raise WorkflowError(f"resource slurm_extra: --{name} follows from the resource runtime: set that instead")
+        if name in _REFUSED:
+            raise WorkflowError(f"resource slurm_extra: --{name} {_REFUSED[name]}")
         options[name] = value if separator else True
     return options
 

@@ -1,12 +1,13 @@
 """Submission to Slurm: a call of ``sbatch`` that can be ended, and what it took although nobody heard its answer."""
 
 import getpass
+import os
 import re
 import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ from submitit.core.utils import DelayedSubmission, FailedSubmissionError, JobPat
 
 from snakemake_executor_plugin_submitit.clusters import COMMAND_SECONDS
 from snakemake_executor_plugin_submitit.reasons import Response, find_refusal
+
+# Variables for sbatch that count where the script says nothing of them; all others would come before the script.
+_DEFAULTS = {f"SBATCH_{name.upper()}": name for name in ("partition", "account", "qos", "constraint", "reservation")}
+# What says where the cluster is; all else of the kind is of a job that Snakemake itself may run in.
+_CLUSTER = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS"}
+_OF_JOBS = ("SBATCH_", "SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")
 
 # sbatch says so and goes on for two minutes by itself, deaf to Ctrl-C and to jobs that end meanwhile.
 _RETRIES_BY_ITSELF = "retrying"
@@ -55,7 +62,7 @@ class Sbatch:
                 delayed.set_timeout(parameters["time"], executor.max_num_timeout)
                 delayed.dump(pickles[-1])
             script.write_text(_script(executor, parameters), encoding="utf-8")
-            job_id = self._call(script)
+            job_id = self._call(script, _environment({*parameters, *parameters.get("additional_parameters", {})}))
             ids = [f"{job_id}_{index}" for index in range(len(commands))] if len(commands) > 1 else [job_id]
             # Whoever is killed between the two lines leaves a job that finds no pickle, and so runs nothing.
             note(ids)
@@ -65,12 +72,12 @@ class Sbatch:
             for path in [*pickles, script]:
                 path.unlink(missing_ok=True)
 
-    def _call(self, script: Path) -> str:
+    def _call(self, script: Path, environment: dict[str, str]) -> str:
         with self._lock:
             if self._stopped:
                 raise FailedSubmissionError("stopped")
             self._process = process = subprocess.Popen(
-                ["sbatch", str(script)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                ["sbatch", str(script)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
             )
         started = time.monotonic()
         timer = threading.Timer(COMMAND_SECONDS, process.terminate)
@@ -120,6 +127,21 @@ class Sbatch:
             self._stopped = True
             if self._process is not None and self._process.poll() is None:
                 self._process.terminate()
+
+
+def _environment(given: Collection[str]) -> dict[str, str]:
+    """Return the environment that jobs are submitted from, and get.
+
+    Args:
+        given: What the script asks for, by name.
+    """
+
+    def stays(name: str) -> bool:
+        if name in _DEFAULTS:
+            return _DEFAULTS[name] not in given
+        return name in _CLUSTER or not name.startswith(_OF_JOBS)
+
+    return {name: value for name, value in os.environ.items() if stays(name)}
 
 
 def _script(executor: Any, parameters: dict[str, Any]) -> str:
