@@ -128,7 +128,7 @@ def test_kfac_freezes_a_layer_as_a_whole_once_it_has_started(part: str) -> None:
 def test_a_freed_layer_has_no_previous_update() -> None:
     """Its update was zero while it was frozen: its first step is along the gradient alone."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1))
+    model: Any = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1))
     optimizer = QLR(model, "half_mse", "gradient", lr=0.1, momentum=0.9, damping=0.0, adapt_damping=False)
     inputs, targets = torch.randn(24, 5), torch.randn(24, 1)
     for _ in range(3):

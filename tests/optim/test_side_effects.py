@@ -240,6 +240,8 @@ def test_a_refused_step_takes_back_a_buffer_that_has_grown(make: Any) -> None:
 class Centered(nn.Module):
     """A loss around a mean that moves with the outputs."""
 
+    center: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("center", torch.zeros(3))
@@ -263,6 +265,9 @@ def test_a_refused_step_leaves_the_losss_buffers_as_they_were(make: Any) -> None
 
 class Initialized(nn.Module):
     """A layer that its first minibatch scales."""
+
+    scale: Tensor
+    is_ready: Tensor
 
     def __init__(self) -> None:
         super().__init__()

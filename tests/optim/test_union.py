@@ -218,6 +218,8 @@ def test_a_piece_that_ones_own_loss_leaves_out_does_no_harm() -> None:
 class Doubling(nn.Module):
     """Divides by a buffer that every pass doubles first."""
 
+    scale: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("scale", torch.ones(()))
@@ -229,7 +231,7 @@ class Doubling(nn.Module):
 
 def test_each_piece_is_differentiated_with_the_buffers_of_its_own_pass() -> None:
     """Two pieces, w/2 and w/4: g = (1/4 + 1/16) / 2, and as the curvature is the same number, α = 1 / g."""
-    model = nn.Sequential(nn.Linear(1, 1, bias=False), Doubling())
+    model: Any = nn.Sequential(nn.Linear(1, 1, bias=False), Doubling())
     nn.init.ones_(model[0].weight)
     optimizer = QLR(model, "half_mse", "gradient", damping=0.0, adapt_damping=False, microbatch=1)
     info = optimizer.step(torch.ones(2, 1), torch.zeros(2, 1))

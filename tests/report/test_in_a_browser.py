@@ -113,7 +113,9 @@ def test_the_table_says_in_words_where_curves_end(browser: Browser, study_folder
     page = opened(browser, study_folder)
     draw_explorer(page)
     diverged, whole = page.locator("#explorer-table tbody tr").all_inner_texts()
-    assert diverged.split("\t") == ["Adam (Untuned)", "∞", "∞ to ∞", "33 %", "batch_size 50"]
+    name, median, interval, *others = diverged.split("\t")
+    assert [name, median, *others] == ["Adam (Untuned)", "∞", "33 %", "batch_size 50"]
+    assert interval.endswith(" to ∞")
     assert whole.startswith("AdamQLR (Untuned)")
     assert "100 %" in whole
 

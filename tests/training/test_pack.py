@@ -23,7 +23,7 @@ from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig, load_config, parse_config
 from adamqlr.study.limit import Limit
 from adamqlr.study.optimizers import OPTIMIZERS as CATALOGUE
-from adamqlr.training import run as run_module
+from adamqlr.training.evaluation import evaluate
 from adamqlr.training.metrics import METRICS
 from adamqlr.training.narrowing import state_of
 from adamqlr.training.run import Run, RunSpec
@@ -218,13 +218,12 @@ def test_seeds_of_a_long_job_are_packed_by_default(settings: dict[str, Any], tmp
 
 def test_an_evaluation_is_charged_as_one_run_pays_for_it(study: StudyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long that of all of them takes."""
-    original = run_module.evaluate
 
     def slowly(model: Any, *arguments: Any) -> Any:
         time.sleep(0.2 if isinstance(model, PerceptronPack) else 0.01)
-        return original(model, *arguments)
+        return evaluate(model, *arguments)
 
-    monkeypatch.setattr(run_module, "evaluate", slowly)
+    monkeypatch.setattr("adamqlr.training.run.evaluate", slowly)
     pack = Run(load_problem("diabetes", study, CPU), specs("adam", lr=0.01), SCHEDULE, step_seconds=0.5)
     pack.advance(Limit(steps=4))
     # Of the validation and test sets.

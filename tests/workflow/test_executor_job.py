@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from snakemake_executor_plugin_submitit.clusters import JobState
@@ -140,7 +141,7 @@ def test_a_canceled_command_leaves_no_process_and_no_result(tmp_path: Path) -> N
 def test_what_a_requeued_job_took_is_all_that_it_took(tmp_path: Path) -> None:
     first = JobCommand(f"touch {tmp_path / 'started'}; sleep 1; exit 9")
     first()
-    again = first.checkpoint().function
+    again: Any = first.checkpoint().function
     again.command = "true"
     code = again()
     assert code == 0
