@@ -250,9 +250,14 @@ def test_what_rules_ask_for_comes_before_variables_and_an_outer_job(
     names = {line.partition("=")[0] for line in (tmp_path / "environment").read_text().splitlines()}
     # Nobody else names an account, and the configuration says where the cluster is.
     assert {name for name in names if name.startswith(("SBATCH_", "SLURM_"))} == {"SBATCH_ACCOUNT", "SLURM_CONF"}
+    monkeypatch.delenv("SLURM_JOB_ID")
+    monkeypatch.setenv("SLURM_TASK_PROLOG", "1")
     executor.update_parameters(additional_parameters={"account": "mine"})
     Sbatch().submit(executor, [JobCommand("true")], lambda ids: None)
-    assert "SBATCH_ACCOUNT" not in (tmp_path / "environment").read_text()
+    environment = (tmp_path / "environment").read_text()
+    assert "SBATCH_ACCOUNT" not in environment
+    # Outside of jobs, what srun reads is somebody's own.
+    assert "SLURM_TASK_PROLOG" in environment
 
 
 def test_a_call_under_way_can_be_ended(programs: Path, tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from snakemake_executor_plugin_submitit.reasons import Response, find_refusal
 
 # Variables for sbatch that count where the script says nothing of them; all others would come before the script.
 _DEFAULTS = {f"SBATCH_{name.upper()}": name for name in ("partition", "account", "qos", "constraint", "reservation")}
-# What says where the cluster is; all else of the kind is of a job that Snakemake itself may run in.
+# Where Snakemake itself runs in a job, these are that job's, but for what says where the cluster is.
+_OF_JOBS = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")
 _CLUSTER = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS"}
-_OF_JOBS = ("SBATCH_", "SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")
 
 # sbatch says so and goes on for two minutes by itself, deaf to Ctrl-C and to jobs that end meanwhile.
 _RETRIES_BY_ITSELF = "retrying"
@@ -136,10 +136,12 @@ def _environment(given: Collection[str]) -> dict[str, str]:
         given: What the script asks for, by name.
     """
 
+    is_in_job = "SLURM_JOB_ID" in os.environ
+
     def stays(name: str) -> bool:
-        if name in _DEFAULTS:
-            return _DEFAULTS[name] not in given
-        return name in _CLUSTER or not name.startswith(_OF_JOBS)
+        if name.startswith("SBATCH_"):
+            return name in _DEFAULTS and _DEFAULTS[name] not in given
+        return name in _CLUSTER or not (is_in_job and name.startswith(_OF_JOBS))
 
     return {name: value for name, value in os.environ.items() if stays(name)}
 
