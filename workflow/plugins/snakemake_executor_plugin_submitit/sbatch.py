@@ -135,7 +135,6 @@ def _environment(given: Collection[str]) -> dict[str, str]:
     Args:
         given: What the script asks for, by name.
     """
-
     is_in_job = "SLURM_JOB_ID" in os.environ
 
     def stays(name: str) -> bool:
