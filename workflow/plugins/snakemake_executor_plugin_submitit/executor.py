@@ -299,17 +299,18 @@ class Executor(RemoteExecutor):
         self._ledger.remove([entry.key for entry in entries if entry.job_id not in left])
 
     def shutdown(self) -> None:
-        """Stop polling, and leave no folder behind that holds no failed job's log."""
+        """Stop polling, and leave no folder behind but of failed jobs' logs, and of jobs that the next run takes up."""
         self._dispatcher.stop()
         if self._ledger.entries():
-            # Jobs that are left to the next run wait for files in there; what is removed instead is made for that.
+            # They wait for files in there; what is removed instead is made for that.
             self._tmpdir = None
         super().shutdown()
         for line in self._efficiency.advice():
             self.logger.info(line)
         self._forget_ended(before=time.time())
         self._ledger.remove_file_if_empty()
-        for folder in {self._folder, *self._earlier_folders}:
+        left = {Path(entry.folder) for entry in self._ledger.entries()}
+        for folder in {self._folder, *self._earlier_folders} - left:
             JobFiles.remove_folder_without_logs(folder)
 
 
