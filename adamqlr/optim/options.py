@@ -142,7 +142,7 @@ def common_rate(rates: Sequence[Any]) -> tuple[MemberOption, list[float]]:
         return rates[0], []
     require(None not in rates, "lr of a parameter group", "a number, a factor of what the model chooses", None)
     largest = max(rates)
-    if largest <= 0:
-        # None of them moves; what rounding leaves below zero is nothing.
+    if largest == 0:
+        # What a schedule's rounding leaves below zero is nothing.
         return 0.0, []
     return largest, [] if min(rates) == largest else [rate / largest for rate in rates]
