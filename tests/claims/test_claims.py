@@ -288,6 +288,15 @@ def test_runs_are_compared_at_the_end_of_the_first_whatever_their_jitter(suite: 
     assert estimate == (5 if suite == "epochs" else 1)
 
 
+def test_what_nothing_was_tuned_of_is_no_tuned_baseline(tmp_path: Path) -> None:
+    fixed = {"adam": {"options": {"lr": 1e-3, "batch_size": 100}}, "adamqlr_untuned": {}}
+    config = parse_config({"name": "fixed", "datasets": ["diabetes"], "optimizers": fixed}, "test")
+    parts = [cube_file(tmp_path, config, "diabetes", optimizer, 0.1) for optimizer in fixed]
+    write_study(parts, tmp_path / "study.nc")
+    judge_claims([tmp_path / "study.nc"], config, tmp_path / "claims")
+    assert "untuned_adamqlr" not in set(pd.read_csv(tmp_path / "claims.csv")["claim"])
+
+
 def test_performance_is_lower_the_better_at_any_time(study_file: Path) -> None:
     cube = xr.load_dataset(study_file, group="epochs/digits/adam")
     assert cube.attrs["loss"] == "cross_entropy"

@@ -76,3 +76,11 @@ def test_bytes_as_classes_with_weights_are_no_mask() -> None:
         optimizer = AdamQLR(model, loss, microbatch=3)
         found.append(optimizer.step(torch.randn(6, 4), targets.to(kind)).loss)
     torch.testing.assert_close(*found)
+
+
+def test_bytes_as_targets_all_count_where_none_is_ignored() -> None:
+    """As bytes, −100 would be 156."""
+    targets = torch.tensor([156, 3], dtype=torch.uint8)
+    weight = CrossEntropy().weight
+    assert callable(weight)
+    assert float(weight(targets)) == 2

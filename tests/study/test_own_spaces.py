@@ -182,6 +182,14 @@ def test_the_table_shows_what_a_dataset_has_of_its_own() -> None:
     assert not any(dataset == "Digits" for dataset, _, _ in rows)
 
 
+def test_the_table_shows_no_batch_size_that_no_search_varies() -> None:
+    shown = search_space(Study(xr.DataTree(), study_of(["rosenbrock"])), "epochs").shown
+    rows = {(row.Dataset, row.Hyperparameter): row.Range for row in shown.itertuples()}
+    assert rows["all without their own", "lr"] == "log-uniform 1e-06 … 1"
+    assert ("all without their own", "batch_size") not in rows
+    assert rows["Rosenbrock", "batch_size"] == "1, not tuned"
+
+
 def test_the_table_shows_no_limit_that_nothing_keeps_to() -> None:
     epochs = study_of(["digits", "penn_treebank"], tuning={"unit": "epochs", "first_rung": 5, "limit": 20})
     assert "training time" not in set(search_space(Study(xr.DataTree(), epochs), "epochs").shown["Hyperparameter"])
