@@ -379,24 +379,3 @@ def test_a_loss_of_no_module_is_taken() -> None:
     """As one that was evaluated from text."""
     loss = eval("lambda outputs, targets: ((outputs - targets) ** 4).mean()", {})
     assert AdamQLR(nn.Linear(3, 1), loss).step(torch.randn(6, 3), torch.randn(6, 1)).taken
-
-
-class Unreached(nn.Module):
-    """A normalization that no row of the minibatch comes to, as that of one of several experts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer, self.norm = nn.Linear(4, 3), nn.LayerNorm(3)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        outputs: Tensor = self.layer(inputs)
-        return torch.cat([outputs, self.norm(outputs[:0])])
-
-
-def test_a_normalization_that_no_row_reaches_has_seen_nothing() -> None:
-    model = Unreached()
-    optimizer = KFAC(model, "cross_entropy")
-    optimizer.step(torch.randn(6, 4), torch.arange(6) % 3)
-    diagonals = [value for name, value in optimizer.state[model.norm.weight].items() if "diagonal" in name]
-    assert len(diagonals) == 2
-    assert not any(diagonal.any() for diagonal in diagonals)

@@ -60,8 +60,7 @@ class NormalizationBlock:
                 f"K-FAC cannot tell the {cases} cases in what a {type(self.module).__name__} makes, of shape "
                 f"{tuple(product.shape)}: put them first, freeze the layer, or use AdamQLR"
             )
-        # No row may have reached it, as one of several experts.
-        return product.reshape(cases, -1, *shape).sum(dim=1) if product.numel() else product.new_zeros(1, *shape)
+        return product.reshape(cases, -1, *shape).sum(dim=1)
 
     def precondition(self, gradients: Sequence[Tensor], weight: Tensor, damping: Tensor) -> list[Tensor]:
         """Return ∇ / (diagonal + λ)."""
