@@ -12,7 +12,6 @@ from adamqlr.claims.judge import Judgment, Verdict, judge_ratio, judge_spread, j
 from adamqlr.results.judged import measure_of, performance
 from adamqlr.results.pairs import Study, by_dataset
 from adamqlr.results.repetitions import Runs, Sample, sample_of
-from adamqlr.study.case import Case
 from adamqlr.study.names import SENSITIVITY
 
 
@@ -87,7 +86,7 @@ def against_best_baseline(study: Study, subject: str) -> Iterator[Evidence]:
             for key, one in runs.items()
             if study.spec(key).is_baseline
             and key not in study.config.factorial_optimizers
-            and Case(study.config, suite, dataset, key).is_tuned
+            and study.space(suite, dataset, key) != {}
         ]
         if subject not in runs or not baselines:
             continue

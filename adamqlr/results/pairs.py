@@ -8,8 +8,10 @@ import xarray as xr
 from adamqlr.errors import UserError
 from adamqlr.results.published import Key, Value
 from adamqlr.results.statistics import Resampling
+from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig
 from adamqlr.study.optimizers import OPTIMIZERS, OptimizerSpec
+from adamqlr.study.space import Space
 
 
 class Pair(NamedTuple):
@@ -76,6 +78,12 @@ class Study(NamedTuple):
         """Return what an optimizer is, though the configuration in force may leave it out by now."""
         is_left_out = optimizer in OPTIMIZERS and optimizer not in self.config.optimizers
         return OPTIMIZERS[optimizer] if is_left_out else self.config.spec(optimizer)
+
+    def space(self, suite: str, dataset: str, optimizer: str) -> Space | None:
+        """Return what was tuned; None where the configuration in force leaves the pair out by now."""
+        config = self.config
+        is_there = suite in config.suites and dataset in config.datasets and optimizer in config.optimizers
+        return Case(config, suite, dataset, optimizer).space if is_there else None
 
     def pairs(self, suite: str) -> list[Pair]:
         """Return a suite's cubes, by dataset as in the study and by optimizer as in legends.

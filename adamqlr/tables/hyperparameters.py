@@ -3,9 +3,8 @@
 import json
 from typing import Any
 
-from adamqlr.results.pairs import Pair, Study
-from adamqlr.study.case import Case, cases_of
-from adamqlr.study.space import Space
+from adamqlr.results.pairs import Study
+from adamqlr.study.case import cases_of
 from adamqlr.tables.table import Table, make_table
 
 
@@ -13,7 +12,7 @@ def best(study: Study, suite: str) -> Table:
     """Tabulate the hyperparameters that final training used; those that were not tuned are in parentheses."""
     pairs = study.pairs(suite)
     used = [json.loads(pair.cube.attrs["hyperparameters"]) for pair in pairs]
-    spaces = [_space(study, suite, pair) for pair in pairs]
+    spaces = [study.space(suite, pair.dataset, pair.optimizer) or {} for pair in pairs]
     tuned = {name for space in spaces for name in space}
     names = sorted(tuned, key=lambda name: (name != "batch_size", name))
     numbers: list[dict[str, Any]] = []
@@ -23,13 +22,6 @@ def best(study: Study, suite: str) -> Table:
         labels = {"Dataset": pair.dataset_label, "Optimizer": pair.optimizer_label}
         shown.append(labels | {n: _hyperparameter(chosen.get(n), tuned=n in space) for n in names})
     return make_table(numbers, shown)
-
-
-def _space(study: Study, suite: str, pair: Pair) -> Space:
-    """Return what was tuned, as far as the configuration in force still has the pair."""
-    config = study.config
-    is_there = suite in config.suites and pair.dataset in config.datasets and pair.optimizer in config.optimizers
-    return Case(config, suite, pair.dataset, pair.optimizer).space if is_there else {}
 
 
 def _hyperparameter(value: object, tuned: bool) -> str:

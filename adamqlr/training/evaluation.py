@@ -1,6 +1,6 @@
 """Loss and accuracy on whole sets of rows, of one network or of several side by side."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,16 @@ def evaluate(model: nn.Module, loss: MeanLoss, rows: Examples, with_accuracy: bo
     if not with_accuracy:
         return losses, [float("nan")] * len(losses)
     return losses, [value / compared for value in correct.reshape(-1).tolist()]
+
+
+def evaluate_sets(
+    model: nn.Module, loss: MeanLoss, sets: Mapping[str, Examples], with_accuracy: bool
+) -> dict[str, list[float]]:
+    """Return losses and accuracies of whole sets of rows, as metrics by their names, one number a network."""
+    metrics = {}
+    for name, rows in sets.items():
+        metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = evaluate(model, loss, rows, with_accuracy)
+    return metrics
 
 
 @torch.no_grad()

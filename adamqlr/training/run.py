@@ -19,7 +19,7 @@ from adamqlr.study.limit import Limit
 from adamqlr.study.optimizers import OptimizerSpec
 from adamqlr.training.capture import fastest_step
 from adamqlr.training.clock import TrainingClock
-from adamqlr.training.evaluation import MeanLoss, evaluate, minibatch_accuracies
+from adamqlr.training.evaluation import MeanLoss, evaluate, evaluate_sets, minibatch_accuracies
 from adamqlr.training.history import History
 from adamqlr.training.lr_schedule import make_lr_schedule
 from adamqlr.training.optimizers import make_optimizer, stack_options
@@ -121,7 +121,8 @@ class Run:
             assert isinstance(problem.train, Rows)
             rows_loss = row_loss(loss)
             assert rows_loss is not None
-            self._evaluation_seconds = self._measure_evaluation(models[0], loss)
+            # Of one network alone; the first of two warms up.
+            _, self._evaluation_seconds = [self._evaluate(models[0], loss) for _ in range(2)][-1]
             self._model = PerceptronPack([model for model in models if isinstance(model, nn.Sequential)])
             self._loss = rows_loss.value
             self._batches = Batches(problem.train, batch_size, [one.derived_seed(1) for one in specs])
@@ -252,17 +253,10 @@ class Run:
 
     def _evaluate(self, model: nn.Module, loss: MeanLoss) -> tuple[dict[str, list[float]], float]:
         """Return losses and accuracies of the evaluated sets, one number a network, and the seconds that it took."""
-        metrics, clock = {}, TrainingClock(self._problem.device)
+        clock = TrainingClock(self._problem.device)
         with clock.running():
-            for name, rows in self._evaluated.items():
-                found = evaluate(model, loss, rows, self._problem.has_accuracy)
-                metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = found
+            metrics = evaluate_sets(model, loss, self._evaluated, self._problem.has_accuracy)
         return metrics, clock.read()
-
-    def _measure_evaluation(self, model: nn.Module, loss: MeanLoss) -> float:
-        """Return the seconds that an evaluation takes one network; the first one warms up."""
-        self._evaluate(model, loss)
-        return self._evaluate(model, loss)[1]
 
     def _flatten(self) -> Tensor:
         return self._joined([parameter.detach() for parameter in self._model.parameters()])

@@ -297,6 +297,16 @@ def test_what_nothing_was_tuned_of_is_no_tuned_baseline(tmp_path: Path) -> None:
     assert "untuned_adamqlr" not in set(pd.read_csv(tmp_path / "claims.csv")["claim"])
 
 
+def test_baselines_that_the_configuration_in_force_leaves_out_count_as_they_did(tmp_path: Path) -> None:
+    """What was tuned of them is not known there; the study's file has their runs."""
+    config = STUDY.model_copy(update={"sensitivity": {}})
+    parts = [cube_file(tmp_path, config, "diabetes", optimizer, 0.1) for optimizer in ("adam", "adamqlr_untuned")]
+    write_study(parts, tmp_path / "study.nc")
+    smaller = parse_config({"name": "made-up", "datasets": ["digits"], "optimizers": ["adamqlr_untuned"]}, "test")
+    judge_claims([tmp_path / "study.nc"], smaller, tmp_path / "claims")
+    assert "untuned_adamqlr" in set(pd.read_csv(tmp_path / "claims.csv")["claim"])
+
+
 def test_performance_is_lower_the_better_at_any_time(study_file: Path) -> None:
     cube = xr.load_dataset(study_file, group="epochs/digits/adam")
     assert cube.attrs["loss"] == "cross_entropy"

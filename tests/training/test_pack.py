@@ -223,7 +223,7 @@ def test_an_evaluation_is_charged_as_one_run_pays_for_it(study: StudyConfig, mon
         time.sleep(0.2 if isinstance(model, PerceptronPack) else 0.01)
         return evaluate(model, *arguments)
 
-    monkeypatch.setattr("adamqlr.training.run.evaluate", slowly)
+    monkeypatch.setattr("adamqlr.training.evaluation.evaluate", slowly)
     pack = Run(load_problem("diabetes", study, CPU), specs("adam", lr=0.01), SCHEDULE, step_seconds=0.5)
     pack.advance(Limit(steps=4))
     # Of the validation and test sets.

@@ -55,6 +55,11 @@ def ending_of(files: JobFiles, state: JobState | None) -> Ending:
     return Ending.SUCCEEDED if code is None and name == "COMPLETED" else Ending.FAILED
 
 
+def is_usable(files: JobFiles, state: JobState | None) -> bool:
+    """Tell whether a job of an earlier head process is alive or has succeeded."""
+    return (state is not None and state.alive) or ending_of(files, state) is Ending.SUCCEEDED
+
+
 class Watch:
     """Follows jobs from poll to poll until it is certain how they have ended.
 

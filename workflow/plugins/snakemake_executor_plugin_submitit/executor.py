@@ -17,7 +17,7 @@ from snakemake_executor_plugin_submitit.attempts import Attempts
 from snakemake_executor_plugin_submitit.cancel import cancel_until_done
 from snakemake_executor_plugin_submitit.clusters import JobState, make_cluster
 from snakemake_executor_plugin_submitit.dispatch import Dispatcher, Task, groups
-from snakemake_executor_plugin_submitit.endings import Ending, Watch, ending_of
+from snakemake_executor_plugin_submitit.endings import Ending, Watch, ending_of, is_usable
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, job_key, outputs_of
 from snakemake_executor_plugin_submitit.nodes import Nodes
 from snakemake_executor_plugin_submitit.pace import lift_default_rate_limit
@@ -83,7 +83,7 @@ class Executor(RemoteExecutor):
         for entry in entries:
             files = JobFiles(Path(entry.folder), entry.job_id)
             ended = files.ended_at()
-            gone = ended is None and states is not None and not _is_usable(files, states.get(entry.job_id))
+            gone = ended is None and states is not None and not is_usable(files, states.get(entry.job_id))
             if gone or (ended is not None and ended < before):
                 self._ledger.remove([entry.key])
                 if files.exit_code() == 0:
@@ -173,7 +173,7 @@ class Executor(RemoteExecutor):
         return {
             entry.key: entry
             for entry in entries
-            if _is_usable(JobFiles(Path(entry.folder), entry.job_id), states.get(entry.job_id))
+            if is_usable(JobFiles(Path(entry.folder), entry.job_id), states.get(entry.job_id))
         }
 
     def _states(self, entries: Sequence[Entry]) -> dict[str, JobState] | None:
@@ -316,8 +316,3 @@ class Executor(RemoteExecutor):
 
 def _folders(entries: Sequence[Entry]) -> dict[str, Path]:
     return {entry.job_id: Path(entry.folder) for entry in entries}
-
-
-def _is_usable(files: JobFiles, state: JobState | None) -> bool:
-    """Tell whether a job of an earlier head process is alive or has succeeded."""
-    return (state is not None and state.alive) or ending_of(files, state) is Ending.SUCCEEDED
