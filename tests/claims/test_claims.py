@@ -251,7 +251,7 @@ def test_runtime_is_compared_when_the_first_has_ended(tmp_path: Path) -> None:
     assert row["verdict"] == "refuted"
 
 
-def sudden(ends: list[float], dataset: str = "diabetes") -> xr.Dataset:
+def sudden(ends: list[float]) -> xr.Dataset:
     """Return a cube of runs of which only the last step, at a time of its own, makes a difference."""
     histories = []
     for seed, end in enumerate(ends):

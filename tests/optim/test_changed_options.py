@@ -80,7 +80,7 @@ def test_momentum_can_be_switched_on_after_a_state_was_loaded() -> None:
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_nothing_moves_while_all_learning_rates_are_zero(groups: int) -> None:
-    """Nor is there a previous update afterwards; what rounding leaves below zero is nothing."""
+    """Nor do they move by momentum; what rounding leaves below zero is nothing."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1))
     params = [{"params": model[0].parameters()}, {"params": model[2].parameters()}] if groups == 2 else None

@@ -205,7 +205,7 @@ class Ten(nn.Module):
         return 10 * inputs
 
 
-def test_what_a_hook_makes_of_an_outputs_is_as_a_module_behind_the_layer() -> None:
+def test_what_a_hook_makes_of_an_output_is_as_a_module_behind_the_layer() -> None:
     found = []
     for behind in (True, False):
         torch.manual_seed(0)
