@@ -55,6 +55,12 @@ def command(stage: str, config: Path, output: Path, optimizer: str = "adamqlr", 
     return [*program, stage.split()[0], "--config", str(config), *pair, "--output", str(output)]
 
 
+def load_and_stop(*arguments: Any) -> Problem:
+    """Load data while the process is asked to stop."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    return load_problem(*arguments)
+
+
 def run(arguments: list[str]) -> None:
     subprocess.run(arguments, check=True, capture_output=True, timeout=300)
 
@@ -154,10 +160,6 @@ def test_asked_to_stop_writes_a_checkpoint_and_goes_on(
 def test_asked_to_stop_while_data_is_loaded_stops_by_the_first_step(
     stage: str, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load_and_stop(*arguments: Any) -> Problem:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return load_problem(*arguments)
-
     monkeypatch.setattr(f"adamqlr.stages.{stage}.load_problem", load_and_stop)
     output = tmp_path / "loading" / "out.nc"
     case = Case(load_config(config), "epochs", "diabetes", "adamqlr")
@@ -174,10 +176,6 @@ def test_asked_to_stop_while_data_is_loaded_stops_by_the_first_step(
 def test_a_job_that_goes_on_elsewhere_names_both_devices(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load_and_stop(*arguments: Any) -> Problem:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return load_problem(*arguments)
-
     output = tmp_path / "moved.nc"
     case = Case(load_config(config), "epochs", "diabetes", "adamqlr")
     work = partial(train, case, [0], {"lr_clipping": 0.1}, output, 1)
