@@ -15,7 +15,7 @@ import xarray as xr
 from adamqlr.files import KIND, Kind, write_netcdf
 from adamqlr.results.attributes import group_of
 from adamqlr.results.join import write_study
-from adamqlr.results.study import THINNED, load_study
+from adamqlr.results.study import THINNED, load_results, study_config
 from adamqlr.study.names import SENSITIVITY
 
 METRICS = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "test_accuracy", "lr", "damping")
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("study", type=Path)
     parser.add_argument("output", type=Path)
     arguments = parser.parse_args()
-    study = load_study(arguments.study)
+    study = load_results(arguments.study)
     with TemporaryDirectory() as folder:
         parts = []
         for number, leaf in enumerate(study.leaves):
@@ -61,7 +61,7 @@ def main() -> None:
                 part = part.drop_attrs(deep=False).assign_attrs({k: v for k, v in part.attrs.items() if k not in ONCE})
             parts.append(Path(folder) / f"{number}.nc")
             write_netcdf(part, parts[-1], kind)
-        write_study(parts, arguments.output)
+        write_study(parts, arguments.output, study_config(arguments.study))
     with netCDF4.Dataset(arguments.output, "a") as file:
         file.setncattr(THINNED, WHAT_IS_LEFT)
 

@@ -67,23 +67,47 @@ def claims_table(claims: pd.DataFrame, suites: Sequence[str]) -> str:
 
 
 def summary_table(claims: pd.DataFrame) -> str:
-    """Return one verdict for each claim, as Markdown; those of the study's own factorials are left out."""
-    verdicts = _of_the_paper(claims).groupby("statement", sort=False)["verdict"].agg(list)
-    shown = {"Claim of the paper": verdicts.index, "Verdict": verdicts.map(summary_verdict)}
+    """Return one verdict for each claim, and the first run's, as Markdown; claims of the study's own are left out."""
+    verdicts, first = (
+        _of_the_paper(table).groupby("statement", sort=False)["verdict"].agg(list).map(summary_verdict)
+        for table in (claims, _claims_of("first_run"))
+    )
+    again = first.reindex(verdicts.index).fillna("–")
+    shown = {"Claim of the paper": verdicts.index, "Verdict": verdicts, "In the first run": again}
     return pd.DataFrame(shown).to_markdown(index=False) + "\n"
 
 
-def repeated_table(claims: pd.DataFrame) -> str:
+def again_table(claims: pd.DataFrame) -> str:
+    """Return what this study and the first run say where only one of them decides, or they disagree, as Markdown."""
+    keys = ["statement", "suite", "dataset"]
+    both = claims.merge(_claims_of("first_run"), on=keys, suffixes=("", "_first"))
+    both = both[both["verdict"] != both["verdict_first"]]
+    shown = {
+        "Claim": both["statement"].where(~both["statement"].duplicated(), ""),
+        "Suite": both["suite"],
+        "Dataset": both["dataset"],
+        "This study": _verdicts_with_values(both),
+        "First run": _verdicts_with_values(both, "_first"),
+    }
+    return pd.DataFrame(shown).to_markdown(index=False, disable_numparse=True) + "\n"
+
+
+def _verdicts_with_values(table: pd.DataFrame, suffix: str = "") -> pd.Series:
+    names = [f"{name}{suffix}" for name in ("estimate", "lower", "upper")]
+    values = ["{:.3g} [{:.3g}, {:.3g}]".format(*row) for row in table[names].itertuples(index=False)]
+    return table[f"verdict{suffix}"] + ", " + pd.Series(values, index=table.index)
+
+
+def repeated_table() -> str:
     """Return what UCI Energy says of each claim that is decided there in any of three studies, as Markdown."""
-    return _compared(
-        {"This study": claims, "Another seed": _claims_of("seed_1"), "Searches in steps": _claims_of("steps")}
-    )
+    studies = {"First run": "earlier", "Another seed": "seed_1", "Searches in steps": "steps"}
+    return _compared({name: _claims_of(key) for name, key in studies.items()})
 
 
-def budget_table(claims: pd.DataFrame) -> str:
+def budget_table() -> str:
     """Return the same of searches with five times the trials, which not all optimizers had."""
     studies = {
-        "20 trials": claims,
+        "20 trials": _claims_of("earlier"),
         "20 trials, another seed": _claims_of("seed_1"),
         "100 trials": _claims_of("100_trials"),
         "100 trials, another seed": _claims_of("100_trials_seed_1"),
@@ -93,10 +117,10 @@ def budget_table(claims: pd.DataFrame) -> str:
     return _compared(_of_all(studies, keys))
 
 
-def repetitions_table(claims: pd.DataFrame) -> str:
+def repetitions_table() -> str:
     """Return the same of eight repetitions of search and training, and of eight others, beside those of one search."""
     studies = {
-        "One search": claims,
+        "One search": _claims_of("earlier"),
         "Eight searches": _claims_of("repetitions"),
         "Eight others": _claims_of("other_repetitions"),
     }
@@ -107,8 +131,8 @@ def _of_all(studies: dict[str, pd.DataFrame], claims: set[str]) -> dict[str, pd.
     return {name: study[study["claim"].isin(claims)] for name, study in studies.items()}
 
 
-def _claims_of(repetition: str) -> pd.DataFrame:
-    return pd.read_csv(DOCS / "data" / f"cpu_{repetition}_claims.csv")
+def _claims_of(run: str) -> pd.DataFrame:
+    return pd.read_csv(DOCS / "data" / f"cpu_{run}_claims.csv")
 
 
 def _compared(studies: dict[str, pd.DataFrame]) -> str:
@@ -116,9 +140,7 @@ def _compared(studies: dict[str, pd.DataFrame]) -> str:
     verdicts, shown = {}, {}
     for name, study in studies.items():
         rows = study[(study["suite"] == "epochs") & (study["dataset"] == "uci_energy")].set_index("statement")
-        verdicts[name] = rows["verdict"]
-        values = [f"{row.estimate:.3g} [{row.lower:.3g}, {row.upper:.3g}]" for row in rows.itertuples()]
-        shown[name] = rows["verdict"] + ", " + pd.Series(values, index=rows.index)
+        verdicts[name], shown[name] = rows["verdict"], _verdicts_with_values(rows)
     is_decided = pd.DataFrame(verdicts).isin(["supported", "refuted"]).any(axis=1)
     first = next(iter(shown.values()))
     table = pd.DataFrame(shown)[is_decided].reindex([name for name in first.index if is_decided[name]])
@@ -143,13 +165,9 @@ def computed(study: Study, claims: pd.DataFrame, name: str) -> str:
         return factorial_table(study, *words)
     if kind == "claims":
         return claims_table(claims, words)
-    tables = {
-        "budget": budget_table,
-        "repeated": repeated_table,
-        "repetitions": repetitions_table,
-        "summary": summary_table,
-    }
-    return tables[kind](claims)
+    if kind in ("again", "summary"):
+        return {"again": again_table, "summary": summary_table}[kind](claims)
+    return {"budget": budget_table, "repeated": repeated_table, "repetitions": repetitions_table}[kind]()
 
 
 def main() -> None:

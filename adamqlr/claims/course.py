@@ -13,19 +13,32 @@ from adamqlr.results.judged import at_lowest_validation_loss, measure_of, perfor
 from adamqlr.results.pairs import Study
 from adamqlr.results.repetitions import Sample, sample_of
 
+# So many steps, evenly spaced, stand for a course of more.
+_STEPS = 1000
+
 
 def overfits(study: Study, subject: str) -> Iterator[Evidence]:
     """Weigh whether an optimizer ends with a higher test loss than where its validation loss was lowest."""
     settings = study.config.claims
     for suite, dataset, runs in runs_by_dataset(study):
         if subject in runs:
-            final = runs[subject].each(lambda cube: cube["value"].isel(time=-1).sel(metric="test_loss", drop=True))
+            final = runs[subject].each(_final_loss)
             best = runs[subject].each(lambda cube: at_lowest_validation_loss(cube).sel(metric="test_loss", drop=True))
-            if not best.notnull().all():
+            if best.isnull().all():
                 continue
             judgment = judge_ratio(final, [best], 1 + settings.margin, settings)._replace(at_least=True)
             quantity = f"test loss of {label_of(runs[subject])}, final ÷ at lowest validation loss"
             yield Evidence(suite, dataset, quantity, judgment, sample_of(final))
+
+
+def _final_loss(cube: xr.Dataset) -> xr.DataArray:
+    """Return the test loss that each run ends with; how one would have ended that diverged is not known."""
+    return cube["value"].isel(time=-1, drop=True).sel(metric="test_loss", drop=True).where(~cube["diverged"])
+
+
+def _final_gap(cube: xr.Dataset) -> xr.DataArray:
+    """Return the generalization gap that each run ends with, likewise."""
+    return final_values(cube)["generalization_gap"].where(~cube["diverged"])
 
 
 def generalizes_worse(study: Study, subject: str, reference: str) -> Iterator[Evidence]:
@@ -33,16 +46,14 @@ def generalizes_worse(study: Study, subject: str, reference: str) -> Iterator[Ev
     settings = study.config.claims
     for suite, dataset, runs in runs_by_dataset(study):
         if subject in runs and reference in runs:
-            above, below = (
-                runs[key].each(lambda cube: final_values(cube)["generalization_gap"]) for key in (subject, reference)
-            )
+            above, below = (runs[key].each(_final_gap) for key in (subject, reference))
             judgment = judge_difference(above, below, 0.0, settings)._replace(at_least=True)
             quantity = f"generalization gap, {label_of(runs[subject])} − {label_of(runs[reference])}"
             yield Evidence(suite, dataset, quantity, judgment, sample_of(above))
 
 
 def learning_rate_grows(study: Study, subject: str) -> Iterator[Evidence]:
-    """Weigh whether the learning rate is higher in the last quarter of the recorded steps than in the first."""
+    """Weigh whether the learning rate is higher in the last quarter of the steps than in the first."""
     settings = study.config.claims
     for suite, dataset, runs in runs_by_dataset(study):
         if subject not in runs:
@@ -50,18 +61,22 @@ def learning_rate_grows(study: Study, subject: str) -> Iterator[Evidence]:
         growth = runs[subject].each(_growth)
         if growth.isnull().all():
             continue
-        # A run that diverged has no last quarter: where a resample's median rests on one, it could be anything.
-        medians = resampled(growth, settings, np.random.default_rng(0))
-        judgment = Judgment(float(growth.median()), *interval(medians, settings.confidence), 1.0, at_least=True)
-        quantity = f"learning rate of {label_of(runs[subject])}, last ÷ first quarter of the records"
+        # A run that diverged has no last quarter: the median of a resample with one could be anything.
+        bounds = interval(resampled(growth, settings), settings.confidence)
+        judgment = Judgment(float(growth.median()), *bounds, 1.0, at_least=True, is_strict=True)
+        quantity = f"learning rate of {label_of(runs[subject])}, last ÷ first quarter of the steps"
         yield Evidence(suite, dataset, quantity, judgment, sample_of(growth))
 
 
 def _growth(cube: xr.Dataset) -> xr.DataArray:
-    """Return each run's learning rate in the last quarter of the records over that in the first, of shape (seed,)."""
+    """Return each run's learning rate in the last quarter of the steps over that in the first, of shape (seed,)."""
     rates = cube["value_by_step"].sel(metric="lr", drop=True).isel(step=slice(1, None))
-    quarter = max(1, rates.sizes["step"] // 4)
-    early, late = (rates.isel(step=part).median("step") for part in (slice(quarter), slice(-quarter, None)))
+    # Records are dense at first: as they are, most of the first quarter's would be of its first steps.
+    first, last = (int(rates["step"][end]) for end in (0, -1))
+    steps = np.unique(np.linspace(first, last, min(last, _STEPS)).round().astype(int))
+    held = rates.sel(step=steps, method="ffill")
+    parts = steps <= max(first, last / 4), steps > 3 * last / 4
+    early, late = (held.isel(step=part).median("step") for part in parts)
     return (late / early).where(early > 0).astype(float)
 
 
@@ -73,7 +88,8 @@ def ranks_high(study: Study, subject: str) -> Iterator[Evidence]:
     """
     settings = study.config.claims
     for suite in study.config.suites:
-        generator, places, estimates, measures, sample = np.random.default_rng(0), {}, [], set(), Sample(0)
+        places: dict[str, np.ndarray] = {}
+        estimates, measures, sample = [], set(), Sample(0)
         for of_suite, dataset, runs in runs_by_dataset(study):
             others = [key for key in runs if key != subject and key not in study.config.factorial_optimizers]
             if of_suite != suite or subject not in runs or not others:
@@ -81,7 +97,8 @@ def ranks_high(study: Study, subject: str) -> Iterator[Evidence]:
             values = [runs[key].each(performance) for key in (subject, *others)]
             if min(map(len, values)) < 2:
                 continue
-            medians = np.array([resampled(one, settings, generator) for one in values])
+            # Runs on different datasets share nothing.
+            medians = np.array([resampled(one, settings, stream=len(places)) for one in values])
             found = np.array([[np.median(one)] for one in values])
             places[dataset] = _place(medians)
             estimates.append(_place(found))

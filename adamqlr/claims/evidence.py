@@ -1,6 +1,7 @@
 """What a study's cubes say about a statement."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from functools import partial
 from operator import itemgetter
 from typing import NamedTuple
@@ -67,19 +68,32 @@ class Evidence(NamedTuple):
         return self.judgment.units_to_decide(self.sample.units) if self.wanted_units is None else self.wanted_units
 
 
-def pairwise(study: Study, subject: str, reference: str, with_margin: bool = False) -> Iterator[Evidence]:
-    """Weigh one optimizer against another at the end of training: as good up to the margin, or else better."""
-    limit = 1 + study.config.claims.margin if with_margin else 1.0
+class Wanted(StrEnum):
+    """What is claimed of one optimizer against another."""
+
+    BETTER = "better"
+    NO_WORSE = "no worse"
+    COMPARABLE = "comparable"
+
+
+def pairwise(study: Study, subject: str, reference: str, wanted: Wanted = Wanted.BETTER) -> Iterator[Evidence]:
+    """Weigh one optimizer against another at the end of training; comparable is what is as good up to the margin."""
+    limit = 1 + study.config.claims.margin if wanted is Wanted.COMPARABLE else 1.0
     for suite, dataset, runs in runs_by_dataset(study):
         if subject in runs and reference in runs:
             above, below = (runs[key].each(performance) for key in (subject, reference))
             quantity = f"{measure_of(runs[subject])}, {label_of(runs[subject])} ÷ {label_of(runs[reference])}"
             judgment = judge_ratio(above, [below], limit, study.config.claims)
+            judgment = judgment._replace(is_strict=wanted is Wanted.BETTER)
             yield Evidence(suite, dataset, quantity, judgment, sample_of(above))
 
 
 def against_best_baseline(study: Study, subject: str) -> Iterator[Evidence]:
-    """Weigh an optimizer against the tuned baseline with the lowest final median, when the first of them has ended."""
+    """Weigh an optimizer's end against the best of all tuned baselines at that time, or at their ends if earlier.
+
+    Which baseline is the best is asked in every resample: it must not win by being chosen on the seeds that it is
+    judged by.
+    """
     for suite, dataset, runs in runs_by_dataset(study):
         baselines = [
             one
@@ -90,19 +104,17 @@ def against_best_baseline(study: Study, subject: str) -> Iterator[Evidence]:
         ]
         if subject not in runs or not baselines:
             continue
-        best = min(baselines, key=lambda one: float(one.each(performance).median()))
-        pair = (runs[subject], best)
-        durations = [float(one.each(itemgetter("final_time")).median()) for one in pair]
-        time = min(durations)
-        # Half of the runs of the first, and of both where their time is fixed, end a moment later.
+        time = float(runs[subject].each(itemgetter("final_time")).median())
+        # Half of the runs end a moment after their median: the subject's, and all where their time is fixed.
         is_fixed = study.config.suites[suite].budget == "runtime"
-        have_ended = [is_fixed or duration == time for duration in durations]
-        above, below = (
-            one.each(performance if has_ended else partial(performance, time=time))
-            for one, has_ended in zip(pair, have_ended, strict=True)
+        below = [one.each(performance if is_fixed else partial(performance, time=time)) for one in baselines]
+        above = runs[subject].each(performance)
+        best = baselines[int(np.argmin([float(values.median()) for values in below]))]
+        quantity = (
+            f"{measure_of(best)} after {time:.3g} s, {label_of(runs[subject])} ÷ best of {len(baselines)} tuned "
+            f"baselines ({label_of(best)})"
         )
-        quantity = f"{measure_of(best)} after {time:.3g} s, {label_of(runs[subject])} ÷ {label_of(best)}"
-        judgment = judge_ratio(above, [below], 1 + study.config.claims.margin, study.config.claims)
+        judgment = judge_ratio(above, below, 1 + study.config.claims.margin, study.config.claims)
         yield Evidence(suite, dataset, quantity, judgment, sample_of(above))
 
 
@@ -171,7 +183,7 @@ def matters_more(study: Study, family: str, parameter: str) -> Iterator[Evidence
                 continue
             above, below = zip(*shared, strict=True)
             quantity = f"spread over {len(shared)} values of {parameter}, {other} ÷ {name}"
-            judgment = judge_spreads(above, below, 1.0, settings)._replace(at_least=True)
+            judgment = judge_spreads(above, below, 1.0, settings)._replace(at_least=True, is_strict=True)
             sample = min(map(sample_of, above + below))
             yield Evidence(SENSITIVITY, str(attrs[0]["dataset"]), quantity, judgment, sample, (other, name))
 

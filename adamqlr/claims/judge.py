@@ -1,5 +1,6 @@
 """Ratios and differences of medians, their bootstrap intervals, and the verdicts that follow."""
 
+import operator
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from adamqlr.results.repetitions import REPETITION
 from adamqlr.study.settings import ClaimsConfig
 
 Array = NDArray[np.float64]
+
+_RELATIONS = {"≤": operator.le, "≥": operator.ge, "<": operator.lt, ">": operator.gt}
 
 
 class Verdict(StrEnum):
@@ -33,6 +36,7 @@ class Judgment(NamedTuple):
         limit: What the statement allows.
         at_least: Whether the limit is the least that it allows, instead of the most.
         is_ratio: Whether the quantity is a ratio, and not a difference or a share.
+        is_strict: Whether the limit itself is not allowed: what is equal is not better.
     """
 
     estimate: float
@@ -41,13 +45,20 @@ class Judgment(NamedTuple):
     limit: float
     at_least: bool = False
     is_ratio: bool = True
+    is_strict: bool = False
+
+    @property
+    def relation(self) -> str:
+        """What the statement says of quantity and limit: ``≤``, ``≥``, ``<`` or ``>``."""
+        return (">" if self.is_strict else "≥") if self.at_least else ("<" if self.is_strict else "≤")
 
     @property
     def verdict(self) -> Verdict:
         """Supported where the whole interval is within the limit, refuted where all of it is beyond."""
-        within, beyond = self.upper <= self.limit, self.lower > self.limit
+        holds = _RELATIONS[self.relation]
+        within, beyond = holds(self.upper, self.limit), not holds(self.lower, self.limit)
         if self.at_least:
-            within, beyond = self.lower >= self.limit, self.upper < self.limit
+            within, beyond = holds(self.lower, self.limit), not holds(self.upper, self.limit)
         return Verdict.SUPPORTED if within else Verdict.REFUTED if beyond else Verdict.UNDECIDED
 
     def units_to_decide(self, units: int) -> float:
@@ -72,14 +83,12 @@ def judge_ratio(
         subject: Values of one set of runs, of shape (seed,), from :meth:`adamqlr.results.repetitions.Runs.each`.
         references: Values of other sets of runs.
         limit: Largest ratio that the statement allows.
-        settings: Level and size of the bootstrap, in which the seeds of every set are resampled on their own, and
-            repetitions are the same for all.
+        settings: Level and size of the bootstrap.
 
     Returns:
         The ratio, with its bootstrap interval.
     """
-    generator = np.random.default_rng(0)
-    above, *below = (resampled(values, settings, generator) for values in (subject, *references))
+    above, *below = (resampled(values, settings) for values in (subject, *references))
     ratios = divide(above, np.min(below, axis=0))
     estimate = divide(_median(subject), np.min([_median(values) for values in references], axis=0))
     return Judgment(float(estimate[0]), *interval(ratios, settings.confidence), limit)
@@ -91,8 +100,7 @@ def judge_difference(subject: xr.DataArray, reference: xr.DataArray, limit: floa
     Returns:
         The difference, with its bootstrap interval; nothing is known of that of two infinite medians.
     """
-    generator = np.random.default_rng(0)
-    above, below = (resampled(values, settings, generator) for values in (subject, reference))
+    above, below = (resampled(values, settings) for values in (subject, reference))
     with np.errstate(invalid="ignore"):
         differences, estimate = above - below, _median(subject) - _median(reference)
     return Judgment(float(estimate[0]), *interval(differences, settings.confidence, -np.inf), limit, is_ratio=False)
@@ -102,10 +110,9 @@ def judge_spreads(
     above: Sequence[xr.DataArray], below: Sequence[xr.DataArray], limit: float, settings: ClaimsConfig
 ) -> Judgment:
     """Judge the ratio of two spreads, each the highest median of some sets of runs over the lowest."""
-    generator = np.random.default_rng(0)
     spreads, found = [], []
     for sets in (above, below):
-        medians = np.array([resampled(one, settings, generator) for one in sets])
+        medians = np.array([resampled(one, settings) for one in sets])
         estimates = np.array([_median(one) for one in sets])
         spreads.append(divide(medians.max(axis=0), medians.min(axis=0)))
         found.append(divide(estimates.max(axis=0), estimates.min(axis=0)))
@@ -114,16 +121,25 @@ def judge_spreads(
 
 def judge_spread(sets: Sequence[xr.DataArray], limit: float, settings: ClaimsConfig) -> Judgment:
     """Judge that the highest median of some sets of runs is at most ``limit`` times the lowest."""
-    generator = np.random.default_rng(0)
-    medians = np.array([resampled(values, settings, generator) for values in sets])
+    medians = np.array([resampled(values, settings) for values in sets])
     found = np.array([_median(values) for values in sets])
     ratios, estimate = (divide(values.max(axis=0), values.min(axis=0)) for values in (medians, found))
     return Judgment(float(estimate[0]), *interval(ratios, settings.confidence), limit)
 
 
-def resampled(values: xr.DataArray, settings: ClaimsConfig, generator: np.random.Generator) -> Array:
-    """Return the medians of bootstrap resamples of values of shape (seed,): of seeds, or of repetitions and seeds."""
+def resampled(values: xr.DataArray, settings: ClaimsConfig, stream: int = 0) -> Array:
+    """Return the medians of bootstrap resamples of values of shape (seed,): of seeds, or of repetitions and seeds.
+
+    Of all values with the same seeds the same ones are drawn: runs of one seed begin with the same network, and what
+    they share cancels in ratios and differences.
+
+    Args:
+        values: From :meth:`adamqlr.results.repetitions.Runs.each`.
+        settings: Size of the bootstrap.
+        stream: Draws of another stream are independent: for runs that share nothing, as of other datasets.
+    """
     numbers = values.values.astype(float)
+    generator = np.random.default_rng([stream, *values["seed"].values])
     if REPETITION in values.coords:
         return resampled_repetitions(numbers, values[REPETITION].values, settings.resamples, generator)
     return resampled_medians(numbers, settings.resamples, generator)

@@ -55,7 +55,7 @@ def as_text(table: pd.DataFrame, summary: pd.DataFrame, config: StudyConfig, rep
     lines = []
     if repetitions > 1:
         few = _FEW.format(unit=unit)
-        lines.append(f"Intervals are of bootstrap resamples of {_of_repetitions(repetitions)} {few}\n")
+        lines.append(f"Intervals are of bootstrap resamples of {_of_repetitions(repetitions)}. {few}\n")
     undecided = table[table["verdict"] == Verdict.UNDECIDED]
     for claim in summary.to_dict("records"):
         lines.append(f"{claim['verdict']:{width}}  {claim['statement']}")
@@ -78,25 +78,27 @@ def judging_rule(settings: ClaimsConfig, repetitions: int = 1) -> str:
         settings: How claims were judged.
         repetitions: How often the study was run.
     """
-    unit = "seeds" if repetitions == 1 else "repetitions"
+    unit, single = ("seeds", "runs") if repetitions == 1 else ("repetitions", "repetitions")
+    drawn = "the seeds" if repetitions == 1 else _of_repetitions(repetitions)
     return (
         "Quantities are ratios (÷) or differences (−) of medians over seeds, with "
-        f"{100 * settings.confidence:g}% percentile intervals of {settings.resamples} bootstrap resamples of "
-        f"{'the seeds.' if repetitions == 1 else _of_repetitions(repetitions)} "
-        "A claim is *supported* where the whole interval is within what it allows, *refuted* where all of it is "
-        f"beyond, and *undecided* otherwise. {_FEW.format(unit=unit)} *Comparable* means a ratio of at most "
-        f"{1 + settings.margin:g}; *overfits*, of at least that; *matters little*, of at most {settings.flatness:g}. "
-        "Performance is "
-        "the test error for classes and the test loss for real targets, the lower the better; a diverged run counts as "
-        f"infinitely bad, and its last learning rates are not known. *More {unit}* would decide what is undecided: an "
-        "estimate, by which the value stays where it is and its interval shrinks as one over the root of the number of "
-        f"{unit} (of a ratio, on the logarithmic scale). It is *at least 1* for single "
-        f"{'runs' if repetitions == 1 else unit}, which have no interval, and *unknown* where an interval has no end."
+        f"{100 * settings.confidence:g}% percentile intervals of {settings.resamples} bootstrap resamples of {drawn}, "
+        "the same for all runs of a dataset, as runs of one seed begin with the same network. A claim is *supported* "
+        "where the whole interval is within what it allows, *refuted* where all of it is beyond, and *undecided* "
+        f"otherwise. {_FEW.format(unit=unit)} *Comparable* means a ratio of at most {1 + settings.margin:g}; *by a "
+        f"margin*, of at least that; *matters little*, of at most {settings.flatness:g}. Performance is the test error "
+        "for classes and the test loss for real targets, the lower the better. Diverged runs count as infinitely bad; "
+        "how their learning rates and overfitting would have gone on is not known. "
+        f"*More {unit}* would decide what is undecided: an estimate, by which the value stays where it is and its "
+        f"interval shrinks as one over the root of the number of {unit} (of a ratio, on the logarithmic scale); about "
+        f"half of such cases are then decided. It is *at least 1* for single {single}, which have no interval, and "
+        "*unknown* where an interval has no end. Each interval is for itself: of quantities that are exactly at their "
+        "limits, one in forty is found on either side by chance."
     )
 
 
 def _of_repetitions(repetitions: int) -> str:
-    return f"the {repetitions} repetitions of the study, searches included, and then of the seeds of each."
+    return f"the {repetitions} repetitions of the study, searches included, and then of the seeds of each"
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:

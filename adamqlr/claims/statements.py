@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from adamqlr.claims.course import generalizes_worse, learning_rate_grows, overfits, ranks_high
 from adamqlr.claims.evidence import (
     Evidence,
+    Wanted,
     against_best_baseline,
     effect_varies,
     matters_little,
@@ -39,8 +40,8 @@ class Claim(NamedTuple):
     lacks: Callable[[Study], str]
 
 
-def _compares(key: str, statement: str, subject: str, reference: str, with_margin: bool = False) -> Claim:
-    weighs = partial(pairwise, subject=subject, reference=reference, with_margin=with_margin)
+def _compares(key: str, statement: str, subject: str, reference: str, wanted: Wanted = Wanted.BETTER) -> Claim:
+    weighs = partial(pairwise, subject=subject, reference=reference, wanted=wanted)
     return Claim(key, statement, weighs, partial(lacks_optimizers, optimizers=(subject, reference)))
 
 
@@ -67,7 +68,7 @@ CLAIMS = (
             otherwise="a tuned baseline, such as `adam`, on a dataset of `adamqlr_untuned`",
         ),
     ),
-    _compares("tuned_adamqlr", "Tuned AdamQLR is comparable with tuned Adam.", "adamqlr", "adam", with_margin=True),
+    _compares("tuned_adamqlr", "Tuned AdamQLR is comparable with tuned Adam.", "adamqlr", "adam", Wanted.COMPARABLE),
     Claim(
         "heuristics_vary",
         "K-FAC's heuristics on Adam's direction help on some datasets and harm on others.",
@@ -87,25 +88,25 @@ CLAIMS = (
         "AdamQLR with the Fisher matrix is comparable with AdamQLR with the Hessian.",
         "adamqlr",
         "adamqlr_hessian",
-        with_margin=True,
+        Wanted.COMPARABLE,
     ),
     _compares(
         "tuned_epsilon",
         "AdamQLR is comparable with Adam whose ε is tuned too.",
         "adamqlr",
         "adam_eps",
-        with_margin=True,
+        Wanted.COMPARABLE,
     ),
     _compares(
         "hypergradients",
         "AdamQLR is comparable with SGD whose learning rate follows hypergradients.",
         "adamqlr",
         "baydin_sgd",
-        with_margin=True,
+        Wanted.COMPARABLE,
     ),
     Claim(
         "kfac_overfits",
-        "K-FAC overfits.",
+        "K-FAC overfits by a margin.",
         partial(overfits, subject="kfac"),
         partial(lacks_optimizers, optimizers=("kfac",), otherwise="runs of `kfac` that record a validation loss"),
     ),
@@ -165,4 +166,5 @@ CLAIMS = (
 def claims_of(config: StudyConfig) -> tuple[Claim, ...]:
     """Return the paper's claims, and those that a study's factorials are about."""
     own = heuristics_claims(config)
-    return (*CLAIMS, *(_compares(subject, statement, subject, reference) for subject, reference, statement in own))
+    heuristics = (_compares(key, statement, key, reference, Wanted.NO_WORSE) for key, reference, statement in own)
+    return (*CLAIMS, *heuristics)

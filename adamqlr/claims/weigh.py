@@ -62,7 +62,7 @@ def weigh(study: Study) -> pd.DataFrame:
                     "estimate": judgment.estimate,
                     "lower": judgment.lower,
                     "upper": judgment.upper,
-                    "relation": "≥" if judgment.at_least else "≤",
+                    "relation": judgment.relation,
                     "limit": judgment.limit,
                     "verdict": str(judgment.verdict),
                     "seeds": item.sample.seeds,

@@ -18,6 +18,7 @@ _BANDS = (
     "where the interval has no end. What runs away, or falls below a millionth of the rest, leaves the panel; the CSV "
     "file has it whole."
 )
+_OF_SURVIVORS = "Runs that have diverged have no more steps, and medians are over the others. "
 _ENDS = (
     "On the left every value's course: lines are medians over seeds, bands the 95 % percentile interval of the median "
     "under bootstrap resampling. On the right where runs end; a number is the fraction of runs that did not diverge, "
@@ -46,13 +47,13 @@ LOSS_WITH_EVALUATION = Exhibit(
 LEARNING_RATE = Exhibit(
     "Learning rates",
     "The learning rate taken, against training time; in a panel where a median or its band is negative, the axis is "
-    "symmetric, and linear about 0. " + _BANDS,
+    "symmetric, and linear about 0. " + _OF_SURVIVORS + _BANDS,
     "adamqlr.figures.evolution:learning_rate",
 )
 SHARPNESS = Exhibit(
     "Directional sharpness",
     "Sharpness uᵀCu / ‖u‖² of the updates u that were taken, C the Fisher matrix on the step's minibatch: how much the "
-    "loss bends along a step of length one, whatever its optimizer knows of it. " + _BANDS,
+    "loss bends along a step of length one, whatever its optimizer knows of it. " + _OF_SURVIVORS + _BANDS,
     "adamqlr.figures.evolution:sharpness",
 )
 TOGETHER = Exhibit(
@@ -63,7 +64,7 @@ TOGETHER = Exhibit(
 DAMPING = Exhibit(
     "Damping and reduction ratio",
     "Damping λ and reduction ratio ρ, for the optimizers that have them: λ falls where ρ is above the upper dashed "
-    "line, and grows where it is below the lower one. " + _BANDS,
+    "line, and grows where it is below the lower one. " + _OF_SURVIVORS + _BANDS,
     "adamqlr.figures.evolution:damping",
 )
 TUNING_BUDGET = Exhibit(

@@ -54,7 +54,7 @@ def draw(table: pd.DataFrame, summary: pd.DataFrame, config: StudyConfig) -> Fig
 
     Args:
         table: A row for each claim, dataset and suite: ``claim``, ``suite``, ``dataset``, ``scale`` (``log`` or
-            ``linear``), ``estimate``, ``lower``, ``upper``, ``relation`` (≤ or ≥), ``limit`` and ``verdict``.
+            ``linear``), ``estimate``, ``lower``, ``upper``, ``relation`` (≤, <, ≥ or >), ``limit`` and ``verdict``.
         summary: A row for each claim: ``claim``, ``statement`` and ``verdict``.
         config: Labels datasets.
 
@@ -135,7 +135,7 @@ def _draw_panel(axes: Axes, panel: _Panel) -> None:
     axes.set(xscale="log" if is_log else "linear", xlim=(low, high), ylim=(count - 0.5, -0.5))
     for height, row in enumerate(panel.rows):
         ends, across = [height - 0.5, height + 0.5], (low, row["limit"])
-        axes.fill_betweenx(ends, *(across if row["relation"] == "≤" else (row["limit"], high)), color=_WANTED, lw=0)
+        axes.fill_betweenx(ends, *(across if row["relation"] in "≤<" else (row["limit"], high)), color=_WANTED, lw=0)
         axes.plot([row["limit"]] * 2, ends, color=_LIMIT, linewidth=0.8)
         _draw_row(axes, row, height)
     axes.set(yticks=range(count), yticklabels=panel.labels)
@@ -153,6 +153,9 @@ def _draw_row(axes: Axes, row: Mapping[Any, Any], height: float) -> None:
     is_known = not np.isnan(row["estimate"])
     ends = np.clip([row["lower"], row["upper"]], low, high)
     axes.plot(ends, [height] * 2, color=mark["color"], linewidth=1.1, linestyle="-" if is_known else ":")
+    for edge, goes_on, arrow in ((low, row["lower"] < low, "<"), (high, row["upper"] > high, ">")):
+        if goes_on:
+            axes.plot(edge, height, arrow, color=mark["color"], markersize=3, clip_on=False)
     at = np.clip(row["estimate"] if is_known else row["limit"], low, high)
     axes.plot(at, height, markersize=4, markeredgewidth=0.9, linestyle="", clip_on=False, zorder=3, **mark)
 

@@ -5,14 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from adamqlr.results.bootstrap import divide, interval, resampled_medians
 from adamqlr.results.judged import at_lowest_validation_loss
 from adamqlr.results.pairs import Pair, Study, by_dataset
 from adamqlr.results.statistics import Resampling
-
-Array = NDArray[np.float64]
 
 
 class Cell(NamedTuple):
@@ -60,26 +57,30 @@ def ratios_of(cell: Cell, resampling: Resampling) -> Iterator[tuple[str, Ratio]]
         yield name, ratio_of_medians(measure(cell.pair.cube), measure(cell.reference.cube), resampling)
 
 
-def final_loss(cube: xr.Dataset) -> Array:
+def final_loss(cube: xr.Dataset) -> xr.DataArray:
     """Return the test loss that each run ends with, +inf where it diverged."""
-    return cube["value_by_step"].sel(metric="test_loss").isel(step=-1).values.astype(float)
+    return cube["value_by_step"].isel(step=-1, drop=True).sel(metric="test_loss", drop=True).astype(float)
 
 
-def best_loss(cube: xr.Dataset) -> Array:
+def best_loss(cube: xr.Dataset) -> xr.DataArray:
     """Return each run's test loss where its validation loss is lowest, which it keeps if it diverges later."""
-    return at_lowest_validation_loss(cube).sel(metric="test_loss").values.astype(float)
+    return at_lowest_validation_loss(cube).sel(metric="test_loss", drop=True).astype(float)
 
 
 MEASURES = {"final": final_loss, "best": best_loss}
 
 
-def ratio_of_medians(above: Array, below: Array, resampling: Resampling) -> Ratio:
+def ratio_of_medians(above: xr.DataArray, below: xr.DataArray, resampling: Resampling) -> Ratio:
     """Return the ratio of two medians over seeds, and the 95 % percentile interval of its bootstrap resamples.
 
-    Each set is resampled on its own. A median of +inf has a ratio of +inf to a finite one, which has a ratio of 0 to
-    it; the ratio of two infinite ones could be anything.
+    Where both have the same seeds, the same ones are drawn. A median of +inf has a ratio of +inf to a finite one, which
+    has a ratio of 0 to it; the ratio of two infinite ones could be anything.
     """
-    generator = np.random.default_rng(resampling.seed)
-    medians = [resampled_medians(values, resampling.resamples, generator) for values in (above, below)]
+    medians = [
+        resampled_medians(
+            values.values, resampling.resamples, np.random.default_rng([resampling.seed, *values["seed"].values])
+        )
+        for values in (above, below)
+    ]
     found = divide(*(np.median(values, keepdims=True) for values in (above, below)))
     return Ratio(float(found[0]), *interval(divide(*medians), 0.95))

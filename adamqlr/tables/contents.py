@@ -39,8 +39,9 @@ PROVENANCE = Exhibit(
 FINAL_RESULTS = Exhibit(
     "Final results",
     "Medians over seeds at the end of training, ± the standard deviation of the medians of bootstrap resamples, "
-    "∞ where some of these diverge; the best of each dataset is bold. *Survived* is the fraction of runs that did not "
-    "diverge. *Published* is what others found ± their error, where the study's folder has it.",
+    "∞ where some of these diverge; the best of each dataset is bold. Training metrics are of the last minibatch, "
+    "before its step; test metrics are of the whole test set. *Survived* is the fraction of runs that did not diverge. "
+    "*Published* is what others found ± their error, where the study's folder has it.",
     "adamqlr.tables.final_results:tabulate",
 )
 BEST_SO_FAR = Exhibit(

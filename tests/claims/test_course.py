@@ -72,6 +72,27 @@ def test_without_a_validation_loss_nothing_is_said_of_overfitting() -> None:
     assert not list(overfits(study({"epochs/diabetes/kfac": cube("kfac", nothing, FALLING, RISING)}), "kfac"))
 
 
+@pytest.mark.parametrize("diverged", [[0], [0, 1, 2, 3]])
+def test_a_run_that_diverged_has_not_overfitted(diverged: list[int]) -> None:
+    """Nor has it a larger gap: how it would have ended is not known."""
+    kfac, other = cube("kfac", RISING, RISING, RISING), cube("adamqlr", FALLING, FALLING, FALLING)
+    for made, runs in ((kfac, diverged), (other, [])):
+        made["diverged"][runs] = True
+        made["value"].loc[{"metric": "test_loss", "seed": runs, "time": made["time"][-1]}] = np.inf
+        made["value"].loc[{"metric": "train_loss"}] = 0.0
+    found = study({"epochs/diabetes/kfac": kfac, "epochs/diabetes/adamqlr": other})
+    (overfitting,) = overfits(found, "kfac")
+    (gap,) = generalizes_worse(found, "kfac", "adamqlr")
+    assert overfitting.judgment.verdict is gap.judgment.verdict is Verdict.UNDECIDED
+
+
+def test_a_run_without_a_validation_loss_does_not_silence_the_others() -> None:
+    made = cube("kfac", RISING, RISING, RISING)
+    made["value_by_step"].loc[{"metric": "validation_loss", "seed": 0}] = np.nan
+    (evidence,) = overfits(study({"epochs/diabetes/kfac": made}), "kfac")
+    assert evidence.judgment.verdict is Verdict.UNDECIDED
+
+
 def test_how_the_learning_rate_of_a_run_went_on_that_diverged_is_not_known() -> None:
     runs = cube("adamqlr", FALLING, FALLING, RISING)
     judged = []
@@ -99,6 +120,18 @@ def test_a_learning_rate_grows_from_the_first_to_the_last_quarter() -> None:
     (evidence,) = learning_rate_grows(found, "adamqlr")
     assert evidence.judgment.estimate == pytest.approx(4)
     assert evidence.judgment.verdict is Verdict.SUPPORTED
+
+
+def test_quarters_are_of_the_steps_and_not_of_their_records() -> None:
+    made = cube("adamqlr", FALLING, FALLING, [float("nan"), 1.0, 1.0, 1.0, 1.0, 4.0, 4.0, 4.0])
+    # Dense at first, as records are: the fifth of seven is of step 30 of 100.
+    dense = made.assign_coords(step=[0, 1, 2, 3, 4, 30, 60, 100])
+    (evidence,) = learning_rate_grows(study({"epochs/diabetes/adamqlr": dense}), "adamqlr")
+    assert evidence.judgment.estimate == pytest.approx(4)
+    late = made.assign_coords(step=[0, 1, 2, 3, 4, 5, 6, 100])
+    (evidence,) = learning_rate_grows(study({"epochs/diabetes/adamqlr": late}), "adamqlr")
+    assert evidence.judgment.estimate == pytest.approx(1)
+    assert evidence.judgment.verdict is Verdict.REFUTED
 
 
 def test_ranks_count_how_many_are_better() -> None:

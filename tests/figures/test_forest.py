@@ -48,13 +48,13 @@ def test_verdicts_differ_by_color_and_by_marker() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == [f"Digits, epochs ({k})" for k in (1, 2, 3)]
 
 
-@pytest.mark.parametrize("relation", ["≤", "≥"])
+@pytest.mark.parametrize("relation", ["≤", "<", "≥", ">"])
 def test_the_wanted_side_is_shaded(relation: str) -> None:
     (axes,) = drawn([row("a", relation=relation)]).axes
     low, high = axes.get_xlim()
     (shade,) = axes.collections
     at = np.asarray(shade.get_paths()[0].vertices)[:, 0]
-    wanted = (low, 1.1) if relation == "≤" else (1.1, high)
+    wanted = (low, 1.1) if relation in ("≤", "<") else (1.1, high)
     assert (at.min(), at.max()) == pytest.approx(wanted)
 
 
@@ -66,10 +66,12 @@ def test_ratios_are_logarithmic_and_what_is_infinite_stands_at_the_edge() -> Non
     ]
     ratio, difference = drawn(rows).axes
     assert (ratio.get_xscale(), difference.get_xscale()) == ("log", "linear")
-    edge, unknown = markers(ratio)
+    edge, unknown = (found for found in markers(ratio) if found[1] not in "<>")
     assert edge[2] == pytest.approx(ratio.get_xlim()[1])
     assert unknown[2] == pytest.approx(1.1), "at the limit"
     assert {line.get_linestyle() for line in ratio.lines} >= {":"}
+    arrows = {(marker, at) for _, marker, at in markers(ratio) if marker in "<>"}
+    assert arrows == set(zip("<>", ratio.get_xlim(), strict=True)), "where the line goes on"
     assert np.isfinite(difference.get_xlim()).all()
 
 
