@@ -24,9 +24,5 @@ include: "workflow/rules/figures.smk"
 rule all:
     default_target: True
     input:
-        cube_files(),
-        f"{RESULTS}/study.nc",
-        figure_files(),
-        table_files(),
-        claims_files(),
-        f"{RESULTS}/index.html",
+        outputs_of("aggregate", "aggregate_sweep", "study"),
+        outputs_of("figure", "table", "claims", "index"),

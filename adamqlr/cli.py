@@ -23,18 +23,23 @@ if TYPE_CHECKING:
 
 # What takes a while to import, PyTorch, Pydantic and the plotting libraries, is imported by the commands that need it.
 
-_PROCESSES_OPTION = click.option(
-    "--processes",
-    type=click.IntRange(1),
-    help="Processes that share the device; the dataset's runs_per_gpu on a GPU, and 1 elsewhere, if not given.",
+_CONFIG_OPTION = click.option(
+    "--config", "config_path", type=FILE, required=True, help="The study's configuration (YAML)."
 )
+_DATASET_OPTION = click.option("--dataset", required=True, help="One of the study's datasets.")
+_OPTIMIZER_OPTION = click.option("--optimizer", required=True, help="One of the study's optimizers.")
+_SEEDS_OPTION = click.option(
+    "--seeds", type=SeedRange(), default="0", show_default=True, help="Seeds: 0-9, or 0,2,5-7."
+)
+_BEST_OPTION = click.option("--best", type=FILE, help="best.yaml of a finished search: the tuned hyperparameters.")
+_OUTPUT_OPTION = click.option("--output", type=FILE, required=True, help="The file to write.")
 
 
 def _pair_options(command: Callable[..., None]) -> Callable[..., None]:
     options = [
-        click.option("--config", "config_path", type=FILE, required=True, help="The study's configuration (YAML)."),
-        click.option("--dataset", required=True, help="One of the study's datasets."),
-        click.option("--optimizer", required=True, help="One of the study's optimizers."),
+        _CONFIG_OPTION,
+        _DATASET_OPTION,
+        _OPTIMIZER_OPTION,
         click.option("--suite", help="One of the study's suites; its first, if not given."),
         click.option(
             "--set",
@@ -44,8 +49,12 @@ def _pair_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Change a setting: dataset.NAME, a path in the configuration, or, of `train`, optimizer.NAME (a "
             "hyperparameter).",
         ),
-        _PROCESSES_OPTION,
-        click.option("--output", type=FILE, required=True, help="The file to write."),
+        click.option(
+            "--processes",
+            type=click.IntRange(1),
+            help="Processes that share the device; the dataset's runs_per_gpu on a GPU, and 1 elsewhere, if not given.",
+        ),
+        _OUTPUT_OPTION,
     ]
     for option in reversed(options):
         command = option(command)
@@ -90,8 +99,8 @@ def cli() -> None:
 
 @cli.command()
 @_pair_options
-@click.option("--seeds", type=SeedRange(), default="0", show_default=True, help="Seeds: 0-9, or 0,2,5-7.")
-@click.option("--best", type=FILE, help="best.yaml of a finished search: the tuned hyperparameters.")
+@_SEEDS_OPTION
+@_BEST_OPTION
 def train(
     config_path: Path,
     dataset: str,
@@ -118,19 +127,17 @@ def train(
 
 @cli.command()
 @click.argument("name")
-@click.option("--config", "config_path", type=FILE, required=True, help="The study's configuration (YAML).")
+@_CONFIG_OPTION
 @click.option("--value", required=True, help="One of the sensitivity study's values.")
-@click.option("--seeds", type=SeedRange(), default="0", show_default=True, help="Seeds: 0-9, or 0,2,5-7.")
-@click.option("--best", type=FILE, help="best.yaml of a finished search: the tuned hyperparameters.")
-@_PROCESSES_OPTION
-@click.option("--output", type=FILE, required=True, help="The file to write.")
+@_SEEDS_OPTION
+@_BEST_OPTION
+@_OUTPUT_OPTION
 def sweep(
     name: str,
     config_path: Path,
     value: str,
     seeds: list[int],
     best: Path | None,
-    processes: int | None,
     output: Path,
 ) -> None:
     """Train one value of the sensitivity study NAME for some seeds, as `adamqlr train` does."""
@@ -139,7 +146,7 @@ def sweep(
     config = load_config(config_path)
     from adamqlr.stages.sweep import sweep as sweep_stage
 
-    sweep_stage(config, name, value, seeds, best, output, processes)
+    sweep_stage(config, name, value, seeds, best, output)
 
 
 @cli.command()
@@ -172,9 +179,9 @@ def tune(
 
 
 @cli.command("step-costs")
-@click.option("--config", "config_path", type=FILE, required=True, help="The study's configuration (YAML).")
-@click.option("--dataset", required=True, help="One of the study's datasets.")
-@click.option("--optimizer", required=True, help="One of the study's optimizers.")
+@_CONFIG_OPTION
+@_DATASET_OPTION
+@_OPTIMIZER_OPTION
 @click.option("--output", type=FILE, required=True, help="The file to write (CSV).")
 def step_costs(config_path: Path, dataset: str, optimizer: str, output: Path) -> None:
     """Measure what a step takes at each batch size of a search, for searches whose rungs count steps."""
@@ -196,8 +203,8 @@ def select(shards: tuple[Path, ...], output: Path, best: Path) -> None:
 
 
 @cli.command()
-@click.option("--config", "config_path", type=FILE, required=True, help="The study's configuration (YAML).")
-@click.option("--dataset", required=True, help="One of the study's datasets.")
+@_CONFIG_OPTION
+@_DATASET_OPTION
 @click.option("--output", type=FILE, help="Write a receipt here once the data is in place.")
 def fetch(config_path: Path, dataset: str, output: Path | None) -> None:
     """Bring a dataset to the data folder, if it is not there, and check that it can be read."""

@@ -45,6 +45,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _match_umask(temporary)
+        _reach_disk(temporary)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         # The libraries of NetCDF and PyTorch have errors of their own for want of room.
@@ -53,6 +54,15 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UserError(f"{path}: no space is left there: free some, and run the same command again") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _reach_disk(path: Path) -> None:
+    # A machine that crashes may keep the new name without the contents, in place of the old ones.
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _has_room(folder: Path) -> bool:

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,23 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
     assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def test_contents_reach_the_disk_before_their_name_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, calls, fsync, replace = tmp_path / "file.txt", list[str](), os.fsync, os.replace
+
+    def note_fsync(handle: int) -> None:
+        calls.append(f"fsync {Path(f'/proc/self/fd/{handle}').readlink().read_text()}")
+        fsync(handle)
+
+    def note_replace(source: Path, target: Path) -> None:
+        calls.append(f"replace {target.name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    write_text(path, "text")
+    assert calls == ["fsync text", "replace file.txt"]
 
 
 @pytest.mark.parametrize("place", ["/proc/nope/a.txt", "/dev/null/a.txt"])
@@ -63,8 +81,6 @@ def test_a_full_disk_is_named_and_nothing_half_written(limit: Limit, writer: str
 
 
 def _umask() -> int:
-    import os
-
     mask = os.umask(0)
     os.umask(mask)
     return mask

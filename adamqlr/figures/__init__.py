@@ -1,1 +1,1 @@
-"""The paper's figures and tables, from the study's cubes."""
+"""The paper's figures, from the study's cubes."""

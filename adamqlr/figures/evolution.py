@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from adamqlr.errors import UserError
 from adamqlr.figures.panels import Panel, draw_grid, loss_panel, performance_panel
 from adamqlr.optim.ratios import GOOD_RATIO, POOR_RATIO
-from adamqlr.results.clocks import with_evaluation
+from adamqlr.results.clocks import has_evaluation_times, with_evaluation
 from adamqlr.results.pairs import Pair, Study
 
 _PARTS = ("train", "test")
@@ -39,7 +39,11 @@ def loss_with_evaluation(study: Study, suite: str) -> tuple[Figure, pd.DataFrame
     Raises:
         UserError: No cube says what evaluation takes, as those of version 0.1 do not.
     """
-    pairs = [pair._replace(cube=with_evaluation(pair.cube)) for pair in _listed_pairs(study, suite) if _timed(pair)]
+    pairs = [
+        pair._replace(cube=with_evaluation(pair.cube))
+        for pair in _listed_pairs(study, suite)
+        if not pair.is_trajectory and has_evaluation_times(pair.cube)
+    ]
     if not pairs:
         raise UserError(f"suite '{suite}': no cube says what evaluation takes; train again to have it measured")
     return draw_grid(pairs, study.resampling, "time", _rows(loss_panel), "Training and evaluation time (s)")
@@ -88,14 +92,6 @@ def ablation(
 
 def _rows(panel: Callable[[str, Pair], Panel]) -> list[Callable[[Pair], Panel]]:
     return [partial(panel, part) for part in _PARTS]
-
-
-def _timed(pair: Pair) -> bool:
-    return (
-        not pair.is_trajectory
-        and "evaluation_seconds" in pair.cube
-        and bool(pair.cube["evaluation_seconds"].notnull().all())
-    )
 
 
 def _listed_pairs(study: Study, suite: str) -> list[Pair]:

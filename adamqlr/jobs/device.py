@@ -1,6 +1,7 @@
 """Where a job computes, and how its host memory is handled."""
 
 import ctypes
+import os
 import platform
 from pathlib import Path
 
@@ -17,13 +18,28 @@ def resolve_device(name: str) -> torch.device:
     """Return the device that ``auto``, ``cpu`` or ``cuda`` stands for.
 
     Raises:
-        UserError: CUDA is asked for and there is none.
+        UserError: CUDA is asked for, or Slurm has given the job a GPU for ``auto``, and there is none.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
+    if name == "cpu" or torch.cuda.is_available():
+        return torch.device("cuda" if name == "auto" else name)
+    if name == "cuda":
         raise UserError("device: 'cuda' is asked for, but PyTorch finds no CUDA device here; use 'auto' or 'cpu'")
-    return torch.device(name)
+    if _has_gpu_of_slurm():
+        # On the CPU it would hold the GPU for days, and its training times would be compared with those of GPUs.
+        built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+        raise UserError(
+            f"device: Slurm has given this job a GPU on {platform.node()}, but PyTorch, built {built}, finds no CUDA "
+            "device there; mend the node's driver or install a PyTorch that fits it, or set 'device: cpu' to train on "
+            "the CPU on purpose"
+        )
+    return torch.device("cpu")
+
+
+def _has_gpu_of_slurm() -> bool:
+    # The first two are lists of GPUs' numbers, of which 0 is one; the last says how many there are.
+    names = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_GPUS_ON_NODE")
+    job, step, count = (os.environ.get(name, "").strip() for name in names)
+    return bool(job or step) or count not in ("", "0")
 
 
 def set_precision(precision: PrecisionConfig) -> None:

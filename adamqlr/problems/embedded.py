@@ -20,12 +20,12 @@ Table = NDArray[np.float64]
 
 def load_digits(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:
     """Load handwritten digits: 1,797 rows of 64 pixels, 10 classes."""
-    return build_problem(key, settings, split_fractions(key, *read_digits(), settings, seed))
+    return build_problem(settings, split_fractions(key, *read_digits(), settings, seed))
 
 
 def load_diabetes(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:
     """Load diabetes progression: 442 rows of 10 features, one real target."""
-    return build_problem(key, settings, split_fractions(key, *read_diabetes(), settings, seed))
+    return build_problem(settings, split_fractions(key, *read_diabetes(), settings, seed))
 
 
 def load_descriptions(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:

@@ -75,3 +75,8 @@ def batch_edges(rows: int, batch_size: int) -> list[int]:
     if len(starts) > 1 and rows - starts[-1] == 1:
         starts.pop()
     return [*starts, rows]
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Return how many batches an epoch has."""
+    return len(batch_edges(rows, batch_size)) - 1

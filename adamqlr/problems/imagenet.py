@@ -34,7 +34,6 @@ def load(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:
     train, validation, test = (_open(folder / key / name, settings.image_size) for name in FOLDERS)
     shape = torch.Size((3, settings.image_size, settings.image_size))
     return Problem(
-        key,
         settings.loss,
         train,
         validation,

@@ -51,7 +51,7 @@ def load(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:
     (inputs, targets), test = (read_part(key, root, train) for train in (True, False))
     train = (inputs[: known.train], targets[: known.train])
     validation = (inputs[known.train :], targets[known.train :])
-    return build_problem(key, settings, Splits(root, train, validation, test))
+    return build_problem(settings, Splits(root, train, validation, test))
 
 
 def read_part(key: str, root: Path, train: bool, download: bool = False) -> Pair:

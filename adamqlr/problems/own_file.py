@@ -27,9 +27,9 @@ def load(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:
     assert settings.path is not None
     path = find_file(settings.path, folder)
     if path.suffix == ".npz":
-        return build_problem(key, settings, _archive_splits(path, settings))
+        return build_problem(settings, _archive_splits(path, settings))
     table = read_table(path)
-    return build_problem(key, settings, split_fractions(path, table[:, :-1], table[:, -1:], settings, seed))
+    return build_problem(settings, split_fractions(path, table[:, :-1], table[:, -1:], settings, seed))
 
 
 def find_file(path: Path, folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import import_module
+from pkgutil import resolve_name
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,6 @@ class Problem:
     """What is optimized.
 
     Attributes:
-        key: The dataset's name.
         loss: ``cross_entropy`` or ``half_mse``.
         train: Training rows.
         validation: Validation rows, if there are any.
@@ -29,7 +28,6 @@ class Problem:
         cut: Makes a text's problem with rows of so many tokens, on the CPU; None for what is no text.
     """
 
-    key: str
     loss: str
     train: Examples
     validation: Examples | None
@@ -64,6 +62,10 @@ class Problem:
         assert self.cut is not None
         return replace(self.cut(length).to(self.device), channels_last=self.channels_last)
 
+    def rows_of_batch(self, batch_size: int) -> int:
+        """Return the rows of a training batch: batches of more rows than there are are all the same."""
+        return min(batch_size, len(self.train))
+
     def batches(self, batch_size: int, seed: int) -> BatchStream:
         """Return training minibatches; a seed decides their order and augmentation."""
         return self.train.batches(batch_size, seed, self.augmentation)
@@ -77,9 +79,7 @@ def load_problem(key: str, config: StudyConfig, device: torch.device) -> Problem
     """
     settings = config.dataset(key)
     path = USER_FILE_LOADER if settings.path is not None else DATASETS[key].loader
-    module, _, name = path.partition(":")
-    loader = getattr(import_module(module), name)
-    problem: Problem = loader(key, settings, config.data_folder, config.seed).to(device)
+    problem: Problem = resolve_name(path)(key, settings, config.data_folder, config.seed).to(device)
     return replace(problem, channels_last=config.precision.channels_last)
 
 

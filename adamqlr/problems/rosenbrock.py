@@ -33,7 +33,6 @@ def load(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:
     """Return the problem: no data, final runs from (1, −1), tuning runs from standard-normal points."""
     rows = Rows(torch.zeros(1, 1), torch.zeros(1, 2))
     return Problem(
-        key,
         settings.loss,
         rows,
         None,

@@ -41,7 +41,7 @@ class Splits:
 
 
 def split_rows(
-    source: Path | str, inputs: Array, targets: Array, train: int, validation: int, order: Array | None = None
+    source: Path | str, inputs: Array, targets: Array, train: int, validation: int, order: NDArray[np.int64]
 ) -> Splits:
     """Return a table's training, validation and test rows, cut in this order after its rows are put into ``order``.
 
@@ -51,8 +51,7 @@ def split_rows(
     test = len(inputs) - train - validation
     if min(train, validation, test) < 1:
         raise UserError(f"{source}: {len(inputs)} rows are too few for a split into training, validation and test rows")
-    if order is not None:
-        inputs, targets = inputs[order], targets[order]
+    inputs, targets = inputs[order], targets[order]
     edges = (slice(0, train), slice(train, train + validation), slice(train + validation, None))
     return Splits(source, *((inputs[edge], targets[edge]) for edge in edges))
 
@@ -69,7 +68,7 @@ def split_fractions(source: Path | str, inputs: Array, targets: Array, settings:
     return split_rows(source, inputs, targets, rest - validation, validation, order)
 
 
-def build_problem(key: str, settings: DatasetConfig, splits: Splits) -> Problem:
+def build_problem(settings: DatasetConfig, splits: Splits) -> Problem:
     """Return the problem of predicting targets from inputs, checked and standardized, on the CPU.
 
     Raises:
@@ -97,7 +96,6 @@ def build_problem(key: str, settings: DatasetConfig, splits: Splits) -> Problem:
     if settings.augmentation == "resized_crop_flip":
         raise UserError(f"{splits.source}: augmentation 'resized_crop_flip' is for imagenet alone")
     return Problem(
-        key,
         settings.loss,
         rows["train"],
         rows["validation"],

@@ -51,7 +51,7 @@ def text_problem(key: str, settings: DatasetConfig, train: Text, validation: Tex
     def cut(length: int) -> Problem:
         size = settings.transformer.model_copy(update={"length": length})
         first, second, third = (_rows(text.path, tokens(i), len(numbers), length) for i, text in enumerate(texts))
-        return Problem(key, settings.loss, first, second, third, lambda: Gpt2(size, len(numbers)), cut=cut)
+        return Problem(settings.loss, first, second, third, lambda: Gpt2(size, len(numbers)), cut=cut)
 
     return cut(settings.transformer.length)
 

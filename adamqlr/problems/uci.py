@@ -73,7 +73,7 @@ def load(key: str, settings: DatasetConfig, folder: Path, seed: int) -> Problem:
         raise UserError(f"{path}: expected {rows} rows, found {len(table)}: the file is truncated or another one")
     order = _row_order(path.with_name(PERMUTATION), rows, seed)
     splits = split_rows(path, table[:, :-1], table[:, -1:], wanted.train, wanted.validation, order)
-    return build_problem(key, settings, splits)
+    return build_problem(settings, splits)
 
 
 def _row_order(path: Path, rows: int, seed: int) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from adamqlr.figures.heights import visible_heights
-from adamqlr.results.clocks import with_evaluation
+from adamqlr.results.clocks import has_evaluation_times, with_evaluation
 from adamqlr.results.pairs import Pair
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
 
@@ -78,13 +78,9 @@ def _of_pair(pair: Pair, metrics: list[str], resampling: Resampling, points: int
 def _on_axes(cube: xr.Dataset) -> list[tuple[str, xr.DataArray]]:
     # On a logarithmic axis there is no step 0.
     on_axes = [("time", cube["value"]), ("step", cube["value_by_step"].isel(step=slice(1, None)))]
-    if _is_timed(cube):
+    if has_evaluation_times(cube):
         on_axes.append(("evaluation", with_evaluation(cube)["value"]))
     return on_axes
-
-
-def _is_timed(cube: xr.Dataset) -> bool:
-    return "evaluation_seconds" in cube and bool(cube["evaluation_seconds"].notnull().all())
 
 
 def _medians(values: xr.DataArray, resampling: Resampling, points: int) -> dict[str, Any]:
@@ -108,7 +104,7 @@ def _runs(cube: xr.Dataset, metrics: list[str], points: int) -> dict[str, Any]:
         "seeds": cube["seed"].values.tolist(),
         "time": _plain(kept["time"]),
         "steps": kept["step_at_time"].transpose("seed", "time").values.astype(int).tolist(),
-        "evaluation": _plain(cube["evaluation_seconds"]) if _is_timed(cube) else None,
+        "evaluation": _plain(cube["evaluation_seconds"]) if has_evaluation_times(cube) else None,
         "values": {metric: [_plain(row) for row in rows] for metric, rows in zip(metrics, values, strict=True)},
     }
 

@@ -10,7 +10,6 @@ from adamqlr.errors import UserError
 from adamqlr.figures.contents import figures_of
 from adamqlr.report.images import EmbeddedImage, embed
 from adamqlr.results.pairs import Study
-from adamqlr.study.exhibits import Exhibit
 from adamqlr.study.names import SENSITIVITY
 from adamqlr.tables.contents import tables_of
 
@@ -60,11 +59,11 @@ def suites_of(folder: Path, study: Study) -> list[Suite]:
     suites, config = [], study.config
     for suite in (*config.suites, SENSITIVITY):
         figures = [
-            figure_shown(folder, f"figures/{suite}/{name}", exhibit)
+            figure_shown(folder, f"figures/{suite}/{name}", exhibit.title, exhibit.caption)
             for name, exhibit in figures_of(config, suite, study.published).items()
         ]
         tables = [
-            table_shown(folder, f"tables/{suite}/{name}", exhibit)
+            table_shown(folder, f"tables/{suite}/{name}", exhibit.title, exhibit.caption)
             for name, exhibit in tables_of(config, suite, study.published).items()
             if name != WHAT_WAS_RUN
         ]
@@ -78,22 +77,22 @@ def what_was_run(folder: Path, study: Study) -> list[TableShown]:
     shown, config = [], study.config
     for suite in config.suites:
         exhibit = tables_of(config, suite, study.published)[WHAT_WAS_RUN]
-        titled = exhibit._replace(title=f"{exhibit.title}: {suite}") if len(config.suites) > 1 else exhibit
-        shown.append(table_shown(folder, f"tables/{suite}/{WHAT_WAS_RUN}", titled))
+        title = f"{exhibit.title}: {suite}" if len(config.suites) > 1 else exhibit.title
+        shown.append(table_shown(folder, f"tables/{suite}/{WHAT_WAS_RUN}", title, exhibit.caption))
     return shown
 
 
-def figure_shown(folder: Path, stem: str, exhibit: Exhibit) -> Figure:
+def figure_shown(folder: Path, stem: str, title: str, caption: str) -> Figure:
     """Return a figure that the study wrote.
 
     Raises:
         UserError: It is not there.
     """
     image = embed(_existing(folder, f"{stem}.png"))
-    return Figure(exhibit.title, emphasized(exhibit.caption), stem, image)
+    return Figure(title, emphasized(caption), stem, image)
 
 
-def table_shown(folder: Path, stem: str, exhibit: Exhibit) -> TableShown:
+def table_shown(folder: Path, stem: str, title: str, caption: str) -> TableShown:
     """Return a table that the study wrote.
 
     Raises:
@@ -101,7 +100,7 @@ def table_shown(folder: Path, stem: str, exhibit: Exhibit) -> TableShown:
     """
     page = _existing(folder, f"{stem}.html").read_text(encoding="utf-8")
     rows = page[page.index("<thead>") : page.index("</table>")]
-    return TableShown(exhibit.title, emphasized(exhibit.caption), stem, Markup(rows))
+    return TableShown(title, emphasized(caption), stem, Markup(rows))
 
 
 def emphasized(caption: str) -> Markup:

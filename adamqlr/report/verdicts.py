@@ -6,7 +6,6 @@ from typing import NamedTuple
 from adamqlr.claims.report import judging_rule
 from adamqlr.claims.weigh import SUMMARY_RULE
 from adamqlr.report.exhibits import Figure, TableShown, figure_shown, table_shown
-from adamqlr.study.exhibits import Exhibit
 from adamqlr.study.settings import ClaimsConfig
 
 
@@ -23,14 +22,16 @@ def verdicts_of(folder: Path, settings: ClaimsConfig) -> Verdicts:
     Raises:
         UserError: The claims have not been weighed.
     """
-    drawn = Exhibit(
+    figure = figure_shown(
+        folder,
+        "claims",
         "All claims at a glance",
         "A panel for each claim, with the verdict on the whole of it, and a row for each dataset and suite. Markers "
         "are the quantities that claims are about, lines their intervals, and what a claim wants is shaded. A marker "
         "on the edge is beyond the axis; a dotted line could be anything, as both medians are infinite.",
-        "adamqlr.figures.forest:draw",
     )
-    summary = Exhibit("A verdict for each claim", SUMMARY_RULE, "adamqlr.claims.weigh:summarize")
-    weighed = Exhibit("Each dataset and suite", judging_rule(settings), "adamqlr.claims.weigh:weigh")
-    tables = [table_shown(folder, "claims_summary", summary), table_shown(folder, "claims", weighed)]
-    return Verdicts(figure_shown(folder, "claims", drawn), tables)
+    tables = [
+        table_shown(folder, "claims_summary", "A verdict for each claim", SUMMARY_RULE),
+        table_shown(folder, "claims", "Each dataset and suite", judging_rule(settings)),
+    ]
+    return Verdicts(figure, tables)

@@ -30,6 +30,7 @@ def file_attributes(
     seeds: Sequence[int],
     hyperparameters: Mapping[str, Any],
     device: str,
+    split: str | None = None,
     **extra: str | int | float,
 ) -> dict[str, str | int | float]:
     """Return the attributes of a result file.
@@ -39,9 +40,10 @@ def file_attributes(
         seeds: The runs' seeds.
         hyperparameters: What the optimizer was made with, and the data's.
         device: The device's product name.
+        split: What ordered the rows when they were read; what would order them now if not given.
         **extra: Further attributes.
     """
-    study = case.study
+    study, split = case.study, case.split if split is None else split
     space = {name: distribution.model_dump(mode="json") for name, distribution in case.space.items()}
     return {
         "study": study.name,
@@ -55,7 +57,7 @@ def file_attributes(
         "hyperparameters": json.dumps(dict(hyperparameters)),
         "config": config_text(study),
         "search_space_hash": fingerprint(space),
-        **({"split": case.split} if case.split else {}),
+        **({"split": split} if split else {}),
         "git_revision": git_revision(),
         "versions": json.dumps({"python": platform.python_version(), **_versions()}),
         "device": device,

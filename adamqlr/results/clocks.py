@@ -4,6 +4,11 @@ import numpy as np
 import xarray as xr
 
 
+def has_evaluation_times(cube: xr.Dataset) -> bool:
+    """Tell whether a cube says what evaluation takes, as those of version 0.1 do not."""
+    return "evaluation_seconds" in cube and bool(cube["evaluation_seconds"].notnull().all())
+
+
 def with_evaluation(cube: xr.Dataset) -> xr.Dataset:
     """Return a cube's values on the clock of the paper's code, which evaluates after every step while time runs.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from adamqlr.errors import UserError
 from adamqlr.files import Kind, write_netcdf
-from adamqlr.results.runs import metric_coordinates
+from adamqlr.results.runs import TRAINING, metric_coordinates
 from adamqlr.training.metrics import METRICS
 
 # Attributes in which the run files of one cube may differ: the first file's is kept, or all of them.
@@ -27,6 +27,12 @@ _OF_EACH_JOB = (
     "step_seconds",
     "packed_seeds",
 )
+
+# What earlier files do not say, and how it is named where two files differ in it.
+_WHERE_KNOWN = {
+    "split": "'split', the order of rows that sets are cut from",
+    TRAINING: f"'{TRAINING}', what decides their numbers: settings, or the source of an optimizer of one's own",
+}
 
 Array = NDArray[np.float64]
 
@@ -157,15 +163,13 @@ def _time_grid(seeds: Sequence[_SeedRecords], points: int) -> Array:
 
 def _common_attributes(runs: Sequence[xr.Dataset]) -> dict[str, str]:
     first, may_differ = runs[0].attrs, {*_OF_FIRST_JOB, *_OF_EACH_JOB, "versions"}
-    if not all("split" in run.attrs for run in runs):
-        # Earlier files do not say it.
-        may_differ.add("split")
-    for run in runs[1:]:
-        for name in first:
-            if name not in may_differ and _value(run.attrs, name) != _value(first, name):
+    for name in {**first, **_WHERE_KNOWN}:
+        files = [run.attrs for run in runs if name in run.attrs or name not in _WHERE_KNOWN]
+        for attrs in files[1:]:
+            if name not in may_differ and _value(attrs, name) != _value(files[0], name):
                 raise UserError(
                     f"{first['dataset']}/{first['optimizer']}: run files of different configurations: seeds "
-                    f"{first['seeds']} and {run.attrs['seeds']} differ in '{name}'"
+                    f"{files[0]['seeds']} and {attrs['seeds']} differ in {_WHERE_KNOWN.get(name, repr(name))}"
                 )
     # A job of few seeds may have measured what another one counted.
     joined = {name: [run.attrs[name] for run in runs if name in run.attrs] for name in _OF_EACH_JOB}

@@ -11,6 +11,8 @@ from adamqlr.files import Kind, read_netcdf, write_netcdf
 from adamqlr.training.history import History
 from adamqlr.training.metrics import METRICS
 
+# The attribute that says by a fingerprint what decided the runs, but for their seeds: the same in all files of a cube.
+TRAINING = "training_fingerprint"
 _PARAMETER_NAMES = ("x", "y", "z")
 
 

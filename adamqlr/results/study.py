@@ -44,8 +44,11 @@ def open_study(path: Path, *parts: str, config: StudyConfig | None = None) -> It
             # Opened once: the library reads what is said of all groups, of which there are hundreds, each time.
             file = stack.enter_context(opened(path, Kind.STUDY))
             for part in parts:
-                if not _has(file, part):
-                    raise UserError(f"{path}: no '{part}' in this study, which has {', '.join(file.groups)}")
+                try:
+                    file[part]
+                except LookupError as error:
+                    known = ", ".join(file.groups)
+                    raise UserError(f"{path}: no '{part}' in this study, which has {known}") from error
             groups = {leaf.path: leaf for part in parts or file.groups for leaf in _leaves(file[part])}
             attrs = vars(file)
         cubes = {
@@ -65,30 +68,11 @@ def _labels(attrs: Mapping[str, Any], config: StudyConfig | None) -> dict[str, s
     return labels
 
 
-def _has(file: netCDF4.Dataset, part: str) -> bool:
-    group = file
-    for name in part.split("/"):
-        if name not in group.groups:
-            return False
-        group = group.groups[name]
-    return True
-
-
 def _leaves(group: netCDF4.Group) -> Iterator[netCDF4.Group]:
     if not group.groups:
         yield group
     for child in group.groups.values():
         yield from _leaves(child)
-
-
-def load_study(path: Path) -> xr.DataTree:
-    """Return the tree in a study's file, loaded into memory.
-
-    Raises:
-        UserError: It is not one.
-    """
-    with open_study(path) as study:
-        return study.load()
 
 
 def study_config(path: Path) -> StudyConfig:
@@ -117,4 +101,5 @@ def load_results(path: str | Path) -> xr.DataTree:
         UserError: The folder holds no ``study.nc``, or the file is none.
     """
     path = Path(path)
-    return load_study(path / FILE_NAME if path.is_dir() else path)
+    with open_study(path / FILE_NAME if path.is_dir() else path) as study:
+        return study.load()

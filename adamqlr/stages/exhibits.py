@@ -1,8 +1,8 @@
 """From a study's results to the figure or table of a name."""
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from adamqlr.errors import UserError
@@ -40,8 +40,5 @@ def make_exhibit(
     if name not in known:
         raise UserError(f"unknown {kind} '{name}': suite '{suite}' has {', '.join(known) or 'none'}")
     exhibit = known[name]
-    module, _, function = exhibit.maker.partition(":")
     with open_study(study_path, exhibit.part or suite, config=config) as tree:
-        return getattr(import_module(module), function)(
-            Study(tree, config, exhibit.published), suite, **exhibit.options
-        )
+        return resolve_name(exhibit.maker)(Study(tree, config, exhibit.published), suite, **exhibit.options)

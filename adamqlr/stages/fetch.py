@@ -1,7 +1,7 @@
 """Fetching: from a dataset's name to its files in the data folder, and a receipt."""
 
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 from adamqlr.files import write_text
 from adamqlr.study.config import StudyConfig
@@ -32,6 +32,5 @@ def _files_of(key: str, config: StudyConfig) -> list[Path]:
         return [find_file(settings.path, folder)]
     if (fetcher := DATASETS[key].fetcher) is None:
         return []
-    module, _, name = fetcher.partition(":")
-    files: list[Path] = getattr(import_module(module), name)(key, folder)
+    files: list[Path] = resolve_name(fetcher)(key, folder)
     return files

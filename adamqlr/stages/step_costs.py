@@ -48,8 +48,6 @@ def measure_step_costs(case: Case, output: Path) -> None:
 
 
 def _rows(problem: Problem, hyperparameters: dict[str, Any]) -> int:
-    """Return the rows of a step: batches of more rows than there are are all the same."""
     if "length" in hyperparameters:
         problem = problem.with_length(hyperparameters["length"])
-    batch_size: int = hyperparameters["batch_size"]
-    return min(batch_size, len(problem.train))
+    return problem.rows_of_batch(hyperparameters["batch_size"])

@@ -17,7 +17,6 @@ def sweep(
     seeds: Sequence[int],
     best: Path | None,
     output: Path,
-    processes: int | None = None,
 ) -> None:
     """Train some seeds of one value and write a run file.
 
@@ -28,7 +27,6 @@ def sweep(
         seeds: The runs' seeds.
         best: The tuned hyperparameters, which the value comes before.
         output: The run file.
-        processes: See :func:`adamqlr.stages.train.train`.
 
     Raises:
         UserError: A name, the data or the checkpoint cannot be used.
@@ -41,4 +39,4 @@ def sweep(
     hyperparameters = {**chosen, **settings.hyperparameters(point)}
     labels = {"sweep": name, "sweep_parameter": settings.parameter, "sweep_point": point}
     case = Case(config, settings.suite, settings.dataset, settings.optimizer)
-    train(case, seeds, hyperparameters, output, processes, labels)
+    train(case, seeds, hyperparameters, output, labels=labels)

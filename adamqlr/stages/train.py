@@ -13,7 +13,7 @@ from adamqlr.jobs.processes import process_count
 from adamqlr.logs import device_line
 from adamqlr.problems.problem import load_problem
 from adamqlr.results.attributes import file_attributes
-from adamqlr.results.runs import write_runs
+from adamqlr.results.runs import TRAINING, write_runs
 from adamqlr.study.case import Case
 from adamqlr.training.optimizers import check_hyperparameters
 from adamqlr.training.seeds import SeedsJob, seeds_side_by_side, train_seeds, train_seeds_together
@@ -56,10 +56,13 @@ def _train(job: SeedsJob, output: Path, processes: int | None, labels: Mapping[s
     device = resolve_device(case.study.device)
     logger.info(device_line(case, device.type, device_name(device)))
     keep_freed_memory()
+    # Before it trains: what changes meanwhile is not what it trained with.
+    split = case.split
     problem = load_problem(case.dataset, case.study, device)
     side_by_side = 1 if processes is not None else seeds_side_by_side(job, problem)
     identity = case.training_fingerprint(job.hyperparameters, job.seeds)
-    checkpoint = Checkpoint(output, f"{identity}-packed" if side_by_side > 1 else identity)
+    of_any_seeds = case.training_fingerprint(job.hyperparameters, [])
+    checkpoint = Checkpoint(output, f"{identity}-packed" if side_by_side > 1 else identity, split)
     count = 1 if side_by_side > 1 else process_count(processes, device, case.settings.runs_per_gpu, len(job.seeds))
     if count == 1:
         finished = train_seeds(job, problem, checkpoint, stop, side_by_side)
@@ -77,7 +80,9 @@ def _train(job: SeedsJob, output: Path, processes: int | None, labels: Mapping[s
         seeds=list(job.seeds),
         hyperparameters=job.hyperparameters,
         device=", ".join(finished.devices),
+        split=split,
         runs_sharing_device=count,
+        **{TRAINING: of_any_seeds},
         **timing,
         **labels,
     )

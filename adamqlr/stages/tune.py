@@ -71,12 +71,13 @@ def _tune(
     logger.info(device_line(case, device.type, device_name(device)))
     keep_freed_memory()
     journal = output.parent / JOURNAL
+    split = case.split
     problem = load_problem(case.dataset, case.study, device)
     whole = Shard(case, index, count, journal, problem, processes is None, costs)
     is_packed = whole.is_packed
     search = search_identity(case, costs)
     identity = f"{search}-{index}-{count}" + ("-packed" if is_packed else "")
-    checkpoint = Checkpoint(output, identity)
+    checkpoint = Checkpoint(output, identity, split)
     owned = len(range(index, case.study.tuning.trials, count))
     sharing = 1 if is_packed else process_count(processes, device, case.settings.runs_per_gpu, owned)
     if sharing == 1:
@@ -84,7 +85,8 @@ def _tune(
     else:
         run_together(partial(_tune_part, case, shard, sharing, journal, device, checkpoint, costs), sharing, stop)
     unit = case.study.tuning.unit
-    trials = trials_dataset(whole.results(), case.rungs, unit, _attributes(case, whole, device, sharing, search))
+    attrs = _attributes(case, whole, device, sharing, search, split)
+    trials = trials_dataset(whole.results(), case.rungs, unit, attrs)
     write_trials(trials, output)
     logger.info(summary(trials))
     if best:
@@ -96,13 +98,14 @@ def _tune(
 
 
 def _attributes(
-    case: Case, shard: Shard, device: torch.device, sharing: int, identity: str
+    case: Case, shard: Shard, device: torch.device, sharing: int, identity: str, split: str
 ) -> dict[str, str | int | float]:
     return file_attributes(
         case,
         seeds=[],
         hyperparameters={},
         device=device_name(device),
+        split=split,
         runs_sharing_device=sharing,
         time_source=shard.time_source,
         packed_trials=shard.largest_pack,

@@ -67,7 +67,7 @@ def jobs_of(study: StudyConfig, published: Mapping[Key, Value]) -> list[Job]:
     return [
         *_fetching(cases),
         *_tuning(study, cases),
-        *(job for case in cases for job in _runs(study, "train", case.path, case.path, case.seeds, case.dataset)),
+        *_trainings(study, cases),
         *_sweeps(study),
         *(Job("aggregate", case.path, (f"cubes/{case.path}.nc",), case.dataset) for case in cases),
         *_sweeps_cubes(study),
@@ -97,17 +97,17 @@ def _tuning(study: StudyConfig, cases: list[Case]) -> Iterator[Job]:
         yield Job("tune", case.path, (paths.trials_file(case), paths.best_file(case)), case.dataset)
 
 
-def _runs(study: StudyConfig, rule: str, name: str, part: str, seeds: range, dataset: str) -> Iterator[Job]:
-    for file in paths.run_files(study, part, seeds):
-        yield Job(rule, f"{name}/{PurePosixPath(file).stem}", (file,), dataset)
+def _trainings(study: StudyConfig, cases: list[Case]) -> Iterator[Job]:
+    for case in cases:
+        for file in paths.run_files(study, case.path, case.seeds):
+            yield Job("train", f"{case.path}/{PurePosixPath(file).stem}", (file,), case.dataset)
 
 
 def _sweeps(study: StudyConfig) -> Iterator[Job]:
     for name, sweep in study.sensitivity.items():
-        seeds = range(sweep.seeds or study.training.seeds)
         for point in sweep.points:
-            part = f"{name}/{point}"
-            yield from _runs(study, "sweep", part, f"{SENSITIVITY}/{part}", seeds, sweep.dataset)
+            for file in paths.sweep_run_files(study, name, point):
+                yield Job("sweep", f"{name}/{point}/{PurePosixPath(file).stem}", (file,), sweep.dataset)
 
 
 def _sweeps_cubes(study: StudyConfig) -> Iterator[Job]:

@@ -1,1 +1,1 @@
-"""What a study is, without PyTorch: the optimizers that it compares."""
+"""What a study is, without PyTorch: its configuration, datasets, optimizers and cases, and where its files lie."""

@@ -52,6 +52,20 @@ def _check_names(where: str, names: Iterable[str] | None, known: Iterable[str]) 
             raise ValueError(f"{where}: unknown '{name}': this study has {', '.join(known)}")
 
 
+# Models whose rows are no table's and no images', and what they are for.
+_PARTICULAR_MODELS = {"gpt2": "text", "rosenbrock": "a function"}
+
+
+def _check_model(key: str, dataset: DatasetConfig) -> None:
+    """Refuse a model that reads other rows than a dataset has, which only its first job would find."""
+    # A file of one's own holds a table or images.
+    usual = "mlp" if dataset.path is not None else DATASETS[key].defaults["model"]
+    if dataset.model != usual and _PARTICULAR_MODELS.keys() & {dataset.model, usual}:
+        rows = _PARTICULAR_MODELS.get(usual, "tables or images")
+        known = usual if usual in _PARTICULAR_MODELS else "mlp, resnet18, resnet50"
+        raise ValueError(f"datasets.{key}.model: '{dataset.model}' is not for {rows}: use {known}")
+
+
 def _find(kind: str, key: str, known: Mapping[str, Part]) -> Part:
     if key not in known:
         raise UserError(f"unknown {kind} '{key}': this study has {', '.join(known) or 'none'}")
@@ -64,7 +78,8 @@ class StudyConfig(Section):
     Attributes:
         name: Names the folder under ``results/``.
         seed: Everything random derives from it.
-        device: ``auto`` is CUDA where there is a device, else the CPU.
+        device: ``auto`` is CUDA where there is a device, else the CPU. In a Slurm job that has a GPU it is CUDA, or an
+            error where PyTorch finds none.
         data_dir: The data folder; the environment variable ``ADAMQLR_DATA_DIR`` comes before it.
         suites: The suites to run, by name; ``epochs`` alone if not given. ``epochs``, ``runtime_train`` and
             ``runtime_validation`` are known by name.
@@ -159,6 +174,8 @@ class StudyConfig(Section):
             default = DATASETS[key].defaults.get("suites") if key in DATASETS else None
             if default is None or dataset.suites != tuple(default):
                 _check_names(f"datasets.{key}.suites", dataset.suites, self.suites)
+            if not is_complete:
+                _check_model(key, dataset)
             if dataset.model == "rosenbrock" and dataset.objective == "validation_loss":
                 raise ValueError(f"datasets.{key}.objective: a function has no validation set: train_loss is its value")
             check_dataset_space(key, dataset, map(self.space, self.optimizers))

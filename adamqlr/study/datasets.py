@@ -23,6 +23,7 @@ class DatasetSpec:
             files that hold it; None for a dataset that comes with a library.
         split_file: A file in its folder that orders its rows before they are split, where it is there; None if none
             may.
+        threads: CPU threads of a job; where it reads files while it trains, as many processes read them.
     """
 
     label: str
@@ -30,6 +31,7 @@ class DatasetSpec:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     fetcher: str | None = None
     split_file: str | None = None
+    threads: int = 1
 
 
 PERMUTATION = "permutation_indices.txt"
@@ -130,6 +132,7 @@ DATASETS: dict[str, DatasetSpec] = {
             "suites": ["epochs"],
         },
         fetcher="adamqlr.problems.imagenet:fetch",
+        threads=8,
     ),
     "digits": DatasetSpec(
         "Digits",

@@ -76,6 +76,9 @@ class OptimizerConfig(Section):
             raise ValueError("'optimizer' and 'direction' are both given: one of them says what it is")
         if self.options and self.direction in DIRECTIONS:
             raise ValueError(f"options: the direction '{self.direction}' has none: give them as heuristics")
+        tuned = sorted(name for name in self.space if name.startswith(DIRECTION))
+        if tuned and self.direction in DIRECTIONS:
+            raise ValueError(f"space: '{tuned[0]}': the direction '{self.direction}' has no options: tune heuristics")
         if self.heuristics and not self.direction:
             raise ValueError("'heuristics' need a 'direction' that they choose the learning rate for")
         if (info.context or {}).get("may_lack_code"):

@@ -59,6 +59,12 @@ def shard_files(study: StudyConfig, part: str) -> list[str]:
     return [f"tuning/{part}/shards/{shard}.nc" for shard in range(count)] if count > 1 else []
 
 
+def sweep_run_files(study: StudyConfig, sweep: str, point: str) -> list[str]:
+    """Return the files that hold the runs of one value of a sensitivity study."""
+    seeds = range(study.sweep(sweep).seeds or study.training.seeds)
+    return run_files(study, f"{SENSITIVITY}/{sweep}/{point}", seeds)
+
+
 def run_files(study: StudyConfig, part: str, seeds: Sequence[int]) -> list[str]:
     """Return the files that hold some seeds' runs, so many in each job."""
     size = study.training.seeds_per_job

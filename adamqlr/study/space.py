@@ -35,11 +35,12 @@ class Distribution(BaseModel):
         if len(self.values) != 2 or any(isinstance(value, str | bool) for value in self.values):
             raise ValueError(f"{self.kind} needs two numbers, got {list(self.values)}")
         low, high = map(float, self.values)
-        if low > high or (low <= 0 and "log" in self.kind):
-            raise ValueError(f"{self.kind} needs 0 < low <= high, got {list(self.values)}")
-        if not (math.isfinite(low) and math.isfinite(high)) or (high > 1 and self.kind == "one_minus_loguniform"):
-            most = "1" if self.kind == "one_minus_loguniform" else "infinity"
-            raise ValueError(f"{self.kind} needs bounds below {most}, got {list(self.values)}")
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"{self.kind} needs finite bounds, got {list(self.values)}")
+        is_log, is_share = "log" in self.kind, self.kind == "one_minus_loguniform"
+        if low > high or (is_log and low <= 0) or (is_share and high > 1):
+            wanted = f"{'0 < ' if is_log else ''}low <= high{' <= 1' if is_share else ''}"
+            raise ValueError(f"{self.kind} needs {wanted}, got {list(self.values)}")
         return self
 
     def draw(self, generator: np.random.Generator) -> float | int | str:

@@ -49,7 +49,7 @@ def search_space(study: Study, suite: str) -> Table:
             every = name in settings.data_hyperparameters
             tuning = "all that are tuned" if every else "all that tune it"
             rows.append(_row(label, tuning, name, distribution.describe()))
-        if settings.fixed_batch_size and settings.batch_size is not None:
+        if settings.fixed_batch_size:
             rows.append(_row(label, "all", "batch_size", f"{settings.batch_size}, not tuned"))
         is_limited = config.suite(suite).budget == "epochs" and config.tuning.unit != "epochs"
         if is_limited and settings.tuning_limit is not None:

@@ -1,9 +1,9 @@
 """The study's optimizers, made for a network."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -41,9 +41,10 @@ def make_optimizer(
     """
     wrapped = () if spec.wraps is None else (spec.wraps,)
     try:
-        return _factory(spec)(model, loss, *wrapped, **{**spec.options, **options})
+        made: StudyOptimizer = resolve_name(spec.factory)(model, loss, *wrapped, **{**spec.options, **options})
     except (TypeError, ValueError) as error:
         raise UserError(f"optimizer '{spec.key}': {error}") from error
+    return made
 
 
 def check_hyperparameters(case: Case, hyperparameters: Mapping[str, Any]) -> None:
@@ -83,12 +84,6 @@ def stack_options(spec: OptimizerSpec, options: Sequence[Mapping[str, Any]]) -> 
         else:
             raise UserError(f"optimizer '{spec.key}': networks side by side share their {name}, got {values!r}")
     return stacked
-
-
-def _factory(spec: OptimizerSpec) -> Callable[..., StudyOptimizer]:
-    module, _, name = spec.factory.partition(":")
-    factory: Callable[..., StudyOptimizer] = getattr(import_module(module), name)
-    return factory
 
 
 def _keywords(spec: OptimizerSpec) -> tuple[list[str], list[str]]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adamqlr.errors import UserError
+from adamqlr.optim.directions.wrapped import refuse_special_steps
 from adamqlr.optim.info import GradientInfo
 from adamqlr.optim.passes.given_loss import resolve_loss
 from adamqlr.optim.passes.losses import Loss
@@ -38,11 +39,7 @@ class OrdinaryOptimizer:
     """
 
     def __init__(self, model: nn.Module, loss: str | Loss, optimizer: torch.optim.Optimizer) -> None:
-        name, closure = type(optimizer).__name__, inspect.signature(optimizer.step).parameters.get("closure")
-        if closure is not None and closure.default is inspect.Parameter.empty:
-            raise ValueError(f"{name} cannot be trained with: its step evaluates a closure several times")
-        if isinstance(optimizer, torch.optim.SparseAdam):
-            raise ValueError(f"{name} cannot be trained with: it needs sparse gradients")
+        refuse_special_steps(optimizer, "be trained with")
         self._model, self._loss, self.optimizer = model, resolve_loss(loss), optimizer
         self.state_dict, self.load_state_dict = optimizer.state_dict, optimizer.load_state_dict
 

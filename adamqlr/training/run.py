@@ -107,8 +107,7 @@ class Run:
         models = [initial_model(problem, one.derived_seed(0), tuning=one.tuning).train() for one in specs]
         torch.manual_seed(specs[0].derived_seed(2))
         loss = resolve_loss(problem.loss)
-        # Batches of more rows than there are are all the same.
-        batch_size, *others = {min(one.pop("batch_size"), len(problem.train)) for one in options}
+        batch_size, *others = {problem.rows_of_batch(one.pop("batch_size")) for one in options}
         assert not others
         self._model: nn.Module
         self._loss: MeanLoss = loss

@@ -14,7 +14,7 @@ from adamqlr.jobs.device import device_name, keep_freed_memory, set_precision
 from adamqlr.jobs.interrupts import StopRequest
 from adamqlr.jobs.processes import run_together
 from adamqlr.jobs.progress import Progress
-from adamqlr.problems.examples import batch_edges
+from adamqlr.problems.examples import steps_per_epoch
 from adamqlr.problems.problem import Problem, load_problem
 from adamqlr.study.case import Case
 from adamqlr.training.history import History
@@ -64,8 +64,7 @@ class Finished(NamedTuple):
 def seeds_side_by_side(job: SeedsJob, problem: Problem) -> int:
     """Return how many of a job's seeds are best trained side by side."""
     batch_size, count = job.hyperparameters["batch_size"], len(job.seeds)
-    epochs = len(batch_edges(len(problem.train), batch_size)) - 1
-    steps = job.case.limit(epochs).steps or 0
+    steps = job.case.limit(steps_per_epoch(len(problem.train), batch_size)).steps or 0
     most = pack_size(job.case, problem, batch_size, count, steps * count)
     # In groups of like size.
     return -(-count // -(-count // most)) if most else 1

@@ -48,4 +48,4 @@ def _working_set(problem: Problem, batch_size: int) -> int:
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     parameters = sum(parameter.numel() for parameter in model.parameters())
     activations = layers[0].in_features + sum(2 * layer.out_features for layer in layers)
-    return _BYTES * (_VECTORS * parameters + min(batch_size, len(problem.train)) * activations)
+    return _BYTES * (_VECTORS * parameters + problem.rows_of_batch(batch_size) * activations)

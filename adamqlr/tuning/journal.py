@@ -19,12 +19,13 @@ class Journal:
         path: The file.
         identity: What the search is.
         reduction_factor: Between rungs; one in this many configurations passes each.
+        split: What orders the rows before they are split, if a file may. Earlier journals do not know it.
 
     Raises:
         UserError: The file is no journal.
     """
 
-    def __init__(self, path: Path, identity: str, reduction_factor: int) -> None:
+    def __init__(self, path: Path, identity: str, reduction_factor: int, split: str = "") -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         # The lock is a link to this name. Where it leads nowhere, as a relative one does, the lock of a killed shard is
@@ -33,9 +34,11 @@ class Journal:
         lock = JournalFileSymlinkLock(name)
         _cut_torn_line(path, lock)
         try:
+            storage = JournalStorage(JournalFileBackend(name, lock))
+            is_earlier = identity in optuna.get_all_study_names(storage)
             self._study = optuna.create_study(
-                storage=JournalStorage(JournalFileBackend(name, lock)),
-                study_name=identity,
+                storage=storage,
+                study_name=f"{identity}-{split}" if split and not is_earlier else identity,
                 pruner=AshaPruner(reduction_factor),
                 load_if_exists=True,
             )

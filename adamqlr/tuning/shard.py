@@ -11,7 +11,7 @@ from adamqlr.jobs.checkpoint import Checkpoint
 from adamqlr.jobs.device import set_precision
 from adamqlr.jobs.interrupts import StopRequest
 from adamqlr.jobs.progress import Progress
-from adamqlr.problems.examples import batch_edges
+from adamqlr.problems.examples import steps_per_epoch
 from adamqlr.problems.problem import Problem
 from adamqlr.study.case import Case
 from adamqlr.study.fingerprint import fingerprint
@@ -75,7 +75,7 @@ class Shard:
         self._case, self._problem, self._costs = case, problem, costs
         self._owned = range(index, case.study.tuning.trials, count)
         self._configurations = case.configurations()
-        self._journal = Journal(journal, search_identity(case, costs), case.study.tuning.reduction_factor)
+        self._journal = Journal(journal, search_identity(case, costs), case.study.tuning.reduction_factor, case.split)
         training = case.study.training
         self._schedule = RecordSchedule(training.record_every, training.record_growth)
         self._groups = self._grouped(may_pack)
@@ -95,6 +95,8 @@ class Shard:
         """
         case = self._case
         set_precision(case.study.precision)
+        if known := self._journal.finished().intersection(self._owned):
+            logger.info("%d of %d configurations have ended by the journal", len(known), len(self._owned))
         progress = Progress(f"tune {case}")
         between_steps = BetweenSteps(checkpoint, stop, case.study.training.checkpoint_seconds, progress)
         self._train_all(checkpoint.load(), between_steps)
@@ -225,14 +227,12 @@ class Shard:
         return groups
 
     def _batch_size(self, spec: RunSpec) -> int:
-        """Return a configuration's batch size. Batches of more than all rows are all the same."""
-        batch_size: int = spec.hyperparameters["batch_size"]
-        return min(batch_size, len(self._problem.train))
+        return self._problem.rows_of_batch(spec.hyperparameters["batch_size"])
 
     def _steps(self, batch_size: int) -> float:
         """Return the most steps of a trial; where seconds decide, they are many."""
-        steps_per_epoch = len(batch_edges(len(self._problem.train), batch_size)) - 1
-        limit = self._case.rung_limit(len(self._case.rungs) - 1, steps_per_epoch)
+        steps = steps_per_epoch(len(self._problem.train), batch_size)
+        limit = self._case.rung_limit(len(self._case.rungs) - 1, steps)
         return math.inf if limit.steps is None or limit.seconds is not None else limit.steps
 
     def _in_form(self, saved: dict[str, Any]) -> dict[str, Any]:

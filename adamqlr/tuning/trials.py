@@ -108,12 +108,13 @@ def merge_shards(paths: Sequence[Path]) -> xr.Dataset:
     """Return the trials in the files of a pair's shards, in the order of their numbers.
 
     Raises:
-        UserError: A file is of another search, or trials are missing or doubled.
+        UserError: A file is of another search or split of the rows, or trials are missing or doubled.
     """
     shards = [read_trials(path) for path in paths]
     for path, shard in zip(paths, shards, strict=True):
         if shard.attrs["identity"] != shards[0].attrs["identity"]:
             raise UserError(f"{path}: belongs to another search than {paths[0]}")
+    _check_same_split(dict(zip(paths, shards, strict=True)))
     merged = xr.concat(shards, dim="trial", join="exact", combine_attrs="override", data_vars="minimal")
     merged = merged.sortby("trial")
     wanted = np.arange(shards[0].attrs["trials"])
@@ -121,6 +122,18 @@ def merge_shards(paths: Sequence[Path]) -> xr.Dataset:
         absent = sorted(set(wanted.tolist()) ^ set(merged["trial"].values.tolist()))
         raise UserError(f"{paths[0].parent}: trials missing or doubled, the first is {absent[:1] or 'a repeated one'}")
     return merged
+
+
+def _check_same_split(shards: Mapping[Path, xr.Dataset]) -> None:
+    # Earlier files do not know it, nor those of data whose rows are never ordered by a file.
+    known = {path: shard.attrs["split"] for path, shard in shards.items() if "split" in shard.attrs}
+    for path, split in known.items():
+        first = next(iter(known))
+        if split != known[first]:
+            raise UserError(
+                f"{first} and {path}: the rows are split differently ('{known[first]}' and '{split}'), as the file "
+                "that orders them came, went or changed in between: remove one of the two to search anew"
+            )
 
 
 def best_trial(trials: xr.Dataset) -> xr.Dataset:

@@ -112,7 +112,8 @@ def test_ratios_by_hand() -> None:
     resampling = Resampling(50, 0)
 
     def ratio(above: Sequence[float], below: Sequence[float]) -> Ratio:
-        return ratio_of_medians(*(xr.DataArray(list(values), dims="seed") for values in (above, below)), resampling)
+        one, other = (xr.DataArray(list(values), dims="seed") for values in (above, below))
+        return ratio_of_medians(one, other, resampling)
 
     assert ratio([1, 1, 1], [2, 2, 2]) == (0.5, 0.5, 0.5)
     assert ratio([0, 0, 0], [0, 0, 0]) == (1, 1, 1)

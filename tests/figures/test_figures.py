@@ -25,7 +25,7 @@ from adamqlr.results.cube import build_cube, write_cube
 from adamqlr.results.join import write_study
 from adamqlr.results.pairs import Study, by_dataset
 from adamqlr.results.runs import runs_dataset
-from adamqlr.results.study import load_study
+from adamqlr.results.study import load_results
 from adamqlr.results.targets import target_loss
 from adamqlr.stages.figures import draw_figure
 from adamqlr.stages.tables import write_table
@@ -118,7 +118,7 @@ def study_file(config: StudyConfig, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def study_tree(study_file: Path) -> xr.DataTree:
-    return load_study(study_file)
+    return load_results(study_file)
 
 
 @pytest.mark.parametrize(

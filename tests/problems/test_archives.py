@@ -17,13 +17,12 @@ CPU = torch.device("cpu")
 SIZES = {"train": 40, "test": 12}
 
 
-def arrays(channels_last: bool = True) -> dict[str, np.ndarray]:
+def arrays() -> dict[str, np.ndarray]:
     generator = np.random.default_rng(0)
-    shape = (8, 8, 3) if channels_last else (3, 8, 8)
     return {
-        "x_train": generator.integers(0, 256, (40, *shape), dtype=np.uint8),
+        "x_train": generator.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8),
         "y_train": np.arange(40) % 4,
-        "x_test": generator.integers(0, 256, (12, *shape), dtype=np.uint8),
+        "x_test": generator.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8),
         "y_test": np.arange(12) % 4,
     }
 
@@ -93,6 +92,16 @@ CASES = {
     "no array x_test, y_test": lambda a: {name: a[name] for name in ("x_train", "y_train")},
     "x_train has 40 rows, y_train 39": lambda a: {**a, "y_train": a["y_train"][:-1]},
     r"x_train has rows of shape \(3, 8, 8\), x_test of \(3, 6, 6\)": lambda a: {**a, "x_test": a["x_test"][:, :6, :6]},
+    r"y_train has rows of shape \(1,\), y_test of \(\)": lambda a: {**a, "y_train": a["y_train"][:, None]},
+    r"x_train \(40, 192, 1\) must be \(rows, features\) or images, y_train \(40,\) \(rows,\) or": lambda a: {
+        **a,
+        "x_train": a["x_train"].reshape(40, 192, 1),
+    },
+    "1 training rows are too few to hold some out for validation": lambda a: {
+        **a,
+        "x_train": a["x_train"][:1],
+        "y_train": a["y_train"][:1],
+    },
     "train label -1 in row 3 is no class number": lambda a: {
         **a,
         "y_train": np.where(np.arange(40) == 3, -1, a["y_train"]),
@@ -144,6 +153,8 @@ def test_networks_and_augmentation_need_images(tmp_path: Path) -> None:
         load_problem("mine", study(save(tmp_path, **table), model="resnet18"), CPU)
     with pytest.raises(UserError, match="'crop_flip' needs images"):
         load_problem("mine", study(save(tmp_path, **table), augmentation="crop_flip"), CPU)
+    with pytest.raises(UserError, match="'resized_crop_flip' is for imagenet alone"):
+        load_problem("mine", study(save(tmp_path, **arrays()), augmentation="resized_crop_flip"), CPU)
 
 
 def test_channels_last_is_a_matter_of_memory_alone(tmp_path: Path) -> None:

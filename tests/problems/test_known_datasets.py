@@ -127,7 +127,7 @@ class _Part:
         vars(self).update(targets)
 
 
-def test_color_images_come_channels_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_color_images_come_channels_first(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = {
         "svhn": _Part(np.zeros((30, 3, 32, 32), dtype=np.uint8), labels=np.arange(30) % 10),
         "cifar10": _Part(np.zeros((30, 32, 32, 3), dtype=np.uint8), targets=list(np.arange(30) % 10)),
@@ -153,6 +153,26 @@ def test_damaged_images_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     damaged.write_bytes(damaged.read_bytes()[:1000])
     with pytest.raises(UserError, match="missing or damaged"):
         load_problem("fashion_mnist", study("fashion_mnist"), CPU)
+
+
+@pytest.mark.parametrize("existed", [False, True])
+def test_images_that_cannot_be_downloaded_leave_no_folder_of_their_own(
+    existed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(root: Path, train: bool, download: bool) -> Any:
+        """As torchvision does: the folder first."""
+        if not download:
+            raise RuntimeError("Dataset not found.")
+        root.mkdir(exist_ok=True)
+        raise OSError("no way out")
+
+    monkeypatch.setitem(images.IMAGE_SETS, "svhn", images.ImageSet(offline, 20))
+    root = tmp_path / "svhn"
+    if existed:
+        root.mkdir()
+    with pytest.raises(UserError, match=rf"^{root}: svhn cannot be downloaded \(no way out\); see `adamqlr fetch`$"):
+        images.fetch("svhn", tmp_path)
+    assert root.exists() == existed
 
 
 def test_a_table_that_is_there_is_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,16 +134,21 @@ def test_truncated_uci_tables_and_bad_permutations_are_named(tmp_path: Path, mon
     with pytest.raises(UserError, match=r"data\.txt: expected 768 rows, found 500: the file is truncated"):
         load_problem("uci_energy", config, CPU)
     np.savetxt(folder / "data.txt", np.ones((768, 3)))
-    for content in ("1\n1\n", "a\n", "0.5\n" * 768):
+    no_permutation = r"not a permutation of the rows 0 … 767"
+    for content, problem in (
+        ("1\n1\n", no_permutation),
+        ("a\n", "expected one row number a line"),
+        ("0.5\n" * 768, no_permutation),
+    ):
         (folder / "permutation_indices.txt").write_text(content)
-        with pytest.raises(UserError, match=r"permutation_indices\.txt"):
+        with pytest.raises(UserError, match=rf"permutation_indices\.txt: {problem}"):
             load_problem("uci_energy", config, CPU)
     (folder / "data.txt").unlink()
     with pytest.raises(UserError, match="adamqlr fetch"):
         load_problem("uci_energy", config, CPU)
 
 
-def test_the_papers_split_of_the_real_tables(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_papers_split_of_the_real_tables(data_folder: Path) -> None:
     config = parse_config({"name": "t", "datasets": ["uci_energy", "uci_protein"], "optimizers": ["adam_untuned"]}, "t")
     energy, protein = (parts_of(load_problem(key, config, CPU)) for key in ("uci_energy", "uci_protein"))
     assert [len(rows) for rows in protein] == [34_983, 6_174, 4_573]

@@ -84,7 +84,6 @@ def test_frequent_words_come_first_and_others_are_unknown(
         ({"test": "a e\n" * 9}, {}, r"ptb\.test\.txt: 'e' is none of the training text's 5 most frequent words"),
         ({"validation": "a b c d"}, {}, r"ptb\.valid\.txt: 5 words are too few for a row of 5 and the word after it"),
         ({"train": ""}, {}, r"ptb\.train\.txt: 0 words are too few"),
-        ({}, {"model": "mlp"}, "'penn_treebank': text needs model gpt2, loss cross_entropy"),
         ({}, {"loss": "half_mse"}, "'penn_treebank': text needs model gpt2, loss cross_entropy"),
     ],
 )

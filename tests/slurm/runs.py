@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -102,9 +102,9 @@ def started(folder: Path) -> list[str]:
 
 def small_study(folder: Path, epochs: int, optimizers: list[str], **sections: object) -> Path:
     """Write the configuration of a study of digits that often writes where it is, and return its path."""
-    # Without a device, jobs ask for a GPU, and compute on the CPU where the one that they get is none.
     settings = {
         "name": "small",
+        "device": "cpu",
         "datasets": {"digits": {"epochs": epochs}},
         "optimizers": optimizers,
         "training": {"seeds": 1, "checkpoint_seconds": 0.5},
@@ -124,9 +124,11 @@ class Training:
         self.checkpoint = self.output.with_name(f".{self.output.name}.checkpoint")
         self.log = folder / "results/small/logs/train/epochs/digits/adamqlr_untuned/seeds_0-0.log"
 
-    def start(self, *arguments: object) -> subprocess.Popen[str]:
+    def start(self, *arguments: object, resources: Sequence[str] = ()) -> subprocess.Popen[str]:
         snakefile = ["--snakefile", ROOT / "Snakefile", "--configfile", self.config]
-        return head(self.folder, self.output.relative_to(self.folder), *snakefile, *arguments)
+        # The GPU that is allocated is pretended: only the CPU computes.
+        asked = ["--set-resources", "train:gpu=1", *resources]
+        return head(self.folder, self.output.relative_to(self.folder), *snakefile, *asked, *arguments)
 
     def wait_for_checkpoint(self, process: subprocess.Popen[str]) -> None:
         wait_until(lambda: self.checkpoint.exists() or process.poll() is not None)

@@ -36,7 +36,7 @@ def test_sixty_jobs_where_eight_may_be_submitted_in_arrays_of_six(folder: Path) 
 
 def test_a_job_that_is_preempted_five_times(folder: Path) -> None:
     training, expected = Training(folder, epochs=6000), folder / "undisturbed.nc"
-    process = training.start("--set-resources", "train:slurm_partition=cancel", "--retries", "0")
+    process = training.start("--retries", "0", resources=["train:slurm_partition=cancel"])
     for _ in range(5):
         training.wait_for_checkpoint(process)
         written = training.checkpoint.stat().st_mtime_ns

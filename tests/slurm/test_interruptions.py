@@ -26,7 +26,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_preempted_jobs_go_on_with_what_they_asked_for(partition: str, undisturbed: Path, folder: Path) -> None:
     """By requeuing them, and by canceling them after they were given some seconds."""
     training = Training(folder, epochs=EPOCHS)
-    process = training.start("--set-resources", f"train:slurm_partition={partition}", "--retries", "0")
+    process = training.start("--retries", "0", resources=[f"train:slurm_partition={partition}"])
     training.wait_for_checkpoint(process)
     job = training.job_id()
     preempt(job)

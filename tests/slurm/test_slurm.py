@@ -119,7 +119,7 @@ def test_a_disturbed_training_job_ends_with_the_numbers_of_an_undisturbed_one(
 def test_a_time_limit_in_the_middle_of_training(undisturbed: Path, folder: Path) -> None:
     """Training rests until Slurm says that the limit is near, with a SIGCONT first: no machine is too fast for it."""
     training = Training(folder, epochs=EPOCHS)
-    process = training.start("--set-resources", "train:runtime=1")
+    process = training.start(resources=["train:runtime=1"])
     training.wait_for_checkpoint(process)
     next(member for member in processes_in(folder) if member.name() == "adamqlr").suspend()
     assert process.wait(timeout=400) == 0, messages(folder)

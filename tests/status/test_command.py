@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -105,7 +106,9 @@ def test_watching_on_a_terminal_renews_it_in_place(folder: Path) -> None:
         os.close(theirs)
         shown, deadline = b"", time.monotonic() + 60
         while shown.count(b"small: 0 of ") < 3 and time.monotonic() < deadline:
-            shown += os.read(terminal, 65536)
+            # To read waits for as long as nothing is printed.
+            if select.select([terminal], [], [], 1)[0]:
+                shown += os.read(terminal, 65536)
         process.send_signal(signal.SIGINT)
         process.wait(timeout=30)
     os.close(terminal)

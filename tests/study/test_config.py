@@ -176,11 +176,24 @@ def test_fingerprints_tell_settings_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "values"), [("choice", []), ("uniform", [1]), ("uniform", [2, 1]), ("uniform", ["a", 1])]
+    ("kind", "values", "problem"),
+    [
+        ("choice", [], "a choice needs at least one value"),
+        ("uniform", [1], r"uniform needs two numbers, got \[1\]"),
+        ("uniform", ["a", 1], r"uniform needs two numbers, got \['a', 1\]"),
+        ("uniform", [2, 1], r"uniform needs low <= high, got \[2, 1\]"),
+        ("loguniform", [2, 1], r"loguniform needs 0 < low <= high, got \[2, 1\]"),
+        ("one_minus_loguniform", [0, 1], r"one_minus_loguniform needs 0 < low <= high <= 1, got \[0, 1\]"),
+    ],
 )
-def test_impossible_distributions_are_refused(kind: str, values: list[Any]) -> None:
-    with pytest.raises(ValueError, match=r"needs|at least one"):
+def test_impossible_distributions_are_refused(kind: str, values: list[Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
         Distribution(kind=kind, values=tuple(values))
+
+
+def test_bounds_below_zero_are_for_a_uniform_distribution() -> None:
+    low_and_high = Distribution(kind="uniform", values=(-1, 1))
+    assert low_and_high.describe() == "uniform -1 … 1"
 
 
 def test_distributions_are_written_in_yaml(settings: dict[str, Any]) -> None:
@@ -242,7 +255,10 @@ def test_one_of_the_catalog_may_be_named_otherwise(settings: dict[str, Any]) -> 
 
 RUNTIME = {"budget": "runtime", "objective": "train_loss"}
 OWN = {"optimizer": "torch.optim:NAdam", "space": {"lr": {"loguniform": [1e-3, 1]}}}
-FACTORIAL = {"directions": {"a": {"direction": "gradient"}}, "heuristics": {"b": {}, "c": {"heuristics": {"lr": 0.1}}}}
+A_WITH_B_AND_C = {
+    "directions": {"a": {"direction": "gradient"}},
+    "heuristics": {"b": {}, "c": {"heuristics": {"lr": 0.1}}},
+}
 
 
 @pytest.mark.parametrize(
@@ -267,17 +283,38 @@ FACTORIAL = {"directions": {"a": {"direction": "gradient"}}, "heuristics": {"b":
             "optimizers.n: space: 'direction.lr' is tuned, and fixed by options",
         ),
         ({"optimizers": {"n": {**OWN, "space": {"lr": {"choice": [0.1, "auto"]}}}}}, "a choice is of numbers or of wo"),
-        ({"optimizers": {"n": {**OWN, "space": {"lr": {"uniform": [0, float("inf")]}}}}}, "bounds below infinity"),
+        (
+            {"optimizers": {"n": {**OWN, "space": {"lr": {"uniform": [0, float("inf")]}}}}},
+            "uniform needs finite bounds",
+        ),
         (
             {"optimizers": {"n": {**OWN, "space": {"lr": {"one_minus_loguniform": [0.1, 2]}}}}},
-            "one_minus_loguniform needs bounds below 1",
+            "one_minus_loguniform needs 0 < low <= high <= 1",
         ),
-        ({"optimizers": ["adam", {"a-b": {**OWN}}], "factorials": {"f": FACTORIAL}}, "is called 'a-b' too: rename it"),
+        (
+            {"optimizers": ["adam", {"a-b": {**OWN}}], "factorials": {"f": A_WITH_B_AND_C}},
+            "is called 'a-b' too: rename it",
+        ),
         ({"optimizers": {"adam": {"datasets": []}}}, "optimizers.adam.datasets: none is named"),
         ({"datasets": {"digits": {"suites": []}}}, "datasets.digits.suites: none is named"),
         ({"optimizers": ["adam", {"adam": {"suites": ["epochs"]}}]}, "'adam' is named twice"),
         ({"datasets": ["digits", "diabetes", "digits"]}, "'digits' is named twice"),
         ({"datasets": {"rosenbrock": {"objective": "validation_loss"}}}, "a function has no validation set"),
+        (
+            {"datasets": {"descriptions": {"transformer": {"width": 10, "heads": 3}}}},
+            "datasets.descriptions.transformer: width 10 is not a multiple of heads 3",
+        ),
+        ({"datasets": {"digits": {"model": "gpt2"}}}, "datasets.digits.model: 'gpt2' is not for tables or images: use"),
+        (
+            {
+                "datasets": {
+                    "mine": {"path": "a.csv", "loss": "half_mse", "epochs": 1, "batch_size": 1, "model": "gpt2"}
+                }
+            },
+            "datasets.mine.model: 'gpt2' is not for tables or images: use mlp, resnet18, resnet50",
+        ),
+        ({"datasets": {"penn_treebank": {"model": "mlp"}}}, "datasets.penn_treebank.model: 'mlp' is not for text: use"),
+        ({"datasets": {"rosenbrock": {"model": "mlp"}}}, "datasets.rosenbrock.model: 'mlp' is not for a function: use"),
         ({"suites": {"my suite": RUNTIME}}, "suites: 'my suite' is no file's name"),
         ({"suites": {"../up": RUNTIME}}, "suites: '../up' is no file's name"),
     ],
@@ -287,6 +324,14 @@ def test_lists_of_nothing_or_of_one_twice_and_what_cannot_be_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=problem):
         parse_config({**settings, **changes}, "study.yaml")
+
+
+def test_results_of_other_datasets_are_read_where_one_could_not_be_trained_on(study: StudyConfig) -> None:
+    stored = study.model_dump(mode="json")
+    stored["datasets"]["digits"]["model"] = "gpt2"
+    assert parse_config(stored, "study.nc", is_complete=True).dataset("digits").model == "gpt2"
+    with pytest.raises(UserError, match=r"^study\.yaml: datasets\.digits\.model: 'gpt2' is not for tables"):
+        parse_config(stored, "study.yaml")
 
 
 def test_a_direction_is_put_under_heuristics(settings: dict[str, Any]) -> None:
@@ -320,6 +365,13 @@ def test_a_direction_is_put_under_heuristics(settings: dict[str, Any]) -> None:
             {"direction": "adm"},
             "'adm': expected module:Name, such as torch.optim:NAdam, or file.py:Name; directions",
         ),
+        ({"direction": "adam", "options": {"eps": 1e-6}}, "options: the direction 'adam' has none: give them as heur"),
+        (
+            {"direction": "adam", "space": {"direction.eps": {"loguniform": [1e-8, 1]}}},
+            "space: 'direction.eps': the direction 'adam' has no options: tune heuristics",
+        ),
+        ({"direction": "none.py:Mine"}, "'none.py': no such file; paths are relative to where the program runs"),
+        ({"direction": "adam", "heuristics": {"lrr": 1}}, "heuristics: unknown option 'lrr': known are adapt_damping"),
         ({"direction": "torch.optim:NAdamm"}, "'torch.optim:NAdamm': torch.optim has no NAdamm"),
         ({**QLR_NADAM, "heuristics": {"dampin": 1}}, "heuristics: unknown option 'dampin': known are adapt_damping"),
         ({**QLR_NADAM, "options": {"damping": 1}}, "options: unknown option 'damping': known are betas, capturable"),
@@ -502,7 +554,7 @@ def test_a_misspelled_class_of_the_package_is_named(settings: dict[str, Any]) ->
 @pytest.mark.parametrize("content", [b"class Mine(:\n", b"# \xff\nclass Mine: ...\n"], ids=["syntax", "no text"])
 def test_a_file_that_is_no_python_is_one_clear_error(settings: dict[str, Any], tmp_path: Path, content: bytes) -> None:
     (tmp_path / "broken.py").write_bytes(content)
-    with pytest.raises(UserError, match=r"^study\.yaml: optimizers\.mine: [^\n]*broken\.py[^\n]*$"):
+    with pytest.raises(UserError, match=r"^study\.yaml: optimizers\.mine: [^\n]*broken\.py': not Python: [^\n]+$"):
         with_optimizers(settings, {"mine": {"optimizer": f"{tmp_path}/broken.py:Mine"}})
 
 

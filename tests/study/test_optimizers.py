@@ -5,10 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from adamqlr.study.case import Case
-from adamqlr.study.config import StudyConfig
 from adamqlr.study.optimizers import OPTIMIZERS
-from adamqlr.training.optimizers import check_hyperparameters, make_optimizer
+from adamqlr.training.optimizers import make_optimizer
 
 
 @pytest.mark.parametrize("key", OPTIMIZERS)
@@ -37,11 +35,3 @@ def test_the_search_space_is_the_papers() -> None:
     assert described["adam"] == {"batch_size": batches, "lr": "log-uniform 1e-06 … 1"}
     assert described["adamqlr_untuned"] == described["adam_untuned"] == {}
     assert OPTIMIZERS["adamqlr_untuned"].batch_size == 3200
-
-
-def test_tuned_optimizers_name_what_they_lack(study: StudyConfig) -> None:
-    from adamqlr.errors import UserError
-
-    case = Case(study, "epochs", "digits", "sgd_full")
-    with pytest.raises(UserError, match="no value for lr"):
-        check_hyperparameters(case, case.hyperparameters({"momentum": 0.5}))

@@ -118,16 +118,22 @@ def test_what_depends_on_numbers_goes_on_as_it_is(
 
 def test_another_threads_calls_are_not_recorded() -> None:
     numbers = HostNumbers(torch.float32)
+    calls: list[float] = []
+
+    def of_another(read: float) -> list[float]:
+        calls.append(read)
+        return [read + 1]
 
     def step() -> Tensor:
         with ThreadPoolExecutor(1) as other:
-            other.submit(numbers.call, lambda read: [read + 1], torch.tensor(1.0)).result()
+            other.submit(numbers.call, of_another, torch.tensor(1.0)).result()
         return y * 2
 
     replay = CpuRecorder().record(step)
     replay()
     y.fill_(3.0)
     torch.testing.assert_close(replay(), torch.full((3,), 6.0))
+    assert calls == [1.0], "the step is repeated without what the other thread did meanwhile"
 
 
 def test_results_lie_where_they_lay() -> None:

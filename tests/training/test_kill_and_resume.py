@@ -87,6 +87,14 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> bool:
     return False
 
 
+def written_at(path: Path) -> int | None:
+    """Return when a file was written; None where it is not there, or not there any more."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
 def assert_same_results(interrupted: Path, expected: Path, timed: tuple[str, ...]) -> None:
     """Compare everything but the seconds that it took."""
     first, second = (xr.load_dataset(path).drop_vars(timed) for path in (interrupted, expected))
@@ -116,12 +124,9 @@ def test_killed_at_random_moments_and_rerun(
     kills = 0
     for attempt in range(3):
         process = subprocess.Popen(command(stage, config, output, optimizer), stderr=subprocess.DEVNULL)
-        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
-        if before is None:
-            wait_for(checkpoint, process)
-        else:
-            while process.poll() is None and checkpoint.exists() and checkpoint.stat().st_mtime_ns == before:
-                time.sleep(0.002)
+        before = written_at(checkpoint)
+        while process.poll() is None and written_at(checkpoint) == before:
+            time.sleep(0.002)
         time.sleep(random.Random(time.time_ns() + attempt).uniform(0, 0.5))
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)

@@ -183,29 +183,6 @@ def test_a_class_of_a_file_is_a_direction(study_of: Callable[..., StudyConfig], 
     assert other.history.metric("train_loss")[-1] != losses[-1]
 
 
-@pytest.mark.parametrize(
-    ("own", "message"),
-    [
-        ({"optimizer": "torch.optim:NAdam", "options": {"lrr": 1}}, "options: unknown option 'lrr': known are betas"),
-        ({"direction": "torch.optim:NAdam", "options": {"lrr": 1}}, "options: unknown option 'lrr': known are betas"),
-        ({"direction": "adam", "heuristics": {"lrr": 1}}, "heuristics: unknown option 'lrr': known are adapt_damping"),
-        (
-            {"direction": "torch.optim:NAdam", "space": {"direction.lrr": {"choice": [1]}}},
-            "space: unknown option 'lrr'",
-        ),
-        ({"optimizer": "torch.optim:Nothing"}, "torch.optim has no Nothing"),
-        ({"direction": "no_such_file.py:Signs"}, "no such file"),
-    ],
-)
-def test_mistakes_are_named_before_anything_runs(
-    study_of: Callable[..., StudyConfig], own: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(UserError) as error:
-        study_of(own=own)
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
-
-
 def test_an_option_chosen_by_hand_that_nobody_knows(study_of: Callable[..., StudyConfig]) -> None:
     study = study_of(own={"direction": "torch.optim:NAdam"})
     with pytest.raises(UserError, match=r"optimizer 'own': unknown hyperparameter 'direction\.lrr': known are lr, "):
@@ -221,6 +198,12 @@ def test_what_cannot_be_trained_with_says_why(study_of: Callable[..., StudyConfi
             make(study_of(own={"optimizer": f"torch.optim:{name}"}), "own")
     with pytest.raises(UserError, match="optimizer 'own': LBFGS cannot be a direction: its step evaluates a closure"):
         make(study_of(own={"direction": "torch.optim:LBFGS"}), "own")
+
+
+def test_a_class_that_is_no_optimizer_is_named(study_of: Callable[..., StudyConfig], tmp_path: Path) -> None:
+    (tmp_path / "no.py").write_text("class Descent:\n    def __init__(self, params): ...\n")
+    with pytest.raises(UserError, match=r"no\.py:Descent makes a Descent, which is no torch\.optim\.Optimizer"):
+        make(study_of(own={"optimizer": f"{tmp_path}/no.py:Descent"}), "own")
 
 
 @pytest.mark.parametrize(

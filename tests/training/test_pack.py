@@ -226,5 +226,5 @@ def test_an_evaluation_is_charged_as_one_run_pays_for_it(study: StudyConfig, mon
     monkeypatch.setattr("adamqlr.training.evaluation.evaluate", slowly)
     pack = Run(load_problem("diabetes", study, CPU), specs("adam", lr=0.01), SCHEDULE, step_seconds=0.5)
     pack.advance(Limit(steps=4))
-    # Of the validation and test sets.
-    assert all(0.02 <= history.evaluation_seconds < 0.1 for history in pack.histories)
+    # Of the validation and test sets, which take all of them together at least 0.4 s.
+    assert all(0.02 <= history.evaluation_seconds < 0.4 for history in pack.histories)

@@ -1,9 +1,12 @@
 """Schedules, clocks, checkpoints, signals, hyperparameters."""
 
+import errno
 import os
+import platform
 import signal
-import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -39,16 +42,19 @@ def test_recorded_steps_grow_geometrically() -> None:
     assert len(steps) < 220
 
 
-def test_the_clock_counts_training_only() -> None:
+def test_the_clock_counts_training_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100
+    monkeypatch.setattr("adamqlr.training.clock.time", SimpleNamespace(perf_counter=lambda: now))
     clock = TrainingClock(torch.device("cpu"), elapsed=5.0)
     with clock.running():
-        time.sleep(0.05)
+        now += 1
         with clock.paused():
-            time.sleep(0.2)
-        time.sleep(0.05)
-    assert 5.1 <= clock.read() < 5.2
-    time.sleep(0.05)
-    assert clock.read() < 5.2
+            now += 20
+        assert clock.read() == 6
+        now += 2
+        assert clock.read() == 8
+    now += 40
+    assert clock.read() == 8
 
 
 def test_checkpoints_belong_to_one_configuration(tmp_path: Path) -> None:
@@ -67,15 +73,70 @@ def test_checkpoints_belong_to_one_configuration(tmp_path: Path) -> None:
     checkpoint.save({"step": 4})
     for part in range(2):
         checkpoint.part(part, 2).save({"step": part})
-    Checkpoint(tmp_path / "other.nc", "one").save({"step": 5})
-    checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:100])
-    with pytest.raises(UserError, match="not a readable checkpoint"):
-        checkpoint.load()
     # What jobs left that were killed as they wrote.
     for name in ("..runs.nc.checkpoint.x1.tmp", "..runs.nc.0-of-2.checkpoint.x2.tmp", ".runs.nc.x3.tmp"):
         (tmp_path / name).touch()
     checkpoint.remove()
-    assert [path.name for path in tmp_path.iterdir()] == [".other.nc.checkpoint"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoints_of_outputs_whose_names_begin_alike_stay(tmp_path: Path) -> None:
+    first, others = Checkpoint(tmp_path / "seed1", "one"), [tmp_path / name for name in ("seed10", "seed1.nc", "seed")]
+    for other in others:
+        checkpoint = Checkpoint(other, "one")
+        for one in (checkpoint, checkpoint.part(0, 2)):
+            one.save({"step": 5})
+            (tmp_path / f".{one.path.name}.x1.tmp").touch()
+            (tmp_path / f"{one.path.name}-unreadable").touch()
+    before = set(tmp_path.iterdir())
+    first.save({"step": 5})
+    first.part(0, 2).save({"step": 5})
+    first.remove()
+    assert set(tmp_path.iterdir()) == before
+
+
+def cut_off(content: bytes) -> bytes:
+    return content[:100]
+
+
+def with_a_flipped_byte(content: bytes) -> bytes:
+    middle = content.index(b"step")
+    return content[:middle] + b"\xff" + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [cut_off, with_a_flipped_byte, lambda content: b"", lambda content: bytes(len(content)), lambda content: b"text"],
+)
+def test_a_damaged_checkpoint_is_put_aside(
+    damage: Callable[[bytes], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = Checkpoint(tmp_path / "runs.nc", "one")
+    for one in (checkpoint, checkpoint.part(1, 2)):
+        one.save({"step": 3, "tensor": torch.ones(50)})
+        damaged = damage(one.path.read_bytes())
+        one.path.write_bytes(damaged)
+        assert one.load() is None
+        assert not one.path.exists()
+        assert one.path.with_name(f"{one.path.name}-unreadable").read_bytes() == damaged
+        assert f"{one.path}: not a readable checkpoint (" in caplog.text
+        assert "starting over" in caplog.text
+        assert all("\n" not in message for message in caplog.messages)
+    checkpoint.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    checkpoint = Checkpoint(tmp_path / "runs.nc", "one")
+    checkpoint.save({"step": 3})
+    with monkeypatch.context() as context:
+        context.setattr(torch, "load", fail)
+        with pytest.raises(UserError, match=r"runs\.nc\.checkpoint: cannot be read: Input/output error"):
+            checkpoint.load()
+    assert checkpoint.load() == {"step": 3}
 
 
 @pytest.mark.parametrize("signum", [signal.SIGUSR2, signal.SIGTERM, signal.SIGINT])
@@ -141,12 +202,41 @@ def test_what_decides_a_job(study: StudyConfig) -> None:
     assert identity(changed(name="renamed", statistics={"resamples": 9})) == base
 
 
-def test_devices_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "thread" in device_name(torch.device("cpu"))
+GIVEN_BY_SLURM = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_GPUS_ON_NODE")
+
+
+@pytest.fixture
+def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in GIVEN_BY_SLURM:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("_no_gpu")
+def test_devices_are_named() -> None:
+    assert "thread" in device_name(torch.device("cpu"))
     assert resolve_device("auto") == torch.device("cpu")
     with pytest.raises(UserError, match="no CUDA device"):
         resolve_device("cuda")
+
+
+# GPUs are numbered from 0, and none of them is 0 of them.
+@pytest.mark.parametrize(("name", "value"), list(zip(GIVEN_BY_SLURM, ("0", "0,1", "2"), strict=True)))
+@pytest.mark.usefixtures("_no_gpu")
+def test_a_gpu_that_slurm_has_given_is_not_left_idle(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"Slurm has given this job a GPU on {platform.node()}, .*'device: cpu'"):
+        resolve_device("auto")
+    assert resolve_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto") == torch.device("cuda")
+
+
+@pytest.mark.usefixtures("_no_gpu")
+def test_a_job_without_a_gpu_computes_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in zip(GIVEN_BY_SLURM, ("", "", "0"), strict=True):
+        monkeypatch.setenv(name, value)
+    assert resolve_device("auto") == torch.device("cpu")
 
 
 def test_tensor_float_is_for_convolutions_alone() -> None:

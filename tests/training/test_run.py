@@ -157,7 +157,7 @@ def test_recording_leaves_batch_normalization_alone() -> None:
     def build() -> nn.Module:
         return nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
 
-    problem = Problem("p", "cross_entropy", rows, rows, rows, build)
+    problem = Problem("cross_entropy", rows, rows, rows, build)
     spec = RunSpec(OPTIMIZERS["adam_untuned"], {"batch_size": 10}, 0)
     often, rarely = (Run(problem, spec, schedule) for schedule in (RecordSchedule(50, 2), RecordSchedule(1, 100)))
     for run in (often, rarely):

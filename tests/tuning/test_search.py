@@ -1,6 +1,5 @@
 """Configurations, rungs, the promotion rule, shards and the files they write."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +116,7 @@ def test_a_search_in_one_job_chooses_as_select_does(study: StudyConfig, tmp_path
     assert {path.name for path in (tmp_path / "one").iterdir()} == {"trials.nc", "best.yaml"}
 
 
-def test_a_configuration_that_diverges_is_recorded_and_never_chosen(
-    config_file: Callable[..., Path], settings: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_configuration_that_diverges_is_recorded_and_never_chosen(settings: dict[str, Any], tmp_path: Path) -> None:
     wild = {"sgd_minimal": {"space": {"lr": {"choice": [1e9, 1e-3]}, "batch_size": {"choice": [100]}}}}
     config = parse_config({**settings, "optimizers": wild, "datasets": {"diabetes": {"epochs": 30}}}, "test")
     tune(Case(config, "epochs", "diabetes", "sgd_minimal"), (0, 1), tmp_path / "s" / "0.nc")

@@ -124,6 +124,11 @@ def test_what_cannot_be_told_is_refused(settings: dict[str, Any], tmp_path: Path
             tune(case(settings), (0, 1), tmp_path / "0.nc", costs_path=path)
     with pytest.raises(UserError, match="no such file"):
         tune(case(settings), (0, 1), tmp_path / "0.nc", costs_path=tmp_path / "none.csv")
+    untuned = Case(
+        parse_config({**settings, "optimizers": ["adam_untuned"]}, "test"), "epochs", "digits", "adam_untuned"
+    )
+    with pytest.raises(UserError, match=r"^optimizer 'adam_untuned': nothing to tune on 'digits'$"):
+        measure_step_costs(untuned, tmp_path / "costs.csv")
 
 
 @pytest.mark.parametrize("missing", SIZES)

@@ -111,10 +111,13 @@ def test_jobs_above_a_limit_wait_for_places_and_say_so_once(
     dispatcher.put(tasks(60))
     wait_until(lambda: caplog.records)
     assert cluster.out == 8
-    while len(cluster.keys) < 60:
+
+    def some_end() -> bool:
         cluster.out = max(0, cluster.out - 3)
         dispatcher.jobs_have_ended()
-        time.sleep(0.005)
+        return len(cluster.keys) == 60
+
+    wait_until(some_end)
     assert sorted(cluster.keys) == sorted(task.key for task in tasks(60))
     assert [record.getMessage() for record in caplog.records] == [
         "slurm takes no more jobs for now (AssocMaxSubmitJobLimit): 8 are out, 52 wait here and are submitted as "

@@ -4,11 +4,13 @@ import os
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cloudpickle
 import pytest
 import submitit
+from snakemake_executor_plugin_submitit import endings
 from snakemake_executor_plugin_submitit.attempts import Attempts
 from snakemake_executor_plugin_submitit.clusters import JobState, Slurm
 from snakemake_executor_plugin_submitit.endings import Ending, Watch, ending_of
@@ -86,19 +88,21 @@ def test_what_slurm_did_not_let_begin_is_told_by_the_log(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("state", "known", "shortest", "longest"),
+    ("state", "known", "seconds"),
     [
-        ("FAILED", {}, 0.0, 0.2),
-        (None, {}, 0.3, 0.6),
-        ("COMPLETED", {}, 2.9, 10),
-        (None, {"7": JobState("COMPLETED")}, 2.9, 10),
-        (None, {"7": JobState("PREEMPTED")}, 0.0, 0.2),
+        ("FAILED", {}, 1),
+        (None, {}, 30),
+        ("COMPLETED", {}, 300),
+        (None, {"7": JobState("COMPLETED")}, 300),
+        (None, {"7": JobState("PREEMPTED")}, 1),
     ],
 )
 def test_how_long_a_result_is_waited_for(
-    state: str | None, known: dict[str, JobState], shortest: float, longest: float, tmp_path: Path
+    state: str | None, known: dict[str, JobState], seconds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failure is not, what nobody knows of for the latency, what is complete for long; accounting is asked once."""
+    now = 0
+    monkeypatch.setattr(endings, "time", SimpleNamespace(monotonic=lambda: now))
     asked: list[object] = []
 
     def ask(jobs: Any) -> dict[str, JobState]:
@@ -106,15 +110,16 @@ def test_how_long_a_result_is_waited_for(
             asked.append(list(jobs))
         return known if jobs else {}
 
-    watch, files = Watch(ask, 0.3, lambda message: None), JobFiles(tmp_path, "7")
+    watch, files = Watch(ask, 30, lambda message: None), JobFiles(tmp_path, "7")
     watch.see(["7"], {"7": JobState("RUNNING")})
     assert not watch.has_ended("7", files)
-    started = time.monotonic()
+    states = {"7": JobState(state)} if state else {}
+    watch.see(["7"], states)
     while not watch.has_ended("7", files):
-        watch.see(["7"], {"7": JobState(state)} if state else {})
-        time.sleep(0.02)
-        assert time.monotonic() - started < longest
-    assert time.monotonic() - started >= shortest
+        now += 1
+        assert now <= seconds
+        watch.see(["7"], states)
+    assert now == seconds
     assert asked == ([] if state else [["7"]])
 
 
@@ -239,6 +244,9 @@ def test_what_rules_ask_for_comes_before_variables_and_an_outer_job(
         "SBATCH_TIMELIMIT",
         "SBATCH_PARTITION",
         "SBATCH_ACCOUNT",
+        "SBATCH_QOS",
+        "SBATCH_CONSTRAINT",
+        "SBATCH_RESERVATION",
         "SLURM_JOB_ID",
         "SLURM_MEM_PER_CPU",
         "SLURM_CONF",
@@ -248,14 +256,16 @@ def test_what_rules_ask_for_comes_before_variables_and_an_outer_job(
     executor.update_parameters(partition="gpu")
     Sbatch().submit(executor, [JobCommand("true")], lambda ids: None)
     names = {line.partition("=")[0] for line in (tmp_path / "environment").read_text().splitlines()}
-    # Nobody else names an account, and the configuration says where the cluster is.
-    assert {name for name in names if name.startswith(("SBATCH_", "SLURM_"))} == {"SBATCH_ACCOUNT", "SLURM_CONF"}
+    # Nobody else names these, and the configuration says where the cluster is.
+    defaults = {"SBATCH_ACCOUNT", "SBATCH_QOS", "SBATCH_CONSTRAINT", "SBATCH_RESERVATION"}
+    assert {name for name in names if name.startswith(("SBATCH_", "SLURM_"))} == {*defaults, "SLURM_CONF"}
     monkeypatch.delenv("SLURM_JOB_ID")
     monkeypatch.setenv("SLURM_TASK_PROLOG", "1")
-    executor.update_parameters(additional_parameters={"account": "mine"})
+    asked = {"account": "mine", "reservation": "ours"}
+    executor.update_parameters(qos="long", constraint="a100", additional_parameters=asked)
     Sbatch().submit(executor, [JobCommand("true")], lambda ids: None)
     environment = (tmp_path / "environment").read_text()
-    assert "SBATCH_ACCOUNT" not in environment
+    assert "SBATCH_" not in environment
     # Outside of jobs, what srun reads is somebody's own.
     assert "SLURM_TASK_PROLOG" in environment
 

@@ -128,14 +128,22 @@ def test_a_requeued_command_leaves_no_result(tmp_path: Path) -> None:
 
 
 def test_a_canceled_command_leaves_no_process_and_no_result(tmp_path: Path) -> None:
-    process = job("touch started; sleep 987654 & sleep 987654", tmp_path)
-    while subprocess.run(["pgrep", "-f", "^sleep 987654"], capture_output=True).stdout.count(b"\n") < 2:
+    # This test's own, also where another run of it goes on beside.
+    seconds = f"9876{os.getpid()}"
+    process = job(f"touch started; sleep {seconds} & sleep {seconds}", tmp_path)
+
+    def sleeping() -> list[str]:
+        return subprocess.run(["pgrep", "-f", f"^sleep {seconds}$"], capture_output=True, text=True).stdout.split()
+
+    deadline = time.monotonic() + 30
+    while len(sleeping()) < 2:
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert output(process) == ""
     assert process.returncode == 128 + signal.SIGTERM
     assert JobFiles(tmp_path, "7").exit_code() is None
-    assert subprocess.run(["pgrep", "-f", "^sleep 987654"], capture_output=True).stdout == b""
+    assert sleeping() == []
 
 
 def test_what_a_requeued_job_took_is_all_that_it_took(tmp_path: Path) -> None:

@@ -16,13 +16,12 @@ from snakemake.settings.types import MaxJobsPerTimespan
 from snakemake_executor_plugin_submitit import ExecutorSettings
 from snakemake_executor_plugin_submitit.clusters import JobState, Local, Slurm
 from snakemake_executor_plugin_submitit.endings import Ending
-from snakemake_executor_plugin_submitit.errors import explain_refusal
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger
 from snakemake_executor_plugin_submitit.nodes import Nodes
 from snakemake_executor_plugin_submitit.pace import lift_default_rate_limit
 from snakemake_executor_plugin_submitit.partitions import choose_partition, parse_partitions
 from snakemake_executor_plugin_submitit.resources import describe, submission_parameters
-from snakemake_executor_plugin_submitit.results import JobFiles
+from snakemake_executor_plugin_submitit.results import JobFiles, make_log_folder
 from snakemake_interface_common.exceptions import WorkflowError
 
 
@@ -87,31 +86,6 @@ def test_resources_that_make_no_sense_are_named(resources: dict[str, Any], culpr
         submission_parameters(resources, threads=1)
 
 
-@pytest.mark.parametrize(
-    ("said", "advice"),
-    [
-        ("sbatch: error: invalid partition specified: nope", "slurm_partition"),
-        (
-            "sbatch: error: Batch job submission failed: Invalid account or account/partition combination",
-            "slurm_account",
-        ),
-        (
-            "sbatch: error: Batch job submission failed: Requested node configuration is not available",
-            "ask for what a node of the partition has",
-        ),
-        ("sbatch: error: Invalid generic resource (gres) specification", "gpu_model"),
-        ("sbatch: error: Batch job submission failed: Invalid qos specification", "qos"),
-        ("sbatch: error: Memory specification can not be satisfied", "mem_mb"),
-        ("sbatch: error: Batch job submission failed: Requested time limit is invalid", "runtime"),
-    ],
-)
-def test_refusals_say_in_one_line_what_to_change(said: str, advice: str) -> None:
-    text = explain_refusal(said, "30 min, 1 cpu")
-    assert advice in text
-    assert "30 min, 1 cpu" in text
-    assert "\n" not in text
-
-
 def test_the_ledger_outlives_the_process_and_a_half_written_line(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     entries = [Entry(key, job_id, "/logs", "slurm", [f"{key}.nc"]) for key, job_id in (("a", "7_0"), ("b", "7_1"))]
@@ -129,6 +103,13 @@ def test_the_ledger_outlives_the_process_and_a_half_written_line(tmp_path: Path)
     again.remove(["b"])
     again.remove_file_if_empty()
     assert not path.exists()
+
+
+def test_a_log_folder_is_named_by_settings_that_there_are(tmp_path: Path) -> None:
+    template = f"{tmp_path}/{{config[name]}}"
+    assert make_log_folder(template, {"name": "mine"}).parent == tmp_path / "mine"
+    with pytest.raises(WorkflowError, match=r"^--submitit-logdir .*/{config\[name\]}: no such setting: 'name'$"):
+        make_log_folder(template, {})
 
 
 def test_results_and_logs_of_one_job_of_an_array(tmp_path: Path) -> None:
@@ -227,8 +208,9 @@ def test_the_first_partition_that_fits(resources: dict[str, Any], name: str | No
     assert choose_partition(parse_partitions(rows), resources) == name
     assert choose_partition([], resources) is None
     if name:
-        with pytest.raises(WorkflowError, match="runtime="):
-            choose_partition(parse_partitions(["tiny: runtime=1"]), resources)
+        tiny = parse_partitions(["tiny: runtime=1"])
+        with pytest.raises(WorkflowError, match="no partition of --submitit-partitions has runtime="):
+            choose_partition(tiny, resources)
 
 
 @pytest.mark.parametrize("row", ["gpu: hours=3", ": runtime=1", "gpu: runtime=1h"])

@@ -52,6 +52,7 @@ CASES = [
     (f"AssocGrpBillingMinutes\n{POLICY}", STOP, "budget is used up"),
     (f"AssocGrpMemMinutes\n{POLICY}", STOP, "budget is used up"),
     (f"Batch job submission failed: {POLICY}", STOP, "ask for less"),
+    ("invalid partition specified: nope", STOP, "slurm_partition"),
     ("invalid partition specified: nope\nBatch job submission failed: Invalid partition name specified", STOP, "sinfo"),
     ("Batch job submission failed: No partition specified or system default partition", STOP, "no default"),
     ("Batch job submission failed: User's group not permitted to use this partition", STOP, "open to you"),
@@ -69,6 +70,7 @@ CASES = [
         STOP,
         "lower mem_mb",
     ),
+    ("Memory specification can not be satisfied", STOP, "lower mem_mb"),
     ("Batch job submission failed: More processors requested than permitted", STOP, "lower cpus_per_task"),
     (
         "Batch job submission failed: Requested node configuration is not available",
@@ -92,6 +94,7 @@ def test_each_reason_has_its_response_and_its_advice(said: str, response: Respon
     assert reason.response is response
     text = explain_refusal(printed, "30 min, 1 cpu")
     assert advice in text
+    assert "30 min, 1 cpu" in text
     assert text.count("To mend it") == (response is STOP)
     assert "\n" not in text
 

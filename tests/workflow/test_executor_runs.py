@@ -39,6 +39,16 @@ rule one:
     resources: mem_mb=100, runtime=5
     shell: "cp {input} started_{wildcards.i}; sleep $(cat {input}); cp started_{wildcards.i} {output}"
 """
+WORKFLOW_WITH_SETTING = """
+rule all:
+    input: expand("out/{i}.txt", i=range(int(config["jobs"])))
+
+rule one:
+    output: "out/{i}.txt"
+    resources: mem_mb=100, runtime=5
+    params: seconds=config["seconds"]
+    shell: "touch started_{wildcards.i}; sleep {params.seconds}; echo {params.seconds} > {output}"
+"""
 OUTDATED = "an earlier run make the same files from other settings or inputs"
 
 
@@ -160,6 +170,60 @@ def test_jobs_of_an_earlier_run_stand_for_themselves_where_only_an_ancient_input
     assert output.count("of an earlier run.") == 2
 
 
+def made(folder: Path, seconds: str, *arguments: str) -> tuple[list[str], bool]:
+    """Return what files hold after a run with a setting, and whether there was nothing to be done."""
+    code, output = finish(snakemake(folder, "--submitit-cluster", "local", "--nolock", *arguments, seconds=seconds))
+    assert code == 0, output
+    return [path.read_text().strip() for path in sorted((folder / "out").iterdir())], "Nothing to be done" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", [None, "0.1"], ids=["made_first", "made_again"])
+def test_what_ended_while_there_was_no_head_process_stands_for_its_own_settings(
+    before: str | None, folder: Path
+) -> None:
+    (folder / "Snakefile").write_text(WORKFLOW_WITH_SETTING)
+    if before:
+        made(folder, before)
+        for path in folder.glob("started_*"):
+            path.unlink()
+    process = snakemake(folder, "--submitit-cluster", "local", seconds="3")
+    wait_until_started(folder)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while processes_in(folder):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert made(folder, "3") == (["3", "3"], True)
+    assert made(folder, "0.1") == (["0.1", "0.1"], False)
+
+
+@pytest.mark.slow
+def test_files_of_before_do_not_stand_for_jobs_that_never_started(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "Snakefile").write_text(WORKFLOW_WITH_SETTING)
+    made(folder, "0.1")
+    with monkeypatch.context() as context:
+        put_slurm(folder, context, sbatch="echo Submitted batch job 7", squeue="echo '7_[0-1]|PENDING|Priority||'")
+        process = snakemake(folder, seconds="0.2")
+        deadline = time.monotonic() + 60
+        while "7_1" not in (read := ledger(folder)):
+            assert time.monotonic() < deadline, read
+            time.sleep(0.1)
+        # The records are written right after the ledger.
+        time.sleep(1)
+        process.kill()
+        process.wait()
+    assert made(folder, "0.2", "--rerun-incomplete") == (["0.2", "0.2"], False)
+
+
+def ledger(folder: Path) -> str:
+    path = folder / ".snakemake/submitit/ledger.jsonl"
+    return path.read_text() if path.exists() else ""
+
+
 def test_no_sbatch_on_the_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     code, output = finish(snakemake(folder))
@@ -177,19 +241,19 @@ def test_a_log_folder_that_cannot_be_written(folder: Path) -> None:
     assert "Traceback" not in output
 
 
-@pytest.mark.slow
-def test_a_refused_submission_ends_the_workflow_with_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def put_slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, **lines: str) -> None:
+    """Put commands on the path that stand in for Slurm's."""
     programs = folder / "bin"
     programs.mkdir()
-    for name, line in (
-        ("sbatch", "echo 'sbatch: error: invalid partition specified: nope' >&2; exit 1"),
-        ("squeue", "exit 0"),
-        ("scancel", "exit 0"),
-        ("srun", "exit 0"),
-    ):
+    for name, line in {"squeue": "exit 0", "scancel": "exit 0", "srun": "exit 0", **lines}.items():
         (programs / name).write_text(f"#!/bin/sh\n{line}\n")
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+
+
+@pytest.mark.slow
+def test_a_refused_submission_ends_the_workflow_with_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_slurm(folder, monkeypatch, sbatch="echo 'sbatch: error: invalid partition specified: nope' >&2; exit 1")
     code, output = finish(snakemake(folder))
     assert code == 1
     assert "Slurm refused a job (5 min, 1 cpu, 100 MB): invalid partition specified: nope. To mend it" in output

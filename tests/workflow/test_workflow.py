@@ -88,6 +88,14 @@ def test_processes_of_a_job_are_no_more_than_its_share_of_the_trials(tmp_path: P
     assert asked == ["2", "2", "2"]
 
 
+def test_images_are_read_by_several_processes_and_nothing_else_is_changed_for_it(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("{name: small, datasets: [imagenet, digits], optimizers: [adam_untuned]}")
+    done = snakemake(tmp_path, "-n", "--cores", 16, "--until", "train", "--configfile", tmp_path / "study.yaml")
+    rule = r"^rule train:(?:\n .*)*?\n    output: \S*?/epochs/(\w+)/(?:.*\n .*)*?\n(?:    threads: (\d+)\n)?"
+    asked = re.findall(rule + r"    resources: .*?\bcpus_per_task=(\d+)", done.stdout, re.MULTILINE)
+    assert {dataset: own for dataset, *own in asked} == {"imagenet": ["8", "8"], "digits": ["", "1"]}
+
+
 EDITS = {
     "other settings": "{name: small, datasets: [digits], optimizers: [sgd_full]}",
     "another name": "{name: other, datasets: [digits], optimizers: [adam]}",
@@ -411,6 +419,16 @@ def test_published_values_remake_what_shows_them_and_nothing_else(small_study: t
     assert jobs() == {"table": 1, "index": 1}, "whose column goes"
     snakemake(folder, "--configfile", config)
     assert "Published" not in (results / "tables/epochs/final_results.md").read_text()
+
+
+def test_published_values_that_were_spoiled_meanwhile_fail_no_training(tmp_path: Path) -> None:
+    """Every job reads the workflow itself, after its run has begun."""
+    file = tmp_path / "results/quickstart/published.csv"
+    file.parent.mkdir(parents=True)
+    file.write_text("nonsense")
+    target = "results/quickstart/runs/epochs/digits/adam_untuned/seeds_0-4.nc"
+    done = snakemake(tmp_path, "-n", "--mode", "remote", "--allowed-rules", "train", "--", target)
+    assert job_counts(done.stdout + done.stderr)["train"] == 1
 
 
 def test_published_values_that_cannot_be_read_are_a_clear_error(tmp_path: Path) -> None:

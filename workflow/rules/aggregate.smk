@@ -23,8 +23,8 @@ rule aggregate:
 
 rule study:
     input:
-        cube_files(),
-        trials_files(),
+        in_results(paths.cube_files(STUDY)),
+        in_results(paths.trials_files(STUDY)),
     output:
         f"{RESULTS}/study.nc",
     log:

@@ -12,6 +12,7 @@ from adamqlr.errors import UserError
 from adamqlr.figures.contents import figures_of
 from adamqlr.files import write_text
 from adamqlr.results.published import published_file, read_published
+from adamqlr.status.expected import jobs_of
 from adamqlr.study import paths
 from adamqlr.study.case import Case, cases_of
 from adamqlr.study.config import parse_config
@@ -30,10 +31,24 @@ except ModuleNotFoundError:
 if shutil.which("adamqlr") is None:
     shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
 
+
+def published_values():
+    """Published values; none in a job whose run began before the file was spoiled.
+
+    The commands of those that show them read the file themselves, and say what is wrong with it.
+    """
+    try:
+        return read_published(published_file(Path(f"{RESULTS}/study.nc")))
+    except UserError:
+        if workflow.is_main_process:
+            raise
+        return {}
+
+
 try:
     STUDY = parse_config(config, "configuration")
     RESULTS = f"results/{STUDY.name}"
-    PUBLISHED = read_published(published_file(Path(f"{RESULTS}/study.nc")))
+    PUBLISHED = published_values()
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -42,6 +57,7 @@ CONFIG = f"{RESULTS}/config.yaml"
 if workflow.is_main_process:
     workflow.config_settings.configfiles = [Path(CONFIG).absolute()]
 SHARDS = paths.shard_count(STUDY)
+JOBS = jobs_of(STUDY, PUBLISHED)
 ENVIRONMENT = "../../envs/conda.yaml"
 
 
@@ -159,17 +175,12 @@ def pair_run_files(wildcards):
 
 
 def sweep_run_files(wildcards):
-    seeds = range(STUDY.sweep(wildcards.sweep).seeds or STUDY.training.seeds)
-    part = f"{SENSITIVITY}/{wildcards.sweep}/{wildcards.point}"
-    return in_results(paths.run_files(STUDY, part, seeds))
+    return in_results(paths.sweep_run_files(STUDY, wildcards.sweep, wildcards.point))
 
 
-def cube_files():
-    return in_results(paths.cube_files(STUDY))
-
-
-def trials_files():
-    return in_results(paths.trials_files(STUDY))
+def outputs_of(*rules):
+    """What all jobs of some rules make."""
+    return in_results(file for job in JOBS if job.rule in rules for file in job.outputs)
 
 
 def stem(wildcards, output):
@@ -224,30 +235,6 @@ def drawing_fingerprint(contents, wildcards):
     statistics = STUDY.statistics.model_dump(exclude={"grid_points"})
     published = sorted(exhibit.published.items())
     return fingerprint([exhibit.options, statistics, names, *published])
-
-
-def figure_files():
-    return in_results(
-        f"figures/{suite}/{name}.{suffix}"
-        for suite in (*STUDY.suites, SENSITIVITY)
-        for name in figures_of(STUDY, suite, PUBLISHED)
-        for suffix in ("pdf", "png", "csv")
-    )
-
-
-def table_files():
-    return in_results(
-        f"tables/{suite}/{name}.{suffix}"
-        for suite in STUDY.suites
-        for name in tables_of(STUDY, suite, PUBLISHED)
-        for suffix in ("csv", "md", "tex", "html")
-    )
-
-
-def claims_files():
-    summary = (f"claims_summary.{suffix}" for suffix in ("csv", "md", "html"))
-    rows = (f"claims.{suffix}" for suffix in ("csv", "md", "html", "pdf", "png"))
-    return in_results((*rows, *summary))
 
 
 def report_fingerprint():

@@ -122,10 +122,8 @@ rule claims:
 rule index:
     """The report: one page of all that the study shows, which works offline."""
     input:
-        cube_files(),
-        figure_files(),
-        table_files(),
-        claims_files(),
+        outputs_of("aggregate", "aggregate_sweep"),
+        outputs_of("figure", "table", "claims"),
     output:
         f"{RESULTS}/index.html",
     log:

@@ -1,6 +1,8 @@
 # What training and tuning jobs ask for.
 import math
 
+from adamqlr.study.datasets import DATASETS
+
 # Whether there is a GPU is known where a job runs; that none is wanted, before.
 GPUS = 0 if STUDY.device == "cpu" else 1
 
@@ -18,6 +20,16 @@ def processes(wildcards):
             math.ceil(STUDY.tuning.trials / SHARDS),
         )
     return 1 if packed else min(case.settings.runs_per_gpu, runs)
+
+
+def cpu_threads(wildcards):
+    """Threads of each of a job's processes: one, but where other processes read images from files for it."""
+    known = DATASETS.get(case_of(wildcards).dataset)
+    return known.threads if known else 1
+
+
+def cpus(wildcards):
+    return processes(wildcards) * cpu_threads(wildcards)
 
 
 def memory(wildcards, attempt):

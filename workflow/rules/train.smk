@@ -12,10 +12,10 @@ rule train:
         f"{RESULTS}/benchmarks/train/{{suite}}/{{dataset}}/{{optimizer}}/seeds_{{first}}-{{last}}.tsv"
     conda:
         ENVIRONMENT
-    threads: 1
+    threads: cpu_threads
     resources:
         gpu=GPUS,
-        cpus_per_task=processes,
+        cpus_per_task=cpus,
         mem_mb=memory,
         runtime=training_minutes,
     params:

@@ -13,10 +13,10 @@ rule step_costs:
         f"{RESULTS}/benchmarks/step_costs/{{dataset}}/{{optimizer}}.tsv"
     conda:
         ENVIRONMENT
-    threads: 1
+    threads: cpu_threads
     resources:
         gpu=GPUS,
-        cpus_per_task=1,
+        cpus_per_task=cpu_threads,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
@@ -38,10 +38,10 @@ rule tune_shard:
         f"{RESULTS}/benchmarks/tune_shard/{{suite}}/{{dataset}}/{{optimizer}}/{{shard}}.tsv"
     conda:
         ENVIRONMENT
-    threads: 1
+    threads: cpu_threads
     resources:
         gpu=GPUS,
-        cpus_per_task=processes,
+        cpus_per_task=cpus,
         mem_mb=memory,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:

@@ -1,14 +1,17 @@
-"""Canceling jobs, also when Slurm does not answer just then."""
+"""Canceling jobs, also when Slurm does not answer just then, and waiting for their end."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from logging import Logger
 from pathlib import Path
 
-from snakemake_executor_plugin_submitit.clusters import Cluster
+from snakemake_executor_plugin_submitit.clusters import Cluster, JobState
 
 # Longer than a controller is usually away, and short enough for whoever waits for a batch script to end.
 _PATIENCE_SECONDS = 1800.0
+# Longer than what was canceled commonly takes to write a checkpoint.
+_SILENT_SECONDS = 60.0
 
 
 def cancel_until_done(
@@ -49,3 +52,36 @@ def cancel_until_done(
     else:
         logger.info(f"{cluster.name} answers again: everything is canceled.")
     return set(left)
+
+
+def wait_until_ended(cluster: Cluster, jobs: Mapping[str, Path], logger: Logger, pause_seconds: float) -> None:
+    """Wait until canceled jobs have ended, however long, as they may be writing checkpoints.
+
+    Args:
+        cluster: Where they are.
+        jobs: Their folders.
+        logger: Where a message goes when that takes long.
+        pause_seconds: Time between two looks.
+    """
+    silent_until = time.monotonic() + _SILENT_SECONDS
+    while (states := cluster.states(jobs)) is None or any(state.alive for state in states.values()):
+        if time.monotonic() >= silent_until:
+            silent_until = math.inf
+            logger.warning(f"{cluster.name}: {_what_is_waited_for(states)}")
+        time.sleep(pause_seconds)
+
+
+def _what_is_waited_for(states: Mapping[str, JobState] | None) -> str:
+    if states is None:
+        return "the queue cannot be read, and canceled jobs of an earlier run may still be in it; waiting for it."
+    alive = {job_id: state for job_id, state in states.items() if state.alive}
+    nodes = sorted({state.node for state in alive.values()} - {""})
+    each = ", ".join(f"{job_id} ({state.name} on {state.node or 'no node'})" for job_id, state in alive.items())
+    cure = (
+        " An administrator frees a node that does not let go of one: "
+        f"`scontrol update nodename={','.join(nodes)} state=down reason=stuck`, then `state=resume`."
+    )
+    return (
+        "canceled jobs of an earlier run have not ended, and may still write to the files of those that replace them: "
+        f"{each}. Waiting for them.{cure if nodes else ''}"
+    )

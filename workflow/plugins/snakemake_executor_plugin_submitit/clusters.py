@@ -103,7 +103,7 @@ class Slurm:
         """Ask for all jobs of the user with one call."""
         fields = ",".join(f"{name}:|" for name in ("JobArrayID", "State", "Reason", "exit_code", "NodeList"))
         command = ["squeue", "--noheader", "--array", "--states=all", "--user", getpass.getuser(), "--Format", fields]
-        answer = _ask(command)
+        answer = ask(command)
         if answer is None:
             return None
         states = {}
@@ -118,7 +118,7 @@ class Slurm:
         if not jobs or not self._keeps_accounts:
             return {}
         command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode,NodeList"]
-        answer = _ask([*command, f"--jobs={','.join(sorted(jobs))}"])
+        answer = ask([*command, f"--jobs={','.join(sorted(jobs))}"])
         rows = [line.split("|") for line in (answer or "").splitlines() if line.count("|") == 3]
         states = {
             # "CANCELLED by 1000" is one of them.
@@ -130,7 +130,7 @@ class Slurm:
 
     @cached_property
     def _keeps_accounts(self) -> bool:
-        configuration = _ask(["scontrol", "show", "config"]) or ""
+        configuration = ask(["scontrol", "show", "config"]) or ""
         return (
             re.search(r"^AccountingStorageType\s*=\s*accounting_storage/slurmdbd", configuration, re.MULTILINE)
             is not None
@@ -138,14 +138,14 @@ class Slurm:
 
     def cancel(self, jobs: Mapping[str, Path]) -> list[str]:
         """Cancel all jobs with one call."""
-        if not jobs or _ask(["scancel", *jobs]) is not None:
+        if not jobs or ask(["scancel", *jobs]) is not None:
             return []
         # It also fails where one of the jobs has ended meanwhile.
         states = self.states(jobs)
         return list(jobs) if states is None else [job for job, state in states.items() if state.name in _TO_CANCEL]
 
 
-def _ask(command: list[str]) -> str | None:
+def ask(command: list[str]) -> str | None:
     """Return what a command of Slurm's prints, or None where it fails or does not answer."""
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS)

@@ -14,7 +14,7 @@ from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
 from snakemake_executor_plugin_submitit.alone import hold_alone
 from snakemake_executor_plugin_submitit.attempts import Attempts
-from snakemake_executor_plugin_submitit.cancel import cancel_until_done
+from snakemake_executor_plugin_submitit.cancel import cancel_until_done, wait_until_ended
 from snakemake_executor_plugin_submitit.clusters import JobState, make_cluster
 from snakemake_executor_plugin_submitit.dispatch import Dispatcher, Task, groups
 from snakemake_executor_plugin_submitit.endings import Ending, Watch, ending_of, is_usable
@@ -23,6 +23,7 @@ from snakemake_executor_plugin_submitit.nodes import Nodes
 from snakemake_executor_plugin_submitit.pace import lift_default_rate_limit
 from snakemake_executor_plugin_submitit.partitions import choose_partition, parse_partitions
 from snakemake_executor_plugin_submitit.reasons import WAITS
+from snakemake_executor_plugin_submitit.records import Records
 from snakemake_executor_plugin_submitit.resources import DEFAULT_RUNTIME_MINUTES, submission_parameters
 from snakemake_executor_plugin_submitit.results import JobFiles, make_log_folder
 from snakemake_executor_plugin_submitit.submission import Submission
@@ -40,7 +41,7 @@ class Executor(RemoteExecutor):
         records = Path(self.workflow.persistence.path) / "submitit"
         self._lock = hold_alone(records / "lock")
         self._folder = make_log_folder(settings.logdir, self.workflow.globals.get("config", {}))
-        self._ledger = Ledger(records / "ledger.jsonl")
+        self._ledger, self._records = Ledger(records / "ledger.jsonl"), Records(self.workflow)
         self._forget_ended(before=psutil.Process().create_time())
         self._earlier = self._ledger.entries()
         self._entries: dict[str, Entry] = {}
@@ -76,7 +77,8 @@ class Executor(RemoteExecutor):
     def _forget_ended(self, before: float) -> None:
         """Strike out jobs of an earlier head process that ended before some time, in seconds since the epoch.
 
-        What ended before this process looked at outputs is wanted again by whoever asks for it now.
+        What ended before this process looked at outputs is wanted again by whoever asks for it now: by the records that
+        were written as it was submitted, Snakemake has told what was made as it is wanted.
         """
         entries = [entry for entry in self._ledger.entries() if entry.cluster == self._cluster.name]
         states = self._states(entries)
@@ -155,9 +157,7 @@ class Executor(RemoteExecutor):
         if cancel_until_done(cluster, folders, take_back, self.logger, self._poll_seconds):
             self._give_up(WorkflowError(f"jobs of an earlier run could not be canceled: {', '.join(folders)}"))
             return False
-        # They may be writing checkpoints.
-        while (states := cluster.states(folders)) is None or any(state.alive for state in states.values()):
-            time.sleep(self._poll_seconds)
+        wait_until_ended(cluster, folders, self.logger, self._poll_seconds)
         self._ledger.remove([entry.key for entry in outdated])
         self._earlier = [entry for entry in self._earlier if entry not in outdated]
         return True
@@ -187,10 +187,11 @@ class Executor(RemoteExecutor):
         for task, entry in zip(tasks, self._submission.submit(tasks), strict=True):
             self._register(task, entry)
 
-    def _note(self, entries: list[Entry]) -> None:
+    def _note(self, tasks: Sequence[Task], entries: list[Entry]) -> None:
         # First in memory: what is on the cluster is canceled also when the disk is full.
         self._entries.update({entry.job_id: entry for entry in entries})
         self._ledger.add(entries)
+        self._records.write((task.job, entry.job_id) for task, entry in zip(tasks, entries, strict=True))
 
     def _register(self, task: Task, entry: Entry) -> None:
         self._entries[entry.job_id] = entry

@@ -108,7 +108,7 @@ def job_key(job: Any) -> str:
                 sorted(_version(path) for path in member.input if not path.is_ancient and path not in made_within),
             ]
         )
-        for member in _members(job)
+        for member in members_of(job)
     )
     return hashlib.sha256("\n".join(described).encode()).hexdigest()
 
@@ -124,8 +124,9 @@ def _version(path: str) -> tuple[str, int, int]:
 
 def outputs_of(job: Any) -> list[str]:
     """Return the files that a Snakemake job makes."""
-    return [str(path) for member in _members(job) for path in member.output]
+    return [str(path) for member in members_of(job) for path in member.output]
 
 
-def _members(job: Any) -> Iterable[Any]:
+def members_of(job: Any) -> Iterable[Any]:
+    """Return the Snakemake jobs that run as one: those of a group, or the one itself."""
     return job.jobs if job.is_group() else [job]

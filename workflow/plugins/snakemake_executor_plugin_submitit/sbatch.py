@@ -13,7 +13,7 @@ from typing import Any
 
 from submitit.core.utils import DelayedSubmission, FailedSubmissionError, JobPaths
 
-from snakemake_executor_plugin_submitit.clusters import COMMAND_SECONDS
+from snakemake_executor_plugin_submitit.clusters import COMMAND_SECONDS, ask
 from snakemake_executor_plugin_submitit.reasons import Response, find_refusal
 
 # Variables for sbatch that count where the script says nothing of them; all others would come before the script.
@@ -104,19 +104,13 @@ class Sbatch:
         """Cancel what Slurm took although its answer was lost; return whether nothing of the kind can be left."""
         if not self._unanswered:
             return True
-        command = ["squeue", "--noheader", "--user", getpass.getuser(), "--format=%F|%o"]
-        try:
-            queue = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS)
-            scripts = {str(path) for path in self._unanswered}
-            rows = [line.partition("|") for line in queue.stdout.splitlines()]
-            ids = sorted({job_id.strip() for job_id, _, script in rows if script.strip() in scripts})
-            canceled = (
-                not ids
-                or subprocess.run(["scancel", *ids], capture_output=True, timeout=COMMAND_SECONDS).returncode == 0
-            )
-        except subprocess.TimeoutExpired:
+        queue = ask(["squeue", "--noheader", "--user", getpass.getuser(), "--format=%F|%o"])
+        if queue is None:
             return False
-        if queue.returncode != 0 or not canceled:
+        scripts = {str(path) for path in self._unanswered}
+        rows = [line.partition("|") for line in queue.splitlines()]
+        ids = sorted({job_id.strip() for job_id, _, script in rows if script.strip() in scripts})
+        if ids and ask(["scancel", *ids]) is None:
             return False
         self._unanswered.clear()
         return True

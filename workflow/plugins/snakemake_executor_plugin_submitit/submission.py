@@ -39,7 +39,7 @@ class Submission:
         folder: Path,
         requeue_limit: int,
         nodes: Nodes,
-        note: Callable[[list[Entry]], None],
+        note: Callable[[Sequence[Task], list[Entry]], None],
         logger: Logger,
     ) -> None:
         self._cluster, self._folder, self._requeue_limit = cluster, folder, requeue_limit
@@ -85,7 +85,7 @@ class Submission:
             entries.extend(
                 Entry(task.key, job_id, folder, self._cluster, outputs_of(task.job)) for task, job_id in pairs
             )
-            self._note(entries)
+            self._note(tasks, entries)
 
         if self._cluster == "slurm":
             self.sbatch.submit(executor._executor, commands, note)
