@@ -12,7 +12,7 @@ from adamqlr.optim.info import GradientInfo
 from adamqlr.optim.options import MemberTensors, differ, nonnegative
 from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.optim.state import State
-from adamqlr.optim.torch_private import fused_adam
+from adamqlr.optim.torch_private import adam_written_out, fused_adam
 
 
 class Adam(MinibatchOptimizer):
@@ -50,27 +50,21 @@ class Adam(MinibatchOptimizer):
         self._operands = MemberTensors(self._flat.buffer)
         self._rates = LastNumber(self._flat)
 
+    def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {**options, **nonnegative(self._flat.members, lr=options["lr"], eps=options["eps"])}
+
     def _take_step(self, inputs: Any, targets: Any) -> GradientInfo:
         group, theta = self.param_groups[0], self._flat.buffer
         loss = self._network.differentiate(inputs, targets)
         gradient = self._network.gradient.buffer
         self._step.add_(1)
         with self._network.gradient.unused_stay(theta, self._moment, self._second_moment):
-            if differ(group["lr"], group["eps"]):
-                self._move_members(theta, gradient)
+            tensors = theta, gradient, self._moment, self._second_moment, self._step
+            lr, betas, eps = group["lr"], group["betas"], group["eps"]
+            if differ(lr, eps):
+                # The fused kernel would take a call for each network.
+                column = self._operands.column
+                adam_written_out(*tensors, lr=column(lr), betas=betas, eps=column(eps))
             else:
-                lr, betas, eps = group["lr"], group["betas"], group["eps"]
-                fused_adam(theta, gradient, self._moment, self._second_moment, self._step, lr=lr, betas=betas, eps=eps)
+                fused_adam(*tensors, lr=lr, betas=betas, eps=eps)
         return GradientInfo(loss, self._rates(group["lr"]))
-
-    def _move_members(self, theta: Tensor, gradient: Tensor) -> None:
-        """Move networks whose options differ, for which the fused kernel would take a call each."""
-        group, column = self.param_groups[0], self._operands.column
-        beta1, beta2 = group["betas"]
-        moment = self._moment.lerp_(gradient, 1 - beta1)
-        second_moment = self._second_moment.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        # In single precision 1 − β₂ᵗ would lose its digits.
-        step = self._step.double()
-        correction, second_correction = 1 - beta1**step, 1 - beta2**step
-        denominator = (second_moment / second_correction).sqrt_().add_(column(group["eps"]))
-        theta.addcdiv_(moment * (column(group["lr"]) / correction), denominator, value=-1.0)

@@ -57,6 +57,7 @@ class StepArithmetic:
         weights: Sequence[Tensor],
         forms: Sequence[Tensor],
         options: Mapping[str, Any],
+        unresolved: Tensor | None = None,
     ) -> Sequence[Tensor]:
         """Return what a :class:`~adamqlr.optim.info.QLRInfo` says, from ``lr`` to ``momentum``.
 
@@ -66,9 +67,11 @@ class StepArithmetic:
             weights: w.
             forms: As above.
             options: How λ is adapted.
+            unresolved: As for :class:`~adamqlr.optim.heuristics.DampingRule`.
         """
-        found = partial(self._judge, options, len(weights))
-        return self._numbers.call(found, loss, after, *weights, *forms, keep=True)
+        found = partial(self._judge, options, len(weights), unresolved is not None)
+        last = [] if unresolved is None else [unresolved]
+        return self._numbers.call(found, loss, after, *weights, *forms, *last, keep=True)
 
     def _minimizer(self, lr: Number | None, momentum: Number | None, *forms: Number) -> Sequence[Number]:
         return QuadraticModel(forms).minimizer(self._nothing, lr, momentum, self._rounding)
@@ -80,13 +83,15 @@ class StepArithmetic:
         return [first, w2 * where(is_zero(w1), 0.0, quotient(first, w1))]
 
     def _judge(
-        self, options: Mapping[str, Any], count: int, loss: Number, after: Number, *numbers: Number
+        self, options: Mapping[str, Any], count: int, is_low: bool, loss: Number, after: Number, *numbers: Number
     ) -> tuple[Number, ...]:
+        unresolved = numbers[-1] if is_low else None
+        numbers = numbers[:-1] if is_low else numbers
         weights, model = numbers[:count], QuadraticModel(numbers[count:])
         model_change, true_change = model.change(weights, self._damps_model), after - loss
         rho, adapted = quotient(true_change, model_change), model.damping
         if options["adapt_damping"]:
-            adapted = self._rule(options)(model.damping, rho, loss, true_change)
+            adapted = self._rule(options)(model.damping, rho, loss, true_change, unresolved)
         elif isinstance(adapted, Tensor):
             adapted = adapted.clone()
         none = self._zero if isinstance(loss, Tensor) else 0.0

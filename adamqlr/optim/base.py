@@ -11,21 +11,29 @@ from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
 from adamqlr.optim.flat import FlatParameters
-from adamqlr.optim.options import require
-from adamqlr.optim.passes import PassOptions, network_of
-from adamqlr.optim.passes.given_loss import resolve_loss
+from adamqlr.optim.options import MadeWith, SeenOptions, require
+from adamqlr.optim.passes import network_of
+from adamqlr.optim.passes.given_loss import check_untouched, resolve_loss
 from adamqlr.optim.passes.losses import Loss
 from adamqlr.optim.passes.network import Forward, Network, call_model, count_rows, has_rows
 from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.optim.passes.union import Processes
 from adamqlr.optim.state import CANNOT_JOIN, State, in_todays_form
-from adamqlr.optim.structure import Structure, check_trainable, named_parameters_of, unwrapped, world_size
+from adamqlr.optim.structure import (
+    Structure,
+    check_messages,
+    check_trainable,
+    named_parameters_of,
+    unwrapped,
+    world_size,
+)
 from adamqlr.optim.torch_private import never_compiled, parametrizations_are_cached, step_is_watched, without_compiler
 
 Params = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 AnyLoss = str | nn.Module | Loss | Callable[[Tensor, Any], Tensor]
 
 _add_param_group = without_compiler(torch.optim.Optimizer.add_param_group)
+_state_dict = without_compiler(torch.optim.Optimizer.state_dict)
 _load_state_dict = without_compiler(torch.optim.Optimizer.load_state_dict)
 
 
@@ -45,6 +53,7 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         process_group: Processes with other parts of every minibatch; ``"local"`` for none although there are several.
     """
 
+    model, loss = MadeWith(), MadeWith()
     # Options that parameter groups may differ in.
     _of_a_group: frozenset[str] = frozenset()
     # Those for which groups hold a tensor that all of them share.
@@ -63,7 +72,7 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
     ) -> None:
         whole = type(microbatch) is int and microbatch >= 1
         require(microbatch is None or whole, "microbatch", "a whole number, 1 or more, or None", microbatch)
-        self.model, self.loss = model, resolve_loss(loss)
+        self.__dict__.update(model=model, loss=resolve_loss(loss))
         self._module, group = unwrapped(model)
         check_trainable(self._module)
         is_local = process_group == "local"
@@ -99,13 +108,20 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         known = self.__dict__.get("_flat")
         self._flat = known if known and known.holds(trained) else FlatParameters(trained, members)
         self._structure = Structure(self._module)
-        processes = None if self._process_group is None else Processes(self._process_group)
-        options = PassOptions(self._forward, self._microbatch, processes, self._align_buffers)
-        self._network: Network = network_of(self._module, self.loss, self._flat, options)
+        self._network: Network = network_of(
+            self._module,
+            self.loss,
+            self._flat,
+            forward=self._forward,
+            microbatch=self._microbatch,
+            processes=None if self._process_group is None else Processes(self._process_group),
+            align_buffers=self._align_buffers,
+        )
         self._indices_by_group = [
             [index for index, known in enumerate(self._flat.parameters) if any(known is p for p in group["params"])]
             for group in self.param_groups
         ]
+        self._options = SeenOptions(self.defaults, self._checked)
         self._state = State(self, self._flat, strict, self._started)
         self._bind(self._state)
         self._state.settle()
@@ -113,6 +129,10 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
     @abstractmethod
     def _bind(self, state: State) -> None:
         """Take up what outlives a step."""
+
+    def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return a group's options in the form that steps take; a ValueError where one is out of its range."""
+        return options
 
     def _align_model(self) -> None:
         """Begin with the first process's model, as DistributedDataParallel does, with what is frozen and buffers."""
@@ -239,7 +259,11 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
                 f"torch.distributed runs {world_size()} processes: give the optimizer the DistributedDataParallel "
                 "module or a process_group, or process_group='local' where each trains on its own"
             )
+        if self._process_group is not None and self.model is not self._module:
+            check_messages(self.model)
+        check_untouched(self.loss)
         self._follow_model()
+        self._options.look(self.param_groups)
         if len(self.param_groups) > 1:
             self._check_groups()
         self._started = True
@@ -283,25 +307,40 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
 
     # State.
 
-    state_dict = without_compiler(torch.optim.Optimizer.state_dict)
+    def state_dict(self) -> dict[str, Any]:
+        """Return what :meth:`load_state_dict` takes up again."""
+        return {**_state_dict(self), "has_started": self._started}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the state that ``state_dict`` returned; the run then continues to the same numbers.
 
         Raises:
-            ValueError: It is of another optimizer, or of other parameters.
+            ValueError: It is of another optimizer, or of other parameters. Everything is then as before.
         """
         self._follow_parameters()
+        # PyTorch puts others in their places, and leaves these alone.
+        before = self.state, self.param_groups, self._started
+        try:
+            self._load(state_dict)
+        except Exception:
+            self.state, self.param_groups, self._started = before
+            with torch.inference_mode(False):
+                self._lay_out()
+            raise
+
+    def _load(self, state_dict: dict[str, Any]) -> None:
+        """Take up a saved state, or raise an error halfway."""
         _load_state_dict(self, in_todays_form(state_dict, self._flat))
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
-        self._started = True
+        # Earlier versions, and tools that keep nothing else than state and groups, do not say so.
+        self._started = state_dict.get("has_started", True)
         self._lay_out(strict=True)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickling and copying keep: everything but the layout, which is made anew."""
-        derived = {"_flat", "_structure", "_network", "_state", "_named", "_indices_by_group", "step"}
+        derived = {"_flat", "_structure", "_network", "_state", "_options", "_named", "_indices_by_group", "step"}
         kept = {k: v for k, v in self.__dict__.items() if k not in derived and not k.startswith("_optimizer_")}
         # Views would be written with all of the buffer that they are views of, once each.
         state = {p: {k: v.clone() if isinstance(v, Tensor) else v for k, v in s.items()} for p, s in self.state.items()}

@@ -43,7 +43,14 @@ class BaydinSGD(MinibatchOptimizer):
         self._last_gradient = state.vector("last_gradient")
         self._operands = MemberTensors(self._lr)
 
+    def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
+        return nonnegative(self._flat.members, **options)
+
     def _take_step(self, inputs: Any, targets: Any) -> GradientInfo:
+        if self.param_groups[0]["lr"] is not self._lr:
+            # Somebody has set it, as schedulers do.
+            self._lr.copy_(torch.as_tensor(self.param_groups[0]["lr"], dtype=self._lr.dtype))
+            self.param_groups[0]["lr"] = self._lr
         loss = self._network.differentiate(inputs, targets)
         gradient = self._network.gradient.buffer
         similarity = torch.linalg.vecdot(gradient, self._last_gradient)

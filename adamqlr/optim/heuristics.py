@@ -151,8 +151,8 @@ class DampingRule:
         maximum: λ_max.
         like: A tensor of the dtype and on the device of λ.
         nan_is_poor: Whether a ρ that is not a number counts as poor (K-FAC) or leaves λ alone.
-        resolution: λ stays where |ΔL| is at most so many units of L's last place: ρ then says nothing, and λ would run
-            away. None: ρ always counts.
+        resolution: λ stays where |ΔL| is at most so many units of L's last place, or of the outputs': ρ then says
+            nothing, and λ would run away. None: ρ always counts.
     """
 
     def __init__(
@@ -172,12 +172,15 @@ class DampingRule:
         self._limited = math.isfinite(maximum)
         self._nan_is_poor = nan_is_poor
         # Of no units, so much of any change is seen.
+        self._resolution = resolution or 0.0
         self._fraction = None if resolution is None else 0.5 / max(resolution, 1e-30)
         numbers = self._decrease, self._increase, self._minimum, self._maximum
         self._host = list(map(float, numbers)) if at_hand(like) else None
         self._dtype = like.dtype
 
-    def __call__(self, damping: Number, rho: Number, loss: Number, true_change: Number) -> Number:
+    def __call__(
+        self, damping: Number, rho: Number, loss: Number, true_change: Number, unresolved: Number | None = None
+    ) -> Number:
         """Return what becomes of λ.
 
         Args:
@@ -185,27 +188,36 @@ class DampingRule:
             rho: ρ.
             loss: L(θ), which says what can be resolved.
             true_change: ΔL.
+            unresolved: By how much L changes with a unit of the outputs' last place, where L resolves more; or None.
         """
         if isinstance(rho, Tensor):
-            return self._of_tensors(damping, rho, loss, true_change)  # type: ignore[arg-type]
-        return self._of_numbers(damping, rho, loss, true_change)  # type: ignore[arg-type]
+            return self._of_tensors(damping, rho, loss, true_change, unresolved)  # type: ignore[arg-type]
+        return self._of_numbers(damping, rho, loss, true_change, unresolved)  # type: ignore[arg-type]
 
-    def _of_tensors(self, damping: Tensor, rho: Tensor, loss: Tensor, true_change: Tensor) -> Tensor:
+    def _of_tensors(
+        self, damping: Tensor, rho: Tensor, loss: Tensor, true_change: Tensor, unresolved: Tensor | None
+    ) -> Tensor:
         poor = ~(rho >= self._poor) if self._nan_is_poor else rho < self._poor
         factor = torch.where(rho > self._good, self._decrease, torch.where(poor, self._increase, self._unchanged))
         if self._fraction is not None:
             # What is lost when it is added to L is less than half a unit of L's last place.
             lost = torch.add(loss, true_change, alpha=self._fraction) == loss
+            if unresolved is not None:
+                lost = lost | (true_change.abs() <= unresolved * self._resolution)
             factor = torch.where(lost, self._unchanged, factor)
         adapted = torch.maximum(damping * factor, self._minimum)
         return torch.minimum(adapted, self._maximum) if self._limited else adapted
 
-    def _of_numbers(self, damping: float, rho: float, loss: float, true_change: float) -> float:
+    def _of_numbers(
+        self, damping: float, rho: float, loss: float, true_change: float, unresolved: float | None
+    ) -> float:
         """Return the new λ as above, for one network on a CPU."""
         assert self._host is not None
         decrease, increase, minimum, maximum = self._host
         poor = not rho >= POOR_RATIO if self._nan_is_poor else rho < POOR_RATIO
         factor = decrease if rho > GOOD_RATIO else increase if poor else 1.0
-        if self._fraction is not None and rounded(loss + self._fraction * true_change, self._dtype) == loss:
-            factor = 1.0
+        if self._fraction is not None:
+            is_lost = rounded(loss + self._fraction * true_change, self._dtype) == loss
+            if is_lost or (unresolved is not None and abs(true_change) <= unresolved * self._resolution):
+                factor = 1.0
         return min(max(damping * factor, minimum), maximum)

@@ -20,19 +20,24 @@ class Limits:
     def __init__(self, operands: MemberTensors, arithmetic: StepArithmetic) -> None:
         self._operands, self._arithmetic = operands, arithmetic
 
-    def of_lr(self, first: Tensor, group: Mapping[str, Any], factor: MemberOption) -> Tensor:
+    def of_lr(self, first: Tensor, group: Mapping[str, Any], factor: MemberOption | Tensor) -> Tensor:
         """Clip and rescale w₁ = −α, and multiply it by what a scheduler says."""
         if group["lr_clipping"] is not None:
             limit: Any = self._operands(group["lr_clipping"])
             first = first.clamp(-limit, limit)
         if group["lr_rescaling"] != 1:
             first = first * self._operands(group["lr_rescaling"])
-        if factor != 1:
+        # What is on a device is not waited for.
+        if isinstance(factor, Tensor) or factor != 1:
             first = first * self._operands(factor)
         return first
 
     def of_step(
-        self, weights: Sequence[Tensor], forms: Sequence[Tensor], group: Mapping[str, Any], factor: MemberOption
+        self,
+        weights: Sequence[Tensor],
+        forms: Sequence[Tensor],
+        group: Mapping[str, Any],
+        factor: MemberOption | Tensor,
     ) -> Sequence[Tensor]:
         """Return w with what is left of w₁, beside which momentum that the model chose could climb if it stayed.
 

@@ -1,7 +1,8 @@
 """Options of optimizers: checks of what a user passes, and one value for each of several networks side by side."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import is_
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch import Tensor
 MemberOption = float | tuple[float, ...]
 # The same as users give it.
 GivenOption = float | Sequence[float] | Tensor
+
+# Of schedules, around learning rates of zero.
+_ROUNDING = 1e-9
 
 # What may differ between networks side by side, and its range; where that allows None, for all of them at once or, as
 # ``lr_clipping``, also for one.
@@ -82,8 +86,8 @@ class MemberTensors:
         self._like = like
         self._known: dict[tuple[float, ...], Tensor] = {}
 
-    def __call__(self, value: MemberOption) -> float | Tensor:
-        """Return a number as it is, and several as a tensor of shape (members,)."""
+    def __call__(self, value: MemberOption | Tensor) -> float | Tensor:
+        """Return a number or a tensor as it is, and several as a tensor of shape (members,)."""
         if not isinstance(value, tuple):
             return value
         if value not in self._known:
@@ -94,6 +98,68 @@ class MemberTensors:
         """Return a number as it is, and several in the shape (members, 1)."""
         operand = self(value)
         return operand.unsqueeze(-1) if isinstance(operand, Tensor) else operand
+
+
+class SeenOptions:
+    """Has the options in parameter groups checked where they are others than at the last look.
+
+    Tensors are not looked at: they may be on a device, which would be waited for.
+
+    Args:
+        defaults: The options, with values that have been checked.
+        check: Returns the options of a group in the form that steps take; raises a ValueError where they have none.
+    """
+
+    def __init__(self, defaults: Mapping[str, Any], check: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self._defaults, self._check = dict(defaults), check
+        self._names = [name for name in defaults if name != "lr"]
+        self._seen: list[Any] = []
+
+    def look(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Check what has changed in the groups, and put it into the form that steps take."""
+        found = self._values_in(groups)
+        if len(found) == len(self._seen) and all(map(is_, found, self._seen)):
+            return
+        for group in groups:
+            given = {name: self._number(name, group.get(name, default)) for name, default in self._defaults.items()}
+            group.update({name: value for name, value in self._check(given).items() if value is not given[name]})
+        self._seen = self._values_in(groups)
+
+    def _values_in(self, groups: Sequence[dict[str, Any]]) -> list[Any]:
+        found: list[Any] = []
+        for group in groups:
+            lr = group.get("lr")
+            # A schedule sets another at every step, of which all are right.
+            found.append(True if isinstance(lr, float) and lr >= 0 else lr)
+            found += map(group.get, self._names)
+        return found
+
+    def _number(self, name: str, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self._defaults[name]
+        # What a schedule's rounding leaves below zero is nothing.
+        return 0.0 if name == "lr" and isinstance(value, float) and -_ROUNDING < value < 0 else value
+
+
+class MadeWith:
+    """An attribute that is what an optimizer was made with."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Take the attribute's name."""
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """Return it."""
+        if instance is None:
+            return self
+        try:
+            return instance.__dict__[self._name]
+        except KeyError:
+            raise AttributeError(f"{type(instance).__name__!r} object has no attribute {self._name!r}") from None
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        """Refuse another."""
+        raise AttributeError(f"an optimizer keeps the {self._name} that it was made with: make a new optimizer")
 
 
 def differ(*values: Any) -> bool:

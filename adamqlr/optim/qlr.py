@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from adamqlr.optim.heuristics import inner_product, quadratic_forms
 from adamqlr.optim.info import QLRInfo
 from adamqlr.optim.limits import Limits
 from adamqlr.optim.numbers import Number
-from adamqlr.optim.options import GivenOption, MemberOption, MemberTensors, checked_heuristics, common_rate
+from adamqlr.optim.options import GivenOption, MemberOption, MemberTensors, checked_heuristics, common_rate, require
 from adamqlr.optim.passes.given_loss import resolve_loss
 from adamqlr.optim.passes.network import Curvature, Forward
 from adamqlr.optim.passes.perceptron import members_of
@@ -67,8 +68,8 @@ class QLR(MinibatchOptimizer):
         lr_clipping: α_max; α is limited to [−α_max, α_max].
         lr_rescaling: Multiplies α after clipping.
         weight_decay: Decoupled: θ ← θ − α d − weight_decay · θ. Groups may have their own.
-        resolution: λ stays where the loss changes by at most so many units of its last place, as ρ then says nothing;
-            None: ρ always counts.
+        resolution: λ stays where the loss changes by at most so many units of its last place, or of its outputs' if
+            those come in bfloat16, as ρ then says nothing; None: ρ always counts.
         on_nonfinite: ``"propagate"``, or ``"skip"`` to refuse a step whose loss or parameters are not finite:
             everything is then as before it, for a copy of all that a step changes. Where a direction keeps counts on
             the host, as PyTorch's Adam does beside a GPU, each step then waits for the device.
@@ -173,6 +174,12 @@ class QLR(MinibatchOptimizer):
         self._limits = Limits(self._operands, self._arithmetic)
         self._zero, self._true = torch.zeros_like(self._damping), torch.ones_like(self._damping, dtype=torch.bool)
 
+    def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
+        wanted = "a number, a factor of what the model chooses"
+        require(options["lr"] is not None, "lr of a parameter group", wanted, None)
+        self._optional.check_options(options)
+        return checked_heuristics(options, self._flat.members)
+
     def _take_step(self, inputs: Any, targets: Any) -> QLRInfo:
         group, damping = self.param_groups[0], self._current_damping()
         if (group["momentum"] != 0) != (len(self._vectors.vectors) == 2):
@@ -192,7 +199,8 @@ class QLR(MinibatchOptimizer):
         weights = self._arithmetic.minimizer(forms, lr, momentum)
         weights = self._limits.of_step(weights, forms, group, factor if lr is None else 1.0)
         before = self._move(weights)
-        found = self._arithmetic.judge(local.loss, local.loss_after(weights), weights, forms, group)
+        after = local.loss_after(weights)
+        found = self._arithmetic.judge(local.loss, after, weights, forms, group, local.unresolved)
         info = QLRInfo._make([local.loss, *found, self._true])
         if group["adapt_damping"]:
             damping.copy_(info.damping)
@@ -232,11 +240,10 @@ class QLR(MinibatchOptimizer):
         if refusal:
             refusal.undo = optional.undo()
 
-    def _scale_groups(self) -> MemberOption:
+    def _scale_groups(self) -> MemberOption | Tensor:
         """Scale each group's part of v₁ by its learning rate, relative to the largest; return that."""
         if len(self.param_groups) == 1:
-            lr: MemberOption = self.param_groups[0]["lr"]
-            return self._unless_paused(lr)
+            return self._unless_paused(self.param_groups[0]["lr"])
         # Groups of which nothing is trained have no part of v₁.
         trained = [pair for pair in zip(self.param_groups, self._indices_by_group, strict=True) if pair[1]]
         largest, shares = common_rate([group["lr"] for group, _ in trained])
@@ -246,12 +253,25 @@ class QLR(MinibatchOptimizer):
                 scale_all([views[index] for index in indices], share)
         return self._unless_paused(largest)
 
-    def _unless_paused(self, lr: MemberOption) -> MemberOption:
+    def _unless_paused(self, lr: MemberOption | Tensor) -> MemberOption | Tensor:
         """Return a learning rate; where it is 0, nothing moves, and so there is no previous update either."""
-        if isinstance(lr, (int, float)) and lr == 0:
-            for vector in self._vectors.vectors[1:]:
-                vector.zero_()
+        if isinstance(lr, Tensor) and lr.device == self._damping.device:
+            # Nobody waits for its number.
+            self._forget_update(lr == 0)
+        elif isinstance(lr, tuple):
+            if 0 in lr:
+                self._forget_update(self._operands(lr) == 0)
+        else:
+            # NumPy's numbers are none of Python's; what a schedule's rounding leaves below zero is nothing.
+            lr = max(float(lr), 0.0)
+            if lr == 0:
+                self._forget_update(self._true)
         return lr
+
+    def _forget_update(self, where: Any) -> None:
+        """Set v₂ to zero where the condition holds: for all, or for some of networks side by side."""
+        for vector in self._vectors.vectors[1:]:
+            vector.masked_fill_(where.unsqueeze(-1), 0)
 
     def _move(self, weights: Sequence[Tensor]) -> Tensor | None:
         """Take the step; return θ from before it where weight decay needs that."""
@@ -284,23 +304,26 @@ class QLR(MinibatchOptimizer):
         own = self._optional.state_dict()
         return {**super().state_dict(), **({"direction": own} if own else {})}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the state that ``state_dict`` returned; the run then continues to the same numbers.
-
-        Raises:
-            ValueError: It is of another optimizer, or of other parameters.
-        """
+    def _load(self, state_dict: dict[str, Any]) -> None:
         if "damping" not in state_dict["param_groups"][0]:
             raise ValueError("the saved state has no damping: it is of another optimizer")
-        self._follow_parameters()
-        if self._optional.state_dict():
-            if "direction" not in state_dict:
-                raise ValueError(
-                    "the saved state has none of the direction's: it is of another optimizer, or was taken by "
-                    "torch.distributed.checkpoint, which leaves that out: save optimizer.state_dict()"
-                )
+        own = self._optional.state_dict()
+        if not own:
+            super()._load(state_dict)
+            return
+        if "direction" not in state_dict:
+            raise ValueError(
+                "the saved state has none of the direction's: it is of another optimizer, or was taken by "
+                "torch.distributed.checkpoint, which leaves that out: save optimizer.state_dict()"
+            )
+        # Directions may load into the tensors that they have.
+        before = deepcopy(own)
+        try:
             self._optional.load_state_dict(state_dict["direction"])
-        super().load_state_dict(state_dict)
+            super()._load(state_dict)
+        except Exception:
+            self._optional.load_state_dict(before)
+            raise
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickling and copying keep."""

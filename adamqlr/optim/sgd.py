@@ -48,6 +48,9 @@ class SGD(MinibatchOptimizer):
         self._operands = MemberTensors(self._flat.buffer)
         self._rates = LastNumber(self._flat)
 
+    def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
+        return nonnegative(self._flat.members, **options)
+
     def _take_step(self, inputs: Any, targets: Any) -> GradientInfo:
         group, theta = self.param_groups[0], self._flat.buffer
         loss = self._network.differentiate(inputs, targets)

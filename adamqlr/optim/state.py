@@ -1,6 +1,7 @@
 """Tensors that outlive a step: where they live, are saved, taken up and taken back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -40,7 +41,19 @@ class State:
         self._counts: list[str] = []
         self._forgotten: list[str] = []
         self._shown: dict[nn.Parameter, tuple[str, dict[str, Tensor]]] = {}
+        self._numbers: set[str] = set()
+        self._followed: dict[str, Tensor] = {}
+        self._taken: Collection[str] = ()
         self.group: dict[str, Any] = optimizer.param_groups[0]
+
+    @contextmanager
+    def for_part(self, options: Collection[str]) -> Iterator[None]:
+        """Within it a part of the optimizer is bound that may call a number like its own options, and no others'."""
+        self._taken = {"params", "initial_lr", *self._optimizer.defaults} - set(options)
+        try:
+            yield
+        finally:
+            self._taken = ()
 
     def vector(self, name: str, outlives_freezing: bool = True) -> Tensor:
         """Return a vector of the shape of θ: zeros at first, and else again where a parameter has been frozen."""
@@ -87,13 +100,23 @@ class State:
         self._shown.setdefault(parameter, (label, {}))[1][name] = tensor
 
     def number(self, name: str, initial: float | Sequence[float] | Tensor) -> Tensor:
-        """Return a number for each network, in the parameters' dtype; it shows in the first parameter group."""
+        """Return a number for each network, in the parameters' dtype; it shows in the first parameter group.
+
+        Raises:
+            ValueError: Another part of the optimizer has something of that name there.
+        """
+        self._check_name(name)
         return self._show(name, self._flat.scalar(self.group.get(name, initial)))
 
     def counter(self, name: str) -> Tensor:
         """Return a count, in single precision as PyTorch's optimizers have it; likewise."""
+        self._check_name(name)
         count = torch.zeros((), dtype=torch.float32, device=self._flat.buffer.device)
         return self._show(name, count.fill_(self.group.get(name, 0.0)))
+
+    def _check_name(self, name: str) -> None:
+        if name in self._taken or name in self._numbers:
+            raise ValueError(f"param_groups has {name!r} already: give the direction's number another name")
 
     def returned(self, name: str) -> dict[int, Tensor]:
         """Return where a count stood when parameters were frozen that are trained again, by their places in θ.
@@ -148,8 +171,21 @@ class State:
 
     def _show(self, name: str, number: Tensor) -> Tensor:
         self._tensors.append(number)
+        self._numbers.add(name)
+        if self._taken or name not in self._optimizer.defaults:
+            # The optimizer looks after its own options.
+            self._followed[name] = number
         self.group[name] = number
         return number
+
+    def _follow_numbers(self) -> None:
+        """Take up what somebody has put in the place of numbers, such as a count of steps that begins anew."""
+        for name, number in self._followed.items():
+            found = self.group.get(name)
+            if found is None:
+                raise ValueError(f"{name!r} was removed from param_groups, which resets nothing: set it to a number")
+            if found is not number:
+                self.group[name] = number.copy_(torch.as_tensor(found, dtype=number.dtype))
 
     def is_shown(self) -> bool:
         """Tell whether the tensors in use are those in the optimizer's ``state``.
@@ -160,6 +196,7 @@ class State:
         Raises:
             ValueError: Some of it was removed, of which the tensors in use know nothing.
         """
+        self._follow_numbers()
         state, is_shown = self._optimizer.state, True
         for parameter, (label, tensors) in self._shown.items():
             found = state.get(parameter, {})

@@ -88,12 +88,28 @@ def fused_adam(
             maximize=False,
         )
     except _LACKING:
-        moment.lerp_(gradient, 1 - beta1)
-        second_moment.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        # In single precision 1 − β₂ᵗ would lose its digits.
-        correction, second_correction = (1 - beta ** step.double() for beta in betas)
-        denominator = (second_moment / second_correction).sqrt_().add_(eps)
-        theta.addcdiv_(moment * (lr / correction), denominator, value=-1.0)
+        adam_written_out(theta, gradient, moment, second_moment, step, lr=lr, betas=betas, eps=eps)
+
+
+def adam_written_out(
+    theta: Tensor,
+    gradient: Tensor,
+    moment: Tensor,
+    second_moment: Tensor,
+    step: Tensor,
+    *,
+    lr: float | Tensor,
+    betas: tuple[float, float],
+    eps: float | Tensor,
+) -> None:
+    """Take the same step in a kernel for each of its parts, where ``lr`` and ``eps`` may be columns of numbers."""
+    beta1, beta2 = betas
+    moment.lerp_(gradient, 1 - beta1)
+    second_moment.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    # In single precision 1 − β₂ᵗ would lose its digits.
+    correction, second_correction = (1 - beta ** step.double() for beta in betas)
+    denominator = (second_moment / second_correction).sqrt_().add_(eps)
+    theta.addcdiv_(moment * (lr / correction), denominator, value=-1.0)
 
 
 def fused_sgd(
@@ -169,6 +185,16 @@ def transforms_are_active() -> bool:
 def parametrizations_are_cached() -> bool:
     """Tell whether ``torch.nn.utils.parametrize.cached`` keeps what weights were computed to be."""
     return bool(getattr(sys.modules.get("torch.nn.utils.parametrize"), "_cache_enabled", 0))
+
+
+def joins_early_processes(model: torch.nn.Module) -> bool:
+    """Tell whether a ``DistributedDataParallel`` is in ``join()``, or was last; no, where it cannot be told."""
+    return bool(getattr(getattr(model, "_join_config", None), "enable", False))
+
+
+def has_comm_hook(model: torch.nn.Module) -> bool:
+    """Tell whether a ``DistributedDataParallel`` has a hook of its own for messages; no, where it cannot be told."""
+    return bool(getattr(model, "_comm_hooks", ()))
 
 
 _lock = threading.Lock()

@@ -124,10 +124,10 @@ class DenseAdamQLR:
         }
 
 
-def task(shape: tuple[int, ...], loss: str, outputs: int, rows: int = 96) -> tuple[Tensor, Tensor]:
+def task(shape: tuple[int, ...], loss: str, outputs: int) -> tuple[Tensor, Tensor]:
     """Draw rows of a task that can be learned but not solved: otherwise steps amplify rounding errors as they go."""
-    inputs = torch.randn(rows, *shape, dtype=torch.float64)
-    features = inputs.flatten(1)[:, :outputs].sin() + torch.randn(rows, outputs, dtype=torch.float64)
+    inputs = torch.randn(96, *shape, dtype=torch.float64)
+    features = inputs.flatten(1)[:, :outputs].sin() + torch.randn(96, outputs, dtype=torch.float64)
     return inputs, features.argmax(dim=1) if loss == "cross_entropy" else features
 
 

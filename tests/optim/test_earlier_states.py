@@ -32,3 +32,15 @@ def test_a_state_of_version_0_1_goes_on(name: str) -> None:
     for batch in saved["batches"]:
         optimizer.step(*batch)
     torch.testing.assert_close([p.detach() for p in model.parameters()], saved["parameters"], rtol=1e-9, atol=1e-11)
+
+
+def test_parameters_that_took_different_numbers_of_steps_are_refused() -> None:
+    """As PyTorch's optimizers count them, of which one may have been frozen for a while."""
+    optimizer = make_optimizer(OPTIMIZERS["adam_untuned"], mlp([5, 6, 3]), "cross_entropy", {"lr": 0.1})
+    state = optimizer.state_dict()
+    for index, steps in enumerate((4.0, 4.0, 3.0, 4.0)):
+        state["state"][index]["step"] = torch.tensor(steps)
+    with pytest.raises(
+        ValueError, match=r"^the saved parameters have taken different numbers of steps: \[3\.0, 4\.0\]$"
+    ):
+        optimizer.load_state_dict(state)

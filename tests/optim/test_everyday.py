@@ -4,12 +4,14 @@ Each does the right thing, against a run that does without the operation or a co
 refused with an error that says what to do.
 """
 
+import contextlib
 import copy
 import io
 import math
 import pickle
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +20,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from adamqlr import KFAC, QLR, AdamQLR
+from adamqlr.optim.adam import Adam
+from adamqlr.optim.baydin import BaydinSGD
 from adamqlr.optim.info import QLRInfo
+from adamqlr.optim.sgd import SGD
 
 Batch = tuple[Tensor, Tensor]
 Make = Callable[..., QLR]
@@ -30,6 +35,14 @@ def qlr_over_nadam(model: nn.Module, loss: Any, params: Any = None, **options: A
 
 
 MAKERS: dict[str, Make] = {"AdamQLR": AdamQLR, "QLR over NAdam": qlr_over_nadam, "KFAC": KFAC}
+
+
+STATEFUL: dict[str, Callable[[nn.Module], Any]] = {
+    **{name: partial(maker, loss="cross_entropy", momentum=None) for name, maker in MAKERS.items()},
+    "SGD": lambda model: SGD(model, "cross_entropy", lr=0.1, momentum=0.9),
+    "Adam": lambda model: Adam(model, "cross_entropy", lr=0.1),
+    "BaydinSGD": lambda model: BaydinSGD(model, "cross_entropy", lr=0.1, hypergradient_lr=0.01),
+}
 
 
 @pytest.fixture(params=MAKERS)
@@ -74,6 +87,13 @@ def train(optimizer: QLR, some: list[Batch], seed: int = 1) -> Tensor:
     """Take a step on each minibatch, K-FAC's samples being those of ``seed``; return what each step found."""
     torch.manual_seed(seed)
     return torch.tensor([tuple(map(float, optimizer.step(*batch))) for batch in some])
+
+
+def train_any(optimizer: Any, some: list[Batch]) -> None:
+    """Take a step on each minibatch, with seeds of their own."""
+    for seed, batch in enumerate(some):
+        torch.manual_seed(seed)
+        optimizer.step(*batch)
 
 
 LOSS, RATE, RHO = (QLRInfo._fields.index(name) for name in ("loss", "lr", "rho"))
@@ -188,6 +208,79 @@ def test_state_is_loaded_into_parameters_that_have_replaced_others(
     train(optimizer, rest)
     train(another, rest)
     assert_same(model, other)
+
+
+def plain(state: Any) -> Any:
+    """Return a state as what can be compared."""
+    if isinstance(state, Tensor):
+        return state.tolist()
+    if isinstance(state, dict):
+        return {name: plain(value) for name, value in state.items()}
+    return [plain(value) for value in state] if isinstance(state, (list, tuple)) else state
+
+
+def of_fewer_layers(state: dict[str, Any]) -> None:
+    """A name is missing, where all before it have been taken up."""
+    last = list(state["state"].values())[-1]
+    del last[next(iter(last))]
+
+
+def of_other_shapes(state: dict[str, Any]) -> None:
+    last = list(state["state"].values())[-1]
+    last.update({name: torch.zeros(7) for name in last})
+
+
+def of_more_groups(state: dict[str, Any]) -> None:
+    state["param_groups"].append({**state["param_groups"][0], "params": []})
+
+
+@pytest.mark.parametrize("spoil", [of_fewer_layers, of_other_shapes, of_more_groups])
+@pytest.mark.parametrize("name", STATEFUL)
+def test_a_state_that_is_refused_changes_nothing(name: str, spoil: Callable[[dict[str, Any]], None]) -> None:
+    model, some = perceptron(), batches(6)
+    optimizer = STATEFUL[name](model)
+    train_any(optimizer, some[:2])
+    refused = copy.deepcopy(optimizer.state_dict())
+    spoil(refused)
+    train_any(optimizer, some[2:4])
+    other, another = copy.deepcopy((model, optimizer))
+    with pytest.raises(ValueError, match=r"saved|loaded state dict"):
+        optimizer.load_state_dict(refused)
+    assert plain(optimizer.state_dict()) == plain(another.state_dict())
+    train_any(optimizer, some[4:])
+    train_any(another, some[4:])
+    assert_same(model, other)
+
+
+def test_a_state_that_is_refused_does_not_count_as_a_step(make: Make) -> None:
+    model, some = perceptron(), batches(1)
+    optimizer = make(model, "cross_entropy", momentum=None)
+    train(optimizer, some)
+    refused = copy.deepcopy(optimizer.state_dict())
+    of_other_shapes(refused)
+    optimizer = make(model, "cross_entropy", momentum=None)
+    with pytest.raises(ValueError, match="saved"):
+        optimizer.load_state_dict(refused)
+    optimizer.add_param_group({"params": []})
+
+
+def test_a_state_from_before_all_steps_is_no_step(make: Make) -> None:
+    model, some = perceptron(), batches(2)
+    model[0].requires_grad_(False)
+    optimizer = make(model, "cross_entropy", params=[{"params": list(model.parameters())}])
+    optimizer.load_state_dict(optimizer.state_dict())
+    model[0].requires_grad_(True)
+    before = values(model)
+    train(optimizer, some[:1])
+    assert_moved(model, before)
+    model[0].requires_grad_(False)
+    # States that do not say whether steps have been taken, as earlier ones, count as if there were some.
+    started = optimizer.state_dict()
+    for state in (started, {name: value for name, value in started.items() if name != "has_started"}):
+        another = make(model, "cross_entropy", params=[{"params": list(model.parameters())}])
+        another.load_state_dict(copy.deepcopy(state))
+        with pytest.raises(ValueError, match="parameters cannot join after the first step"):
+            another.add_param_group({"params": []})
 
 
 # 4: schedulers of the learning rate.
@@ -321,6 +414,11 @@ def rebind_data(model: nn.Sequential) -> None:
     weight.data = weight.data.clone()
 
 
+def rebind_all_data(model: nn.Sequential) -> None:
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+
+
 def rebind_by_assignment(model: nn.Sequential) -> None:
     model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
 
@@ -333,7 +431,9 @@ def replace_parameter(model: nn.Sequential) -> None:
     model[-1].bias = nn.Parameter(model[-1].get_parameter("bias").detach().clone())
 
 
-@pytest.mark.parametrize("rebind", [rebind_data, rebind_by_assignment, replace_layer, replace_parameter])
+@pytest.mark.parametrize(
+    "rebind", [rebind_data, rebind_all_data, rebind_by_assignment, replace_layer, replace_parameter]
+)
 def test_parameters_in_new_storage_are_trained_on_as_if_nothing_had_happened(
     make: Make, build: Callable[[], nn.Sequential], rebind: Callable[[nn.Sequential], None]
 ) -> None:
@@ -523,6 +623,45 @@ class Products(torch.optim.SGD):
         (gradient,) = (parameter.grad for group in self.param_groups for parameter in group["params"])
         self.found = (gradient @ gradient.T).dtype
         return super().step(closure)
+
+
+@pytest.mark.parametrize("options", [{}, {"microbatch": 16}, {"momentum": None}, {"curvature": "hessian"}], ids=str)
+@pytest.mark.parametrize("inner", [False, True], ids=["around the step", "within the model"])
+def test_damping_stays_bounded_once_a_minibatch_is_fitted_as_far_as_bfloat16_goes(
+    inner: bool, options: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 32), nn.Tanh(), nn.Linear(32, 2))
+    inputs, targets = torch.randn(64, 10), torch.randn(64, 2)
+
+    def autocast() -> Any:
+        return torch.autocast("cpu", dtype=torch.bfloat16)
+
+    def forward(model: nn.Module, inputs: Tensor) -> Tensor:
+        with autocast():
+            outputs: Tensor = model(inputs)
+        return outputs
+
+    optimizer = AdamQLR(model, "half_mse", forward=forward if inner else None, **options)
+    dampings = []
+    for _ in range(160):
+        with contextlib.nullcontext() if inner else autocast():
+            info = optimizer.step(inputs, targets)
+        dampings.append(float(info.damping))
+    assert float(info.loss) < 1e-3
+    assert max(dampings[40:]) < 1e-3
+
+
+def test_what_pieces_do_not_resolve_is_what_the_whole_does_not() -> None:
+    torch.manual_seed(0)
+    model, inputs, targets = nn.Linear(10, 2), torch.randn(64, 10), torch.randn(64, 2)
+    found = []
+    for options in ({}, {"microbatch": 16}):
+        network = AdamQLR(model, "half_mse", **options)._network
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found.append(network.linearize(inputs, targets, "fisher").unresolved)
+    assert found[0] is not None
+    torch.testing.assert_close(found[1], found[0], rtol=0.02, atol=0)
 
 
 def test_a_wrapped_optimizer_steps_outside_autocast() -> None:

@@ -152,3 +152,13 @@ def test_a_change_below_the_losss_resolution_says_nothing(change: float) -> None
     assert float(rule(resolution=0.0)(*given)) == (1.0 if change == 0 else 2.0)
     # Twenty units of the last place are a change.
     assert float(rule(resolution=4.0)(number(1.0), number(0.0), number(1.0), number(5e-15))) == 2.0
+
+
+@pytest.mark.parametrize("numbers", [Numbers(), HostNumbers(torch.float64)], ids=["device", "host"])
+@pytest.mark.parametrize(("resolution", "change", "expected"), [(4.0, 0.3, 1.0), (4.0, 0.5, 2.0), (None, 0.3, 2.0)])
+def test_a_change_below_the_outputs_resolution_says_nothing_either(
+    numbers: Numbers, resolution: float | None, change: float, expected: float
+) -> None:
+    given = number(1.0), number(0.0), number(1.0), number(change), number(0.1)
+    (found,) = numbers.call(lambda *read: [rule(resolution=resolution)(*read)], *given)
+    assert float(found) == expected

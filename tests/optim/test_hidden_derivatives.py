@@ -81,9 +81,70 @@ def test_a_backward_pass_that_ends_the_derivatives_is_named(
             optimizer.step(torch.randn(8, 3), torch.randint(3, (8,)))
 
 
+class Behind(nn.Module):
+    """A function of one's own behind layers that begin with zeros."""
+
+    def __init__(self, function: type[torch.autograd.Function], zeros: int) -> None:
+        super().__init__()
+        self.function, self.first = function, nn.Linear(3, 4)
+        self.zeros = [nn.Linear(4, 4) for _ in range(zeros)]
+        self.last = nn.Sequential(*self.zeros, nn.Linear(4, 3))
+        self.fill(0.0)
+
+    def fill(self, value: float) -> None:
+        for layer in self.zeros:
+            nn.init.constant_(layer.weight, value)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.last(self.function.apply(self.first(inputs)))
+        return outputs
+
+
+@pytest.mark.parametrize("options", [{}, {"curvature": "hessian"}, {"microbatch": 4}], ids=str)
+@pytest.mark.parametrize("zeros", [1, 2, 3])
+def test_a_backward_pass_that_ends_the_derivatives_behind_zeros_is_named(zeros: int, options: dict[str, Any]) -> None:
+    """As long as it gets zeros, nothing is wrong with the step; then the step raises, and none after it goes on."""
+    model = Behind(InNumPy, zeros)
+    optimizer, batch = QLR(model, "cross_entropy", "gradient", **options), (torch.randn(8, 3), torch.randint(3, (8,)))
+    for _ in range(5):
+        optimizer.step(*batch)
+        model.fill(0.0)
+    model.fill(0.5)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="the backward pass of InNumPy cannot be"):
+            optimizer.step(*batch)
+
+
+@pytest.mark.parametrize("options", [{}, {"microbatch": 4}], ids=str)
+def test_a_backward_pass_that_is_first_used_later_is_named(options: dict[str, Any]) -> None:
+    model = Residual(Twice)
+    optimizer, batch = AdamQLR(model, "cross_entropy", **options), (torch.randn(8, 3), torch.randint(3, (8,)))
+    for _ in range(5):
+        optimizer.step(*batch)
+    model.function = InNumPy
+    with pytest.raises(RuntimeError, match="the backward pass of InNumPy cannot be"):  # noqa: PT012
+        for _ in range(3):
+            optimizer.step(*batch)
+
+
+def test_a_backward_pass_of_another_mode_is_named_at_once() -> None:
+    model = Residual(Twice)
+    optimizer, batch = AdamQLR(model, "cross_entropy"), (torch.randn(8, 3), torch.randint(3, (8,)))
+    for _ in range(5):
+        optimizer.step(*batch)
+    model.eval().function = InNumPy
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="the backward pass of InNumPy cannot be"):
+            optimizer.step(*batch)
+
+
 @pytest.mark.parametrize("function", [Twice, Steps])
 def test_a_backward_pass_that_ends_nothing_is_trained(function: type[torch.autograd.Function]) -> None:
-    AdamQLR(Residual(function), "cross_entropy").step(torch.randn(8, 3), torch.randint(3, (8,)))
+    model = Residual(function)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    info = AdamQLR(model, "cross_entropy").step(torch.randn(8, 3), torch.randint(3, (8,)))
+    assert info.rho.isfinite()
+    assert not any(torch.equal(*pair) for pair in zip(model.parameters(), before, strict=True))
 
 
 def test_outputs_without_derivatives_are_refused() -> None:
@@ -231,6 +292,32 @@ def test_convolutions_may_be_called_by_keyword() -> None:
     torch.testing.assert_close(*ends)
 
 
+class ComplexConvolution(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 2, 3, 3, 2))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        found = functional.conv2d(torch.complex(inputs, -inputs), torch.view_as_complex(self.weight), padding=1)
+        return torch.view_as_real(found).flatten(1)
+
+
+def test_complex_convolutions_are_differentiated_beside_real_ones() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Tanh(), ComplexConvolution()).double()
+    inputs, targets = torch.randn(4, 2, 3, 3).double(), torch.randn(4, 54).double()
+
+    def outputs(*values: Tensor) -> Tensor:
+        names = [name for name, _ in model.named_parameters()]
+        found: Tensor = functional_call(model, dict(zip(names, values, strict=True)), (inputs,))
+        return found
+
+    before = tuple(parameter.detach().clone() for parameter in model.parameters())
+    gradients = torch.autograd.grad(0.5 * functional.mse_loss(model(inputs), targets), list(model.parameters()))
+    info = QLR(model, "half_mse", "gradient", damping=0.0, adapt_damping=False).step(inputs, targets)
+    tangent = jvp(outputs, before, gradients)[1]
+    assert float(info.curvature) == pytest.approx(float(tangent.square().mean()), rel=1e-8)
+
+
 # Losses.
 
 
@@ -295,7 +382,12 @@ def test_the_hessian_of_weight_norm_is_refused_as_pytorch_has_it_wrong(dim: int)
     inputs, targets = torch.randn(8, 4), torch.randn(8, 1)
     with pytest.raises(RuntimeError, match="second derivatives of weight_norm are wrong: use curvature='fisher'"):
         AdamQLR(model, "half_mse", curvature="hessian").step(inputs, targets)
-    assert AdamQLR(model, "half_mse").step(inputs, targets).lr.isfinite()
+    optimizer = AdamQLR(model, "half_mse")
+    for _ in range(3):
+        assert optimizer.step(inputs, targets).lr.isfinite()
+    optimizer.param_groups[0]["curvature"] = "hessian"
+    with pytest.raises(RuntimeError, match="second derivatives of weight_norm are wrong: use curvature='fisher'"):
+        optimizer.step(inputs, targets)
 
 
 def test_the_hessian_of_a_linear_loss_of_a_linear_network_is_none_at_all() -> None:

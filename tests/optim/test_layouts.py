@@ -77,6 +77,51 @@ def test_a_normalization_whose_cases_cannot_be_told_is_named() -> None:
         KFAC(model, "half_mse").step(torch.randn(ROWS, 4), torch.randn(ROWS, 2))
 
 
+def diagonals(layout: str, positions: list[int], attends: bool = False) -> list[float]:
+    """Return a normalization's diagonal after a minibatch of each number of positions, as many rows in each."""
+    model = Sequences(layout, True).double()
+    if attends:
+        model.attention = nn.MultiheadAttention(2, 1).requires_grad_(False)
+    optimizer = KFAC(model, "half_mse", fisher="exact", lr=0.0, momentum=0.0)
+    generator = torch.Generator().manual_seed(1)
+    for count in positions:
+        drawn = [torch.randn(ROWS, count, size, generator=generator, dtype=torch.float64) for size in (4, 2)]
+        optimizer.step(*drawn)
+    found: list[float] = optimizer.state[model.norm.weight]["diagonal_0"].tolist()
+    return found
+
+
+@pytest.mark.parametrize("attends", [False, True])
+@pytest.mark.parametrize("positions", [[5, ROWS], [5, ROWS, 3, ROWS], [2 * ROWS + 1, 2 * ROWS, ROWS]])
+def test_as_many_positions_as_cases_are_told_by_other_minibatches(positions: list[int], attends: bool) -> None:
+    wanted = diagonals("rows first", positions)
+    for layout in ("rows first", "positions first"):
+        assert diagonals(layout, positions, attends) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_as_many_positions_as_cases_come_behind_them_in_most_models() -> None:
+    for positions in ([ROWS], [ROWS, ROWS], [ROWS, 5, ROWS]):
+        wanted = diagonals("flattened", positions)
+        assert diagonals("rows first", positions) == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize("positions", [[ROWS, 5], [ROWS, ROWS, 5]])
+def test_positions_that_were_taken_for_cases_are_noticed(positions: list[int]) -> None:
+    message = (
+        r"cannot tell cases from positions in what a LayerNorm makes, of shape \(5, 8, 3\): give it no minibatches"
+    )
+    with pytest.raises(ValueError, match=message):
+        diagonals("positions first", positions)
+
+
+@pytest.mark.parametrize("layout", ["rows first", "positions first"])
+def test_as_many_positions_as_cases_beside_a_layer_that_takes_positions_first_are_refused(layout: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"cannot tell cases from positions .*begin with a minibatch of another number"
+    ):
+        diagonals(layout, [ROWS], attends=True)
+
+
 class Turned(nn.Module):
     """Outputs (rows, 2, positions) that are not contiguous."""
 

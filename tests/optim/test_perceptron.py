@@ -282,24 +282,6 @@ def test_what_is_no_plain_perceptron_is_left_to_pytorch(model: nn.Module) -> Non
     assert isinstance(network_of(model, CrossEntropy(), flattened(model)), DifferentiatedNetwork)
 
 
-def test_hooks_are_called() -> None:
-    calls: list[int] = []
-    model = mlp([4, 5, 3])
-    optimizer = AdamQLR(model, "cross_entropy")
-    model[1].register_forward_hook(lambda *_: calls.append(1))
-    optimizer.step(torch.randn(6, 4), torch.randint(3, (6,)))
-    assert calls
-
-
-def test_optimizers_hooks_are_called() -> None:
-    optimizer = AdamQLR(mlp([4, 3]), "cross_entropy")
-    calls: list[str] = []
-    optimizer.register_step_pre_hook(lambda *_: calls.append("before"))
-    optimizer.register_step_post_hook(lambda *_: calls.append("after"))
-    optimizer.step(torch.randn(6, 4), torch.randint(3, (6,)))
-    assert calls == ["before", "after"]
-
-
 def test_a_profiler_sees_steps() -> None:
     optimizer = AdamQLR(mlp([4, 3]), "cross_entropy")
     with torch.profiler.profile() as profile:

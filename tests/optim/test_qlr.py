@@ -382,6 +382,15 @@ def test_optimizers_whose_step_is_no_direction_are_refused() -> None:
     assert message(torch.optim.Adam(everything, maximize=True)) == (
         "Adam cannot be a direction with maximize=True: give the negative of the loss"
     )
+
+    class ScheduleFree(torch.optim.SGD):
+        def train(self) -> None: ...
+
+        def eval(self) -> None: ...
+
+    assert message(ScheduleFree(everything)) == (
+        "ScheduleFree cannot be a direction: it keeps averaged parameters beside those it moves"
+    )
     assert message("newton") == ("unknown direction 'newton': use 'gradient', 'adam', 'kronecker' or an optimizer")
     assert message(torch.optim.NAdam, TypeError) == ("direction must be made, not a class: NAdam(model.parameters())")
     assert message(3.0, TypeError) == (
@@ -541,6 +550,12 @@ def test_state_of_another_direction_is_refused() -> None:
     inner.step()
     with pytest.raises(ValueError, match=r"^the saved state has no damping: it is of another optimizer$"):
         STATEFUL["adam"](model).load_state_dict(inner.state_dict())
+
+
+def test_state_of_another_network_is_refused() -> None:
+    saved = AdamQLR(nn.Linear(4, 3, bias=False), "half_mse").state_dict()
+    with pytest.raises(ValueError, match=r"^the saved 'exp_avg' of weight has the shape \(3, 4\), not \(3, 5\)$"):
+        AdamQLR(nn.Linear(5, 3, bias=False), "half_mse").load_state_dict(saved)
 
 
 MEMORIZING: dict[str, tuple[int, Callable[[nn.Module], QLR]]] = {

@@ -1,6 +1,7 @@
 """Models and losses that write where no step expects it: into the minibatch, frozen parameters, buffers of any kind."""
 
 import copy
+from collections import UserDict
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,65 @@ def test_a_minibatch_that_is_changed_in_place_is_refused(make: Any, writer: str,
     with pytest.raises(ValueError, match=message):
         optimizer.step(*batch())
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def replacing_entry(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    batch["x"] = (batch["x"] - 2) / 3
+    outputs: Tensor = model(batch["x"])
+    return outputs
+
+
+def replacing_item(model: nn.Module, batch: dict[str, list[Tensor]]) -> Tensor:
+    batch["x"][0] = batch["x"][0] + 1
+    outputs: Tensor = model(batch["x"][0])
+    return outputs
+
+
+def replacing_target(outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
+    targets["y"] = (targets["y"] + 1) % 3
+    return functional.cross_entropy(outputs, targets["y"])
+
+
+@pytest.mark.parametrize("microbatch", [None, 5])
+@pytest.mark.parametrize("forward", [replacing_entry, replacing_item])
+def test_an_entry_of_the_inputs_that_is_replaced_is_refused(make: Any, forward: Any, microbatch: int | None) -> None:
+    inputs, targets = batch()
+    given: Any = {"x": inputs}
+    if forward is replacing_item:
+        # Of lists, pieces are tuples.
+        given, microbatch = {"x": [inputs]}, None
+    optimizer = make(nn.Sequential(*ends()), "cross_entropy", forward=forward, microbatch=microbatch)
+    with pytest.raises(ValueError, match=r"changes the inputs in place, .* put entries into a copy of their dict"):
+        optimizer.step(given, targets)
+
+
+@pytest.mark.parametrize("options", [{}, {"microbatch": 5}], ids=str)
+def test_an_entry_of_the_targets_that_is_replaced_is_refused(options: dict[str, Any]) -> None:
+    inputs, targets = batch()
+    optimizer = AdamQLR(nn.Sequential(*ends()), replacing_target, **options)
+    with pytest.raises(ValueError, match="changes the targets in place"):
+        optimizer.step(inputs, {"y": targets})
+
+
+def test_entries_may_be_replaced_in_a_copy(make: Any) -> None:
+    inputs, targets = batch()
+    optimizer = make(
+        nn.Sequential(*ends()), "cross_entropy", forward=lambda model, given: replacing_entry(model, dict(given))
+    )
+    assert optimizer.step({"x": inputs}, targets).rho.isfinite()
+
+
+class Lazy(UserDict[str, Tensor]):
+    """Makes its tensors at each look."""
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self.data[key] * 1
+
+
+def test_a_mapping_may_make_its_tensors_at_each_look(make: Any) -> None:
+    inputs, targets = batch()
+    optimizer = make(nn.Sequential(*ends()), "cross_entropy", forward=lambda model, given: model(given["x"]))
+    assert optimizer.step(Lazy(x=inputs), targets).rho.isfinite()
 
 
 def test_minibatches_made_in_inference_mode_are_trained_on(make: Any) -> None:
@@ -140,6 +200,85 @@ def test_frozen_embeddings_with_a_largest_norm_are_trained_behind(make: Any) -> 
     embedding = nn.Embedding(5, 4, max_norm=1.0).requires_grad_(False)
     optimizer = make(nn.Sequential(embedding, nn.Linear(4, 3)), "cross_entropy")
     assert optimizer.step(torch.randint(5, (ROWS,)), torch.randint(3, (ROWS,))).rho.isfinite()
+
+
+# Parameters that are.
+
+
+class Moving(nn.Linear):
+    """A layer that moves its own weight at each pass, after some that leave it."""
+
+    def __init__(self, move: Callable[[Tensor], Any], rests: int = 0) -> None:
+        super().__init__(4, 3)
+        self.move, self.rests = move, rests
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.rests:
+            self.rests -= 1
+        else:
+            with torch.no_grad():
+                self.move(self.weight)
+        return super().forward(input)
+
+
+def shrinking_data(weight: Tensor) -> None:
+    weight.data = 0.9 * weight.data
+
+
+MOVES: dict[str, Callable[[Tensor], Any]] = {
+    "in place": lambda weight: weight.mul_(0.5),
+    "into data": lambda weight: weight.data.mul_(0.5),
+    "other data": shrinking_data,
+    "noise": lambda weight: weight.add_(0.01 * torch.randn_like(weight)),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"microbatch": 5}], ids=str)
+@pytest.mark.parametrize("move", MOVES)
+def test_a_trained_parameter_that_a_pass_moves_is_named(make: Any, move: str, options: dict[str, Any]) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), Moving(MOVES[move]))
+    optimizer = make(model, "cross_entropy", **options)
+    message = (
+        r"the forward pass moves 2\.weight, and later passes of the step would move it again: move it between steps"
+    )
+    # Also where somebody goes on after the error.
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message):
+            optimizer.step(*batch())
+
+
+def test_a_trained_parameter_that_a_pass_moves_later_is_named(make: Any) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), Moving(MOVES["in place"], rests=6))
+    optimizer = make(model, "cross_entropy")
+    with pytest.raises(ValueError, match=r"the forward pass moves 2\.weight"):  # noqa: PT012
+        for _ in range(5):
+            optimizer.step(*batch())
+
+
+CONSTRAINTS: dict[str, Callable[[Tensor], Any]] = {
+    "clamped": lambda weight: weight.clamp_(-0.1, 0.1),
+    "clamped data": lambda weight: weight.data.clamp_(min=0),
+    "rows of one length": lambda weight: weight.div_(weight.norm(dim=1, keepdim=True)),
+    "spectral": lambda weight: weight.div_(torch.linalg.matrix_norm(weight, 2)),
+    "noise that is taken back": lambda weight: weight.add_(1).sub_(1),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"microbatch": 5}, {"curvature": "hessian"}], ids=str)
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_constraints_within_the_forward_pass_are_those_between_steps(constraint: str, options: dict[str, Any]) -> None:
+    found = []
+    for within in (True, False):
+        torch.manual_seed(0)
+        layer = Moving(CONSTRAINTS[constraint], rests=0 if within else 10**9)
+        model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.2), nn.BatchNorm1d(4), nn.Tanh(), layer)
+        optimizer = AdamQLR(model, "cross_entropy", adapt_damping=False, lr_clipping=0.1, **options)
+        for _ in range(4):
+            with torch.no_grad():
+                CONSTRAINTS[constraint](layer.weight)
+            optimizer.step(*batch())
+        found.append([p.detach() for p in model[:4].parameters()] + list(model.buffers()))
+    torch.testing.assert_close(found[0], found[1])
 
 
 # Buffers.

@@ -19,6 +19,8 @@ from adamqlr.optim.torch_private import (
     fused_adam,
     fused_sgd,
     global_hooks,
+    has_comm_hook,
+    joins_early_processes,
     reentrant_checkpointing_refused,
     scale_all,
     step_is_watched,
@@ -191,6 +193,12 @@ def test_hooks_of_all_modules_are_seen_as_they_come_and_go(kind: str, monkeypatc
         handle.remove()
     monkeypatch.delattr(module, f"_global_{kind}_hooks")
     assert not any(global_hooks(kind))  # type: ignore[arg-type]
+
+
+def test_what_is_no_replica_has_no_messages() -> None:
+    module = torch.nn.Linear(2, 1)
+    assert not joins_early_processes(module)
+    assert not has_comm_hook(module)
 
 
 def test_each_thread_refuses_reentrant_checkpointing_for_itself() -> None:

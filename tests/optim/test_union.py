@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from adamqlr import KFAC, QLR, AdamQLR
 
 from . import union_cases
-from .union_cases import CASES, Case, batches, model_of, steps
+from .union_cases import CASES, Case, batches, model_of, packed, packed_parts, steps
 
 PROGRAM = Path(union_cases.__file__)
 
@@ -83,6 +83,32 @@ def test_a_minibatch_of_which_no_target_counts_moves_nothing(processes: list[dic
     case = CASES["AdamQLR"]
     optimizer = AdamQLR(model_of(case), "cross_entropy", microbatch=3)
     assert_nothing_moves(steps(case, optimizer, [(torch.randn(8, 5).double(), torch.full((8,), -100))]))
+
+
+def test_messages_that_are_not_the_steps_own_are_refused(processes: list[dict[str, Any]]) -> None:
+    for process in processes:
+        found = process["messages"]
+        assert "give every process as many minibatches and step outside it" in found["join"]
+        assert "has a communication hook or mixed_precision, which the step's messages would go around" in found["hook"]
+        assert bool(found["steps"]["infos"][0]["taken"])
+
+
+def test_processes_that_show_a_layer_unlike_numbers_of_positions_are_all_refused(
+    processes: list[dict[str, Any]],
+) -> None:
+    for rank, process in enumerate(processes):
+        assert process["positions"].startswith(f"3 of rank {rank}: processes show Linear(in_features=5, out_features=4")
+        assert "pad their parts of a minibatch to one length, or use AdamQLR" in process["positions"]
+
+
+def test_packed_sequences_count_by_their_number(processes: list[dict[str, Any]]) -> None:
+    assert_same_steps(processes[0]["packed"], packed(packed_parts(len(processes))))
+
+
+def test_packed_sequences_cannot_be_cut() -> None:
+    with pytest.raises(ValueError, match=r"cannot cut the PackedSequence in the inputs: give padded rows.*forward="):
+        packed(packed_parts(2), microbatch=2)
+    packed(packed_parts(2), microbatch=5)
 
 
 def test_sharded_parameters_are_refused(processes: list[dict[str, Any]]) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from adamqlr import KFAC, QLR, AdamQLR
 
@@ -137,6 +139,83 @@ def nothing_counts(rank: int) -> dict[str, Any]:
     return steps(case, optimizer, [(vectors(4), torch.full((4,), -100))])
 
 
+class LastState(nn.Module):
+    """What a recurrent network says of each sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent, self.output = nn.RNN(5, 4), nn.Linear(4, 3)
+
+    def forward(self, sequences: PackedSequence) -> Tensor:
+        outputs: Tensor = self.output(self.recurrent(sequences)[1][0])
+        return outputs
+
+
+def log_cosh(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss that says nothing of how many rows it is a mean of."""
+    return (outputs - targets).cosh().log().mean()
+
+
+def packed_parts(processes: int) -> list[tuple[list[Tensor], Tensor]]:
+    """Return each process's sequences, more of them and shorter ones in later processes, and their targets."""
+    torch.manual_seed(2)
+    numbers = [(2 + rank, 9 // (1 + rank)) for rank in range(processes)]
+    return [([vectors(length) for _ in range(count)], vectors(count)[:, :3]) for count, length in numbers]
+
+
+def packed(parts: list[tuple[list[Tensor], Tensor]], **options: Any) -> dict[str, Any]:
+    """Return the step on the sequences of all parts."""
+    sequences = [sequence for some, _ in parts for sequence in some]
+    batch: Any = pack_sequence(sequences, enforce_sorted=False), torch.cat([targets for _, targets in parts])
+    case = Case(AdamQLR, LastState)
+    return steps(case, AdamQLR(model_of(case), log_cosh, **options), [batch])
+
+
+def refused_messages(rank: int) -> dict[str, Any]:
+    """Return what is said of messages that are not the step's own, and the steps that are taken without them."""
+    case, (batch,) = CASES["AdamQLR"], batches(CASES["AdamQLR"], 3)[0][rank : rank + 1]
+    model = DistributedDataParallel(model_of(case))
+    optimizer = AdamQLR(model, "cross_entropy")
+    found: dict[str, Any] = {}
+    try:
+        with model.join():
+            optimizer.step(*batch)
+    except ValueError as error:
+        found["join"] = str(error)
+    with model.join(enable=False):
+        found["steps"] = steps(case, optimizer, [batch])
+    model.register_comm_hook(None, allreduce_hook)
+    try:
+        optimizer.step(*batch)
+    except ValueError as error:
+        found["hook"] = str(error)
+    return found
+
+
+class Summed(nn.Module):
+    """Adds up what it makes of positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 4), nn.Linear(4, 2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.last(torch.tanh(self.first(inputs)).sum(dim=1))
+        return outputs
+
+
+def unlike_positions(rank: int) -> str:
+    """Return what is said where this process shows a layer as many positions as others, and then more."""
+    torch.manual_seed(0)
+    optimizer = KFAC(DistributedDataParallel(Summed()), "half_mse")
+    for positions in (3, 7, 3 + rank):
+        try:
+            optimizer.step(torch.randn(4 + rank, positions, 5), torch.randn(4 + rank, 2))
+        except ValueError as error:
+            return f"{positions - rank} of rank {rank}: {error}"
+    return ""
+
+
 def main(rank: int, processes: int, folder: Path) -> None:
     """Be one of the processes; leave what it found in a file."""
     torch.set_num_threads(1)
@@ -166,6 +245,9 @@ def main(rank: int, processes: int, folder: Path) -> None:
         found["sharded"] = str(error)
     found["begun"] = begun(rank)
     found["nothing counts"] = nothing_counts(rank)
+    found["packed"] = packed(packed_parts(processes)[rank : rank + 1], process_group=dist.group.WORLD)
+    found["positions"] = unlike_positions(rank)
+    found["messages"] = refused_messages(rank)
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
 

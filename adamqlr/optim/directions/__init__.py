@@ -63,7 +63,8 @@ _bound: WeakValueDictionary[int, State] = WeakValueDictionary()
 
 def bind(direction: Direction, flat: FlatParameters, state: State) -> None:
     """Bind a direction to an optimizer's parameters and state, and to no other's any more."""
-    direction.bind(flat, state)
+    with state.for_part(direction.defaults):
+        direction.bind(flat, state)
     _bound[id(direction)] = state
 
 
@@ -95,6 +96,14 @@ class OptionalMethods:
         A direction that keeps a count in Python, say, would not have it counted by a replay.
         """
         return getattr(self._direction, "capturable", False)
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Refuse options, its own among them, that are out of their range where they have changed; none by default.
+
+        Raises:
+            ValueError: One is.
+        """
+        getattr(self._direction, "check_options", lambda options: None)(options)
 
     def live_tensors(self) -> list[Tensor]:
         """Return tensors that are not from ``state`` and to be put back if the step is refused; none by default.

@@ -34,9 +34,14 @@ class AdamDirection:
     capturable = True
 
     def __init__(self, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+        self.defaults: Mapping[str, Any] = {"betas": betas, "eps": eps}
+        self.check_options(self.defaults)
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Refuse options that are out of their range."""
+        betas, eps = options["betas"], options["eps"]
         require(all(0 <= beta < 1 for beta in betas), "betas", "in [0, 1)", betas)
         require(eps >= 0, "eps", "at least 0", eps)
-        self.defaults: Mapping[str, Any] = {"betas": betas, "eps": eps}
 
     def bind(self, flat: FlatParameters, state: State) -> None:
         """Take up the moments."""

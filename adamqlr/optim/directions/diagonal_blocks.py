@@ -15,14 +15,23 @@ class NormalizationBlock:
     With x̂ the normalized input, case b adds (Σ x̂ δ)² / B for the scale and (Σ δ)² / B for the shift, the sums over
     its positions.
 
+    Sequences come with their cases first or, as with ``batch_first=False``, with their positions. Where there are as
+    many of these as of those, the layer's layout is what it was in other minibatches. Before there are any, cases come
+    first, as in most models; a later minibatch that shows the opposite is an error, and so is a model that has both.
+
     Args:
         module: The layer.
         parameters: Its trained parameters.
         state: Where the averages live.
+        may_turn: Whether something in the model is known to take positions first.
     """
 
-    def __init__(self, module: nn.Module, parameters: list[nn.Parameter], state: State) -> None:
+    def __init__(self, module: nn.Module, parameters: list[nn.Parameter], state: State, may_turn: bool) -> None:
         self.module, self.parameters = module, parameters
+        self._may_turn = may_turn
+        # Whether positions come first: as seen, and as assumed.
+        self._seen: bool | None = None
+        self._assumed: bool | None = None
         self._scale_first = parameters[0] is module.weight
         self.averages = [
             state.of_parameter(parameters[0], f"diagonal_{index}", torch.zeros_like(p, requires_grad=False))
@@ -52,15 +61,46 @@ class NormalizationBlock:
         if not isinstance(self.module, nn.LayerNorm):
             product = product.reshape(*product.shape[:2], -1).sum(dim=2)
         leading = product.shape[: product.dim() - len(shape)]
-        # Sequences may come first, as with batch_first=False.
-        if len(leading) > 1 and leading[0] != cases == leading[1]:
+        if self._positions_come_first(leading, cases):
             product = product.transpose(0, 1)
-        elif not leading or leading[0] % cases:
-            raise ValueError(
-                f"K-FAC cannot tell the {cases} cases in what a {type(self.module).__name__} makes, of shape "
-                f"{tuple(product.shape)}: put them first, freeze the layer, or use AdamQLR"
-            )
         return product.reshape(cases, -1, *shape).sum(dim=1)
+
+    def _positions_come_first(self, leading: Size, cases: int) -> bool:
+        """Tell whether the first of the leading dimensions is that of positions, and the second that of cases."""
+        of_first = bool(leading) and leading[0] % cases == 0
+        of_second = len(leading) > 1 and leading[1] == cases
+        if of_first and of_second and cases > 1:
+            return self._remembered(leading)
+        if not of_first and not of_second:
+            raise self._cannot_tell(f"the {cases} cases", leading, "put them first")
+        if self._assumed is not None and self._assumed != of_second and cases > 1:
+            raise self._cannot_tell(
+                "cases from positions", leading, "give it no minibatches with as many of both before"
+            )
+        if cases > 1:
+            self._seen = of_second
+        return of_second and not of_first
+
+    def _remembered(self, leading: Size) -> bool:
+        """Return what earlier minibatches have shown, or what is assumed before there are any."""
+        if self._seen is not None:
+            return self._seen
+        is_square = leading[0] == leading[1]
+        if is_square and self._may_turn and len(leading) == 2:
+            raise self._cannot_tell(
+                "cases from positions",
+                leading,
+                "begin with a minibatch of another number of rows, use batch_first=True",
+            )
+        # More cases than rows are windows of them, which are rarely as many as a sequence is long.
+        self._assumed = not is_square
+        return self._assumed
+
+    def _cannot_tell(self, what: str, leading: Size, cure: str) -> ValueError:
+        return ValueError(
+            f"K-FAC cannot tell {what} in what a {type(self.module).__name__} makes, of shape "
+            f"{(*leading, *self.averages[0].shape)}: {cure}, freeze the layer, or use AdamQLR"
+        )
 
     def precondition(self, gradients: Sequence[Tensor], weight: Tensor, damping: Tensor) -> list[Tensor]:
         """Return ∇ / (diagonal + λ)."""

@@ -12,6 +12,7 @@ from adamqlr.optim.directions.diagonal_blocks import DiagonalBlock, Normalizatio
 from adamqlr.optim.directions.kronecker_blocks import KroneckerBlock
 from adamqlr.optim.directions.kronecker_factors import KroneckerInverses
 from adamqlr.optim.directions.layer_blocks import curvature_blocks
+from adamqlr.optim.directions.positions import PositionsOfProcesses
 from adamqlr.optim.flat import FlatGradient, FlatParameters
 from adamqlr.optim.options import require
 from adamqlr.optim.passes.losses import Loss
@@ -48,17 +49,24 @@ class KroneckerDirection:
         ema_decay: float = 0.95,
         inverse_period: int = 1,
     ) -> None:
-        require(fisher in ("sampled", "exact"), "fisher", "'sampled' or 'exact'", fisher)
-        require(0 <= ema_decay <= 1, "ema_decay", "in [0, 1]", ema_decay)
-        whole = isinstance(inverse_period, int) and inverse_period >= 1
-        require(whole, "inverse_period", "a whole number, 1 or more", inverse_period)
         self._model = model
+        # One for all layouts, which may change in one process alone: all are to look at the same steps.
+        self._positions = PositionsOfProcesses()
         self._output_fisher = MembersFisher(loss) if members_of(model) else output_fisher(loss)
         self.defaults: Mapping[str, Any] = {
             "fisher": fisher,
             "ema_decay": ema_decay,
             "inverse_period": inverse_period,
         }
+        self.check_options(self.defaults)
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Refuse options that are out of their range."""
+        fisher, ema_decay, inverse_period = (options[name] for name in ("fisher", "ema_decay", "inverse_period"))
+        require(fisher in ("sampled", "exact"), "fisher", "'sampled' or 'exact'", fisher)
+        require(0 <= ema_decay <= 1, "ema_decay", "in [0, 1]", ema_decay)
+        whole = isinstance(inverse_period, int) and inverse_period >= 1
+        require(whole, "inverse_period", "a whole number, 1 or more", inverse_period)
 
     def bind(self, flat: FlatParameters, state: State) -> None:
         """Make the blocks."""
@@ -98,7 +106,8 @@ class KroneckerDirection:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copying keeps: the averages are the optimizer's."""
-        return {"_model": self._model, "_output_fisher": self._output_fisher, "defaults": self.defaults}
+        kept = "_model", "_output_fisher", "_positions", "defaults"
+        return {name: self.__dict__[name] for name in kept}
 
     @property
     def capturable(self) -> bool:
@@ -165,7 +174,10 @@ class KroneckerDirection:
             cases = self._cases / union.share
             for average in averages:
                 average.mul_(union.share)
-            union.add_up([*averages, *(self._diagonal.sums if self._diagonal else [])])
+            message = [*averages, *(self._diagonal.sums if self._diagonal else [])]
+            positions = self._positions.numbers(self._factored, self._weight)
+            union.add_up([*message, positions])
+            self._positions.check(self._factored, positions)
         if self._diagonal is not None:
             self._diagonal.end(cases, self._group["ema_decay"])
 

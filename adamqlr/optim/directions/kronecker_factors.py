@@ -49,11 +49,6 @@ def _add_product(total: Tensor, rows: Tensor, columns: Tensor, scale: float, dec
         torch.add(torch.baddbmm(total, columns.mT, rows.mT, beta=0, alpha=scale), total, alpha=decay, out=total)
 
 
-def symmetric(lower: Tensor) -> Tensor:
-    """Return the whole matrix whose lower triangle is that of ``lower``."""
-    return lower.tril() + lower.tril(-1).T
-
-
 class DampedFactor:
     """Keeps the Cholesky factor of A + γ I, for a factor A that is not a number.
 

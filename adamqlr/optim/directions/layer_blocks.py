@@ -62,10 +62,12 @@ def curvature_blocks(
         for parameter in module.parameters(recurse=False):
             uses[id(parameter)] = uses.get(id(parameter), 0) + 1
     blocks: list[LayerBlock] = []
+    # Such modules take the positions of sequences first, and so may what is beside them.
+    may_turn = any(getattr(module, "batch_first", True) is False for module in model.modules())
     for module in model.modules():
         own = [p for p in module.parameters(recurse=False) if id(p) in trained]
         if own and is_known(module) and all(uses[id(parameter)] == 1 for parameter in own):
-            blocks.append(_block(module, own, state, keep_inverses))
+            blocks.append(_block(module, own, state, keep_inverses, may_turn))
             for parameter in own:
                 del trained[id(parameter)]
     return blocks, DiagonalBlock(list(trained.values()), state) if trained else None
@@ -84,7 +86,9 @@ def is_known(module: nn.Module) -> bool:
     return is_called and names <= {"weight", "bias"} and any(type(module).forward is kind.forward for kind in calls)
 
 
-def _block(module: nn.Module, parameters: list[nn.Parameter], state: State, keep_inverse: bool) -> LayerBlock:
+def _block(
+    module: nn.Module, parameters: list[nn.Parameter], state: State, keep_inverse: bool, may_turn: bool
+) -> LayerBlock:
     if isinstance(module, (nn.Linear, nn.Conv2d)):
         return KroneckerBlock(module, parameters, state, keep_inverse)
-    return NormalizationBlock(module, parameters, state)
+    return NormalizationBlock(module, parameters, state, may_turn)

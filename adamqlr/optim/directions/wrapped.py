@@ -12,6 +12,23 @@ from adamqlr.optim.state import State
 from adamqlr.optim.torch_private import unnoticed
 
 
+def refuse_special_steps(optimizer: torch.optim.Optimizer, use: str) -> None:
+    """Check that an optimizer's step needs nothing but gradients.
+
+    Args:
+        optimizer: The optimizer.
+        use: What it is to do, for the error.
+
+    Raises:
+        ValueError: Its step evaluates a closure, or needs sparse gradients.
+    """
+    name, closure = type(optimizer).__name__, inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(f"{name} cannot {use}: its step evaluates a closure several times")
+    if isinstance(optimizer, torch.optim.SparseAdam):
+        raise ValueError(f"{name} cannot {use}: it needs sparse gradients")
+
+
 class WrappedDirection:
     """d = θ − θ′, with θ′ where an optimizer's step leads; the parameters stay where they are.
 
@@ -30,16 +47,13 @@ class WrappedDirection:
     capturable = False
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        refuse_special_steps(optimizer, "be a direction")
         name = type(optimizer).__name__
-        closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-        if closure is not None and closure.default is inspect.Parameter.empty:
-            raise ValueError(f"{name} cannot be a direction: its step evaluates a closure several times")
-        if isinstance(optimizer, (torch.optim.ASGD, torch.optim.SparseAdam)):
-            reason = "averages parameters" if isinstance(optimizer, torch.optim.ASGD) else "needs sparse gradients"
-            raise ValueError(f"{name} cannot be a direction: it {reason}")
+        if isinstance(optimizer, torch.optim.ASGD):
+            raise ValueError(f"{name} cannot be a direction: it averages parameters")
         if hasattr(optimizer, "train") and hasattr(optimizer, "eval"):
             raise ValueError(f"{name} cannot be a direction: it keeps averaged parameters beside those it moves")
-        if hasattr(optimizer, "step") and "inputs" in inspect.signature(type(optimizer).step).parameters:
+        if "inputs" in inspect.signature(type(optimizer).step).parameters:
             raise ValueError(f"{name} cannot be a direction: its step wants the minibatch; use its name instead")
         if any(group.get("maximize") for group in optimizer.param_groups):
             raise ValueError(f"{name} cannot be a direction with maximize=True: give the negative of the loss")

@@ -1,6 +1,4 @@
-"""A network as the heuristics see it: its value, gradient, tangents, and its value after the step."""
-
-from dataclasses import dataclass
+"""The passes through a network: its value, gradient, tangents, and its value after the step."""
 
 from torch import nn
 
@@ -13,37 +11,37 @@ from adamqlr.optim.passes.row_losses import row_loss
 from adamqlr.optim.passes.union import Processes, UnionNetwork
 
 
-@dataclass(frozen=True)
-class PassOptions:
-    """How a network's passes are run.
+def network_of(
+    model: nn.Module,
+    loss: Loss,
+    flat: FlatParameters,
+    *,
+    forward: Forward = call_model,
+    microbatch: int | None = None,
+    processes: Processes | None = None,
+    align_buffers: bool = False,
+) -> Network:
+    """Return the network with the fastest passes that there are for it: written out where they are known.
 
-    Attributes:
+    Args:
+        model: The module.
+        loss: Of its outputs.
+        flat: Its parameters.
         forward: How the module is called.
         microbatch: Rows that go through it at a time; None for all.
         processes: Who has other parts of a minibatch; None for nobody.
         align_buffers: Whether buffers are those of the first process.
-    """
-
-    forward: Forward = call_model
-    microbatch: int | None = None
-    processes: Processes | None = None
-    align_buffers: bool = False
-
-
-def network_of(model: nn.Module, loss: Loss, flat: FlatParameters, options: PassOptions | None = None) -> Network:
-    """Return the network with the fastest passes that there are for it: written out where they are known.
 
     Raises:
         ValueError: The module holds several networks, and the loss is none that is known for each on its own.
     """
-    options = options or PassOptions()
-    differentiated = DifferentiatedNetwork(model, loss, flat, options.forward)
-    if options.microbatch is not None or options.processes is not None:
+    differentiated = DifferentiatedNetwork(model, loss, flat, forward)
+    if microbatch is not None or processes is not None:
         if flat.members:
             raise ValueError("networks side by side take neither microbatch nor process_group")
-        return UnionNetwork(differentiated, options.microbatch, options.processes, options.align_buffers)
+        return UnionNetwork(differentiated, microbatch, processes, align_buffers)
     layers, rows = find_layers(model), row_loss(loss)
-    if layers is not None and rows is not None and options.forward is call_model and _trains_all(model, flat):
+    if layers is not None and rows is not None and forward is call_model and _trains_all(model, flat):
         return PerceptronNetwork(layers, rows, flat, differentiated)
     if flat.members:
         raise ValueError("networks side by side need 'cross_entropy' or 'half_mse'")

@@ -14,20 +14,20 @@ from torch import Tensor, nn
 
 from adamqlr.optim.flat import FlatGradient, FlatParameters
 from adamqlr.optim.passes.custom_functions import (
+    CustomFunctions,
     refuse_loss_of_parameters,
     refuse_wrong_derivatives,
-    watch_custom_functions,
 )
 from adamqlr.optim.passes.layer_record import RecordedLayers, recorded_layers
 from adamqlr.optim.passes.losses import Loss
 from adamqlr.optim.passes.network import Curvature, Forward, LocalModel, Observer, call_model, count_rows, has_rows
-from adamqlr.optim.passes.outputs import FLOAT16_REFUSED, checked_outputs
+from adamqlr.optim.passes.outputs import FLOAT16_REFUSED, checked_outputs, low_precision_of, unresolved_change
 from adamqlr.optim.passes.reached_modules import reached_modules
 from adamqlr.optim.passes.replay import Replay
 from adamqlr.optim.passes.second_derivatives import MissingDerivativesExplained
 from adamqlr.optim.passes.side_effects import SideEffects
 from adamqlr.optim.passes.tangents import cheap_tangents, plain_attention
-from adamqlr.optim.torch_private import reentrant_checkpointing_refused
+from adamqlr.optim.torch_private import reentrant_checkpointing_refused, versions
 
 _NO_PARAMETER = (
     "the model's outputs depend on no trained parameter: do not detach them or compute them under torch.no_grad"
@@ -49,6 +49,20 @@ def _without_gradients() -> Iterator[None]:
         ) from error
 
 
+def _value_of_leaf(loss: Loss, leaf: Tensor, targets: Any) -> Tensor:
+    """Return the loss of outputs without a graph; refuse one that writes into them, as H is found at them later."""
+    before = versions([leaf])
+    try:
+        value = loss(leaf, targets)
+    except RuntimeError as error:
+        if "leaf Variable that requires grad" not in str(error):
+            raise
+        raise ValueError("the loss writes into the outputs, or its own parameters: clone them there") from error
+    if versions([leaf]) != before:
+        raise ValueError("the loss writes into the outputs: clone them there")
+    return value
+
+
 class Linearization:
     """A network on one minibatch, to first order around the current parameters, with its graph.
 
@@ -57,23 +71,35 @@ class Linearization:
         loss: The loss.
         parameters: What is trained.
         targets: As the loss takes them.
+        precision: In which the outputs came, if the loss resolves more than that.
 
     Attributes:
         loss: L(θ; B), a 0-d tensor.
         outputs: The network's outputs, detached.
         gradients: g, a tensor for each parameter; None for those that the outputs do not depend on.
+        unresolved: What a unit of the outputs' last place is for the loss, as of
+            :func:`~adamqlr.optim.passes.outputs.unresolved_change`; None where that resolves no more.
     """
 
-    def __init__(self, outputs: Tensor, loss: Loss, parameters: Sequence[Tensor], targets: Any) -> None:
+    def __init__(
+        self,
+        outputs: Tensor,
+        loss: Loss,
+        parameters: Sequence[Tensor],
+        targets: Any,
+        precision: torch.dtype | None = None,
+    ) -> None:
         self.outputs = outputs.detach()
         leaf = outputs.detach().requires_grad_()
-        value = loss(leaf, targets)
+        value = _value_of_leaf(loss, leaf, targets)
         # At every step: penalties may be added later. The network's own graph is too large for that.
         refuse_loss_of_parameters(value, parameters)
         (cotangent,) = torch.autograd.grad(value, leaf)
         self.loss = value.detach()
         self._loss, self._targets = loss, targets
         self._cotangent = cotangent.detach().requires_grad_()
+        given = self.outputs, cotangent, loss, targets
+        self.unresolved = None if precision is None else unresolved_change(*given, precision)
         with MissingDerivativesExplained():
             self.gradients = torch.autograd.grad(
                 outputs, parameters, self._cotangent, create_graph=True, allow_unused=True
@@ -111,14 +137,25 @@ class HessianLinearization:
     Attributes:
         loss: L(θ; B), a 0-d tensor.
         gradients: g, a tensor for each parameter; None for those that the loss does not depend on.
+        unresolved: As of :class:`Linearization`.
     """
 
-    def __init__(self, outputs: Tensor, loss: Loss, parameters: Sequence[Tensor], targets: Any) -> None:
-        self._parameters = parameters
+    def __init__(
+        self,
+        outputs: Tensor,
+        loss: Loss,
+        parameters: Sequence[Tensor],
+        targets: Any,
+        precision: torch.dtype | None = None,
+    ) -> None:
+        self._parameters, self.unresolved = parameters, None
         value = loss(outputs, targets)
+        wanted = [*parameters] if precision is None else [*parameters, outputs]
         with MissingDerivativesExplained("a network and a loss"):
-            self.gradients = torch.autograd.grad(value, parameters, create_graph=True, allow_unused=True)
-        self.loss = value.detach()
+            found = torch.autograd.grad(value, wanted, create_graph=True, allow_unused=True)
+        self.loss, self.gradients = value.detach(), found[: len(parameters)]
+        if precision is not None:
+            self.unresolved = unresolved_change(outputs, found[-1], loss, targets, precision)
 
     def curvature(self, directions: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
         """Return vᵢᵀ ∇²L vⱼ; frees the graph.
@@ -182,7 +219,8 @@ class DifferentiatedNetwork:
         called = [model, *reached_modules(loss), *reached_modules(forward)]
         self.replay = Replay(called, flat.buffer.device)
         self._side_effects = SideEffects(model, flat)
-        self._watches, self._is_cheap = True, False
+        self._precision: torch.dtype | None = None
+        self._custom_functions, self._is_cheap = CustomFunctions(flat.buffer.device), False
 
     def differentiate(self, inputs: Any, targets: Any) -> Tensor:
         """Set g and return L(θ; B)."""
@@ -229,15 +267,13 @@ class DifferentiatedNetwork:
                 record.close(outputs, count_rows(inputs if has_rows(inputs) else outputs))
             if not outputs.requires_grad:
                 raise ValueError(_NO_PARAMETER)
-            if self._watches:
-                watch_custom_functions(outputs)
-                if curvature == "hessian":
-                    refuse_wrong_derivatives(outputs)
-            parts = outputs, self.loss, self.flat.parameters, targets
+            if self._custom_functions.watch(outputs, (self.model.training, curvature)) and curvature == "hessian":
+                refuse_wrong_derivatives(outputs)
+            parts = outputs, self.loss, self.flat.parameters, targets, self._precision
             local = Linearization(*parts) if curvature == "fisher" else HessianLinearization(*parts)
-        self._side_effects.check(marks, inputs, targets)
+        self._side_effects.check(marks, inputs, targets, lambda: self._forward_again(inputs))
         _check_some(local.gradients)
-        self._watches = False
+        self._custom_functions.settle()
         return local, record
 
     def value(self, inputs: Any, targets: Any) -> Tensor:
@@ -249,6 +285,12 @@ class DifferentiatedNetwork:
         _forget_casts(self.flat.buffer.device)
         return value
 
+    def _forward_again(self, inputs: Any) -> None:
+        """Run the forward pass of the pass that is under way once more."""
+        with self.replay.replayed(), _without_gradients():
+            self._call(inputs, False)
+        _forget_casts(self.flat.buffer.device)
+
     def _call(self, inputs: Any, cheaply: bool) -> Tensor:
         tangents = cheap_tangents(self.model) if cheaply else nullcontext()
         with plain_attention(self.model), reentrant_checkpointing_refused(), tangents:
@@ -256,6 +298,7 @@ class DifferentiatedNetwork:
 
     def _outputs(self, inputs: Any) -> Tensor:
         outputs = self.forward(self.model, inputs)
+        self._precision = low_precision_of(outputs)
         if not self.flat.is_bound():
             # The pass has given parameters other storage, as constraints on weights do: that is where they are now.
             self.flat.adopt()
@@ -285,6 +328,7 @@ class _DifferentiatedModel:
         self._network, self._linearization = network, linearization
         self._inputs, self._targets = inputs, targets
         self.loss = linearization.loss
+        self.unresolved = None if linearization.unresolved is None else linearization.unresolved.sum()
 
     def curvature(self, directions: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
         with torch.enable_grad():

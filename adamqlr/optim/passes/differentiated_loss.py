@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adamqlr.optim.passes.losses import is_touched
 from adamqlr.optim.passes.reached_modules import reached_modules
 from adamqlr.optim.passes.replay import Replay
 from adamqlr.optim.passes.second_derivatives import MissingDerivativesExplained
@@ -36,7 +37,7 @@ class DifferentiatedLoss:
         Raises:
             ValueError: It is no 0-d tensor, or the shapes differ for a loss that would broadcast them.
         """
-        if self.is_elementwise:
+        if self._takes_same_shapes():
             check_same_shape(outputs, targets)
         self._replay = Replay(self._modules, outputs.device)
         with self._replay.recorded():
@@ -65,10 +66,16 @@ class DifferentiatedLoss:
             (product,) = torch.autograd.grad(gradient, leaf, vector.to(gradient.dtype))
         return product
 
+    def _takes_same_shapes(self) -> bool:
+        function: Any = self.function
+        # What comes before PyTorch's function, or in its place, may take others.
+        return type(function) in _ELEMENTWISE and not (function._forward_pre_hooks or "forward" in function.__dict__)
+
     @property
     def is_elementwise(self) -> bool:
-        """Whether H is known to be diagonal; of a subclass's forward pass nothing is known."""
-        return type(self.function) in _ELEMENTWISE
+        """Whether H is known to be diagonal; of a subclass's forward pass, or one with hooks, nothing is known."""
+        function: Any = self.function
+        return type(function) in _ELEMENTWISE and not is_touched(function)
 
     @property
     def is_sum(self) -> bool:

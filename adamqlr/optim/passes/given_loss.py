@@ -5,11 +5,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from adamqlr.optim.passes.differentiated_loss import DifferentiatedLoss
-from adamqlr.optim.passes.losses import CrossEntropy, Loss, NegativeLogLikelihood, SquaredError
+from adamqlr.optim.passes.losses import CrossEntropy, Loss, NegativeLogLikelihood, SquaredError, is_touched
 
 # Of three tensors and more.
 _OF_MORE = (
@@ -46,6 +47,19 @@ def resolve_loss(loss: "str | nn.Module | Loss | Callable[[Tensor, Any], Tensor]
     raise TypeError(f"loss must be a name, a torch.nn loss or a function of outputs and targets, got {loss!r}")
 
 
+def check_untouched(loss: Loss) -> None:
+    """See that a loss of ``torch.nn`` still is what it was taken for, whose value and derivatives are known.
+
+    Raises:
+        ValueError: It has been given hooks or a forward of its own since.
+    """
+    if isinstance(loss, (CrossEntropy, NegativeLogLikelihood, SquaredError)) and is_touched(loss.module):
+        name = type(loss.module).__name__
+        raise ValueError(
+            f"{name} has been given hooks or a forward of its own: remove them, or make the optimizer anew"
+        )
+
+
 # Functions that modules stand for, which say by what the losses of a minibatch's pieces are averaged.
 _FUNCTIONS: dict[Any, type[nn.Module]] = {
     functional.cross_entropy: nn.CrossEntropyLoss,
@@ -66,6 +80,8 @@ def _of_function(loss: Callable[..., Tensor]) -> Loss:
 
 def _of_module(loss: nn.Module) -> Loss:
     name = type(loss).__name__
+    if isinstance(loss, torch.jit.ScriptModule):
+        raise ValueError("the loss is TorchScript: give the optimizer the module that torch.jit was given")
     if isinstance(loss, nn.KLDivLoss):
         raise ValueError(f"{name} is linear in the outputs: use CrossEntropyLoss, whose targets may be probabilities")
     reduction: Any = getattr(loss, "reduction", "mean")
@@ -75,7 +91,11 @@ def _of_module(loss: nn.Module) -> Loss:
         raise ValueError(f"{name} has no curvature to choose a step by: use a smooth loss, such as HuberLoss")
     if isinstance(loss, _OF_MORE):
         raise ValueError(f"{name} takes more than outputs and targets: use a function of these two that calls it")
-    # A subclass may compute anything.
+    # A subclass may compute anything, and so may hooks.
+    if is_touched(loss):
+        if type(loss) is nn.NLLLoss:
+            raise ValueError(f"{name} has hooks or a forward of its own, and is linear in the outputs: remove them")
+        return DifferentiatedLoss(loss)
     if type(loss) is nn.CrossEntropyLoss:
         return CrossEntropy.of_module(loss)
     if type(loss) is nn.NLLLoss:

@@ -28,6 +28,11 @@ class Loss(Protocol):
         ...
 
 
+def is_touched(module: nn.Module) -> bool:
+    """Tell whether a module has hooks or a forward of its own, by which it may compute anything."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+
+
 class CrossEntropy:
     """Softmax cross-entropy of logits (batch, classes, …), as :class:`torch.nn.CrossEntropyLoss`.
 
@@ -49,7 +54,7 @@ class CrossEntropy:
         label_smoothing: float = 0.0,
         reduction: Reduction = "mean",
     ) -> None:
-        self._module: Any = nn.CrossEntropyLoss(
+        self.module: Any = nn.CrossEntropyLoss(
             weight, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction=reduction
         )
 
@@ -57,7 +62,7 @@ class CrossEntropy:
     def of_module(cls, module: nn.Module) -> "CrossEntropy":
         """Return the loss with a module's options, read at each call: schedules may set them anew."""
         loss = cls()
-        loss._module = module
+        loss.module = module
         return loss
 
     @property
@@ -65,27 +70,27 @@ class CrossEntropy:
         """A weight for each class."""
         # By way of the module, finding a buffer takes ten times as long.
         try:
-            weight: Tensor | None = self._module._buffers["weight"]
+            weight: Tensor | None = self.module._buffers["weight"]
         except KeyError:
-            weight = self._module.weight
+            weight = self.module.weight
         return weight
 
     @property
     def ignore_index(self) -> int:
         """Targets that do not count."""
-        index: int = self._module.ignore_index
+        index: int = self.module.ignore_index
         return index
 
     @property
     def label_smoothing(self) -> float:
         """The share of a target that is spread over all classes."""
-        share: float = getattr(self._module, "label_smoothing", 0.0)
+        share: float = getattr(self.module, "label_smoothing", 0.0)
         return share
 
     @property
     def reduction(self) -> Reduction:
         """What becomes of the rows' losses."""
-        reduction: Reduction = self._module.reduction
+        reduction: Reduction = self.module.reduction
         return reduction
 
     @property
@@ -159,6 +164,12 @@ class NegativeLogLikelihood:
         loss._options = CrossEntropy.of_module(module)
         return loss
 
+    @property
+    def module(self) -> nn.Module:
+        """What has the options."""
+        module: nn.Module = self._options.module
+        return module
+
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the negative log-likelihood, a 0-d tensor."""
         options = self._options
@@ -191,19 +202,19 @@ class SquaredError:
 
     def __init__(self, scale: float, reduction: Reduction = "mean") -> None:
         self.scale = scale
-        self._module = nn.MSELoss(reduction=reduction)
+        self.module = nn.MSELoss(reduction=reduction)
 
     @classmethod
     def of_module(cls, module: nn.MSELoss) -> "SquaredError":
         """Return the loss with a module's reduction, read at each call."""
         loss = cls(1.0)
-        loss._module = module
+        loss.module = module
         return loss
 
     @property
     def reduction(self) -> Reduction:
         """What becomes of the squares."""
-        reduction: Reduction = self._module.reduction  # type: ignore[assignment]
+        reduction: Reduction = self.module.reduction  # type: ignore[assignment]
         return reduction
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:

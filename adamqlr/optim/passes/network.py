@@ -1,4 +1,4 @@
-"""A network as the heuristics see it: θ and g as flat vectors, and the loss around θ on one minibatch."""
+"""What the heuristics ask of a network: θ and g as flat vectors, and the loss around θ on one minibatch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -18,9 +18,12 @@ class LocalModel(Protocol):
 
     Attributes:
         loss: L(θ; B), a number for each network.
+        unresolved: By how much L changes with a unit of the outputs' last place, where those came in a lower precision
+            than that of L; else None.
     """
 
     loss: Tensor
+    unresolved: Tensor | None
 
     def curvature(self, directions: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
         """Return Q, its elements vᵢᵀ C vⱼ a number for each network.
@@ -83,11 +86,9 @@ class UnionBatch(Protocol):
     """A minibatch that several processes have parts of.
 
     Attributes:
-        processes: How many.
         share: The share of the cases that are here, a 0-d tensor.
     """
 
-    processes: int
     share: Tensor
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
@@ -129,17 +130,23 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
     return outputs
 
 
-def leaves(batch: Any) -> list[Tensor]:
-    """Return the tensors of a minibatch: of a tensor, tuple, list, mapping or dataclass, or any nesting of these."""
-    if isinstance(batch, Tensor):
+def _parts(batch: Any) -> list[Tensor | PackedSequence]:
+    """Return the tensors and packed sequences of a minibatch, in any nesting of what may hold them."""
+    if isinstance(batch, (Tensor, PackedSequence)):
         return [batch]
     if is_dataclass(batch):
         batch = [getattr(batch, field.name) for field in fields(batch)]
     if isinstance(batch, Mapping):
         batch = list(batch.values())
     if isinstance(batch, (tuple, list)):
-        return [leaf for item in batch for leaf in leaves(item)]
+        return [part for item in batch for part in _parts(item)]
     return []
+
+
+def leaves(batch: Any) -> list[Tensor]:
+    """Return the tensors of a minibatch: of a tensor, tuple, list, mapping or dataclass, or any nesting of these."""
+    found = ([part] if isinstance(part, Tensor) else part for part in _parts(batch))
+    return [leaf for part in found for leaf in part if leaf is not None]
 
 
 def has_rows(inputs: Any) -> bool:
@@ -150,21 +157,26 @@ def has_rows(inputs: Any) -> bool:
 def count_rows(inputs: Any) -> int:
     """Return the number of rows, the first dimension of the first tensor that has any dimension.
 
+    A packed sequence has a row for each of its sequences.
+
     Raises:
         TypeError: The inputs hold no such tensor.
         ValueError: There are none.
     """
     if isinstance(inputs, Tensor) and inputs.dim() and len(inputs):
         return len(inputs)
-    found = [leaf for leaf in leaves(inputs) if leaf.dim()]
+    found = [part for part in _parts(inputs) if isinstance(part, PackedSequence) or part.dim()]
     if not found:
         raise TypeError(
             f"inputs must be a tensor, or a tuple or dict of tensors, got {type(inputs).__name__}: others need "
             "forward=…, and neither microbatch nor process_group"
         )
-    if len(found[0]) == 0:
+    first = found[0]
+    # All sequences have a first time step. These numbers are on the host.
+    rows = int(first.batch_sizes[0]) if isinstance(first, PackedSequence) else len(first)
+    if rows == 0:
         raise ValueError("the minibatch is empty")
-    return len(found[0])
+    return rows
 
 
 def split(batch: Any, rows: int, total: int, name: str) -> list[Any]:
@@ -182,7 +194,7 @@ def split(batch: Any, rows: int, total: int, name: str) -> list[Any]:
         The pieces, of the kind of the whole.
 
     Raises:
-        ValueError: Nothing in it has so many rows.
+        ValueError: Nothing in it has so many rows, or a packed sequence has them.
     """
     count = -(-total // rows)
     if count == 1:
@@ -199,6 +211,11 @@ def _cut(batch: Any, rows: int, total: int, name: str) -> list[Any] | None:
     """Return the pieces; None for what has no rows."""
     if isinstance(batch, Tensor):
         return list(batch.split(rows)) if batch.dim() and len(batch) == total else None
+    if isinstance(batch, PackedSequence):
+        raise ValueError(
+            f"microbatch cannot cut the PackedSequence in the {name}: give padded rows and their lengths, and pack "
+            "them in forward=…"
+        )
     if not isinstance(batch, (Mapping, tuple, list)):
         return None
     items = dict(batch) if isinstance(batch, Mapping) else dict(enumerate(batch))

@@ -168,9 +168,12 @@ class PerceptronModel:
         loss: L(θ; B).
         inputs: Every layer's inputs.
         outputs: The network's outputs.
+        unresolved: None, as all is of one precision.
         targets: As given.
         cases: Rows of each network.
     """
+
+    unresolved: Tensor | None = None
 
     def __init__(
         self,

@@ -41,10 +41,18 @@ class Replay:
     Args:
         modules: The modules, such as a model and a loss.
         device: Where they compute.
+
+    Raises:
+        ValueError: One is TorchScript.
     """
 
     def __init__(self, modules: Iterable[nn.Module], device: torch.device) -> None:
         each = {id(module): module for whole in modules for module in whole.modules()}
+        if any(isinstance(module, torch.jit.ScriptModule) for module in each.values()):
+            raise ValueError(
+                "a module that the loss or forward=… calls is TorchScript, whose buffers cannot be put back: use the "
+                "module that torch.jit was given"
+            )
         # Where they stand, as modules may put other tensors there.
         self._places: list[tuple[dict[str, Any], str]] = [
             (module._buffers, name) for module in each.values() for name in module._buffers

@@ -187,7 +187,8 @@ def _convolution_2d(
     *,
     mode: "_CheapTangents",
 ) -> Tensor:
-    if isinstance(padding, str) or input.dim() != 4:
+    # PyTorch's own derivative is right for complex numbers, and has kernels for them.
+    if isinstance(padding, str) or input.dim() != 4 or input.is_complex():
         return functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
     pairs = [[value, value] if isinstance(value, int) else list(value) for value in (stride, padding, dilation)]
     output: Tensor = _Convolution.apply(input, weight, bias, (*pairs, False, [0, 0], groups), mode)

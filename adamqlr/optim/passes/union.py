@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from adamqlr.optim.passes.differentiated import DifferentiatedNetwork, HessianLinearization, Linearization
 from adamqlr.optim.passes.differentiated_loss import DifferentiatedLoss
@@ -23,13 +23,11 @@ class Processes:
     """The parts of a minibatch that several processes have, as tensors add up over them.
 
     Attributes:
-        processes: How many.
         share: The share of the cases that are here, a 0-d tensor.
     """
 
     def __init__(self, group: dist.ProcessGroup) -> None:
         self._group = group
-        self.processes = dist.get_world_size(group)
         self.share = torch.ones(())
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
@@ -93,6 +91,7 @@ class UnionNetwork:
             self._processes.align(self._aligned)
         pieces = self._pieces(inputs, targets)
         loss, kept = self.flat.buffer.new_zeros(()), None
+        unresolved, is_low = loss.new_zeros(2), False
         gradient, unused = self.gradient.views, set(range(len(self.flat.parameters)))
         self.gradient.buffer.zero_()
         for piece in pieces:
@@ -100,6 +99,9 @@ class UnionNetwork:
                 local, record = self._network.pass_forward(piece.inputs, piece.targets, curvature, observer)
             piece.mark = self._network.replay.mark()
             loss += _weighted(local.loss, piece.weight)
+            if local.unresolved is not None:
+                first, second = _weighted(local.unresolved, piece.weight)
+                unresolved, is_low = unresolved + torch.stack([first.square(), second]), True
             for index, part in enumerate(local.gradients):
                 if part is not None:
                     gradient[index].add_(_weighted(part.detach(), piece.weight))
@@ -120,12 +122,15 @@ class UnionNetwork:
             used = self.gradient.buffer.new_ones(len(gradient))
             for index in unused:
                 used[index].zero_()
-            self._processes.add_up([self.gradient.buffer, loss, used])
+            self._processes.add_up([self.gradient.buffer, loss, used, unresolved])
             self.gradient.note_used_somewhere(used)
         self.gradient.publish()
         if observer is not None:
             observer.end(self._processes)
-        return _UnionModel(self, loss, pieces, curvature, kept)
+        # Of processes, one may have computed otherwise.
+        is_low = is_low or self._processes is not None
+        change = unresolved[0].sqrt() + unresolved[1] if is_low else None
+        return _UnionModel(self, loss, change, pieces, curvature, kept)
 
     def _pieces(self, inputs: Any, targets: Any) -> list[_Piece]:
         """Return the pieces with their weights, which add up to 1 over all processes for a mean."""
@@ -175,6 +180,12 @@ class UnionNetwork:
 def _weight_of(loss: Loss, targets: Any, rows: int) -> Tensor | float | None:
     """Return the number by which a piece of a minibatch counts; None where the losses of pieces add up."""
     if isinstance(loss, DifferentiatedLoss):
+        if type(loss.function) is nn.CrossEntropyLoss:
+            # Else it would not be differentiated.
+            raise ValueError(
+                "CrossEntropyLoss has hooks or a forward of its own, and by which weights the pieces of a minibatch "
+                "count is not known: remove them, or give a loss with weight(targets)"
+            )
         return None if loss.is_sum else float(rows)
     weight = getattr(loss, "weight", None)
     return weight(targets) if callable(weight) else float(rows)
@@ -185,11 +196,12 @@ class _UnionModel:
         self,
         network: UnionNetwork,
         loss: Tensor,
+        unresolved: Tensor | None,
         pieces: Sequence[_Piece],
         curvature: Curvature,
         kept: Linearization | HessianLinearization | None,
     ) -> None:
-        self._network, self.loss, self._pieces = network, loss, pieces
+        self._network, self.loss, self.unresolved, self._pieces = network, loss, unresolved, pieces
         self._curvature: Curvature = curvature
         self._kept = kept
 
