@@ -1,6 +1,7 @@
 """What runs on the node: exit codes, and what becomes of the signals that Slurm sends."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def heeding(folder: Path) -> str:
     """Return a command that ends when it is asked for a checkpoint."""
     lines = ["import signal, time", "signal.signal(signal.SIGUSR2, lambda *_: exit(9))", "open('started', 'w')"]
     (folder / "program.py").write_text("\n".join([*lines, "time.sleep(30)", ""]))
-    return "python -c 'import program'"
+    return f"{shlex.quote(sys.executable)} -c 'import program'"
 
 
 def output(process: subprocess.Popen[str]) -> str:
