@@ -205,7 +205,7 @@ class StatisticsConfig(Section):
     """
 
     grid_points: int = Field(default=200, ge=2)
-    resamples: PositiveInt = 1000
+    resamples: PositiveInt = 200
     seed: int = 0
     target_gap: float = Field(default=0.1, gt=0, lt=1)
 
