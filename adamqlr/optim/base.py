@@ -11,23 +11,17 @@ from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
 from adamqlr.optim.flat import FlatParameters
-from adamqlr.optim.options import MadeWith, SeenOptions, require
+from adamqlr.optim.options import MadeWith, SeenOptions, check_common, require
 from adamqlr.optim.passes import network_of
 from adamqlr.optim.passes.given_loss import check_untouched, resolve_loss
 from adamqlr.optim.passes.losses import Loss
 from adamqlr.optim.passes.network import Forward, Network, call_model, count_rows, has_rows
 from adamqlr.optim.passes.perceptron import members_of
 from adamqlr.optim.passes.union import Processes
+from adamqlr.optim.preconditions import check_messages, check_same_model, check_surroundings
 from adamqlr.optim.state import CANNOT_JOIN, State, in_todays_form
-from adamqlr.optim.structure import (
-    Structure,
-    check_messages,
-    check_trainable,
-    named_parameters_of,
-    unwrapped,
-    world_size,
-)
-from adamqlr.optim.torch_private import never_compiled, parametrizations_are_cached, step_is_watched, without_compiler
+from adamqlr.optim.structure import Structure, check_trainable, named_parameters_of, unwrapped
+from adamqlr.optim.torch_private import never_compiled, step_is_watched, without_compiler
 
 Params = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 AnyLoss = str | nn.Module | Loss | Callable[[Tensor, Any], Tensor]
@@ -150,18 +144,7 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
             return
         check_trainable(self._module)
         named = dict(self._module.named_parameters())
-        shapes = dict(zip(self._flat.names, self._flat.shapes, strict=True))
-        for name, old in self._named.items():
-            new = named.get(name)
-            if new is None or new.shape != shapes.get(name, old.shape):
-                raise ValueError(f"{name} is no longer what it was: make the optimizer anew for the changed model")
-            if (new.dtype, new.device) != (self._flat.buffer.dtype, self._flat.buffer.device):
-                raise ValueError(f"{name} moved to {new.dtype} on {new.device}: make the optimizer anew")
-        known = {id(parameter) for parameter in named.values() if parameter.requires_grad}
-        added = known - {id(named[name]) for name in self._named}
-        if self._takes_all and added:
-            name = next(name for name, parameter in named.items() if id(parameter) in added)
-            raise ValueError(f"{name} has become trainable: make the optimizer anew, or give it its params=…")
+        check_same_model(named, self._named, self._flat, self._takes_all)
         self._follow_parameters()
         if self._started:
             self._state.follow_freezing({name: named[name] for name in self._named})
@@ -190,7 +173,7 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
             raise ValueError(f"parameters {CANNOT_JOIN}")
         if self.param_groups:
             # Later it cannot be told what was given.
-            self._check_group(len(self.param_groups), param_group, self._replaced_in_groups)
+            check_common(self._replaced_in_groups, len(self.param_groups), param_group, self.param_groups[0])
         _add_param_group(self, param_group)
         if self._made:
             try:
@@ -248,24 +231,16 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         is_known = isinstance(inputs, Tensor) and inputs.numel() > 0
         if not is_known and (self._forward is call_model or has_rows(inputs)):
             count_rows(inputs)
-        if torch.is_inference_mode_enabled():
-            raise RuntimeError("a step needs gradients, which torch.inference_mode forbids: take it outside")
-        if parametrizations_are_cached():
-            raise RuntimeError(
-                "within torch.nn.utils.parametrize.cached() weights stay as they were before the step: take it outside"
-            )
-        if self._is_alone and world_size() > 1:
-            raise ValueError(
-                f"torch.distributed runs {world_size()} processes: give the optimizer the DistributedDataParallel "
-                "module or a process_group, or process_group='local' where each trains on its own"
-            )
+        check_surroundings(self._is_alone)
         if self._process_group is not None and self.model is not self._module:
             check_messages(self.model)
         check_untouched(self.loss)
         self._follow_model()
         self._options.look(self.param_groups)
         if len(self.param_groups) > 1:
-            self._check_groups()
+            common = [name for name in self.defaults if name not in self._of_a_group]
+            for number, group in enumerate(self.param_groups[1:], start=1):
+                check_common(common, number, group, self.param_groups[0])
         self._started = True
         info = self._take_step(inputs, targets)
         # Graphs that somebody still holds must not be differentiated at other parameters than they were made with.
@@ -275,22 +250,6 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
     @abstractmethod
     def _take_step(self, inputs: Any, targets: Any) -> Any:
         """Take the step itself."""
-
-    def _check_groups(self) -> None:
-        common = [name for name in self.defaults if name not in self._of_a_group]
-        for number, group in enumerate(self.param_groups[1:], start=1):
-            self._check_group(number, group, common)
-
-    def _check_group(self, number: int, group: dict[str, Any], common: Iterable[str]) -> None:
-        first = self.param_groups[0]
-        for name in common:
-            if name not in group or group[name] is first[name]:
-                continue
-            if isinstance(group[name], Tensor) or group[name] != first[name]:
-                raise ValueError(
-                    f"{name} is one for all parameters: param_groups[{number}] has {group[name]!r}, "
-                    f"param_groups[0] has {first[name]!r}"
-                )
 
     def _decay(self, theta: Tensor) -> None:
         """Move θ by −weight_decay · ``theta``, each group by its own."""

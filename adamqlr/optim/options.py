@@ -1,7 +1,7 @@
 """Options of optimizers: checks of what a user passes, and one value for each of several networks side by side."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import is_
 from typing import Any
 
@@ -141,6 +141,28 @@ class SeenOptions:
         return 0.0 if name == "lr" and isinstance(value, float) and -_ROUNDING < value < 0 else value
 
 
+def check_common(names: Iterable[str], number: int, group: Mapping[str, Any], first: Mapping[str, Any]) -> None:
+    """Refuse a parameter group that differs from the first in options that are one for all.
+
+    Args:
+        names: The options.
+        number: The group's.
+        group: The group.
+        first: The first group.
+
+    Raises:
+        ValueError: It differs.
+    """
+    for name in names:
+        if name not in group or group[name] is first[name]:
+            continue
+        if isinstance(group[name], Tensor) or group[name] != first[name]:
+            raise ValueError(
+                f"{name} is one for all parameters: param_groups[{number}] has {group[name]!r}, "
+                f"param_groups[0] has {first[name]!r}"
+            )
+
+
 class MadeWith:
     """An attribute that is what an optimizer was made with."""
 
@@ -194,21 +216,3 @@ def checked_heuristics(options: dict[str, Any], members: Sequence[int]) -> dict[
     policy = options["on_nonfinite"]
     require(policy in ("propagate", "skip"), "on_nonfinite", "'propagate' or 'skip'", policy)
     return options
-
-
-def common_rate(rates: Sequence[Any]) -> tuple[MemberOption, list[float]]:
-    """Return the largest learning rate of parameter groups, and each one's share of it: none where all are the same.
-
-    Raises:
-        ValueError: Networks side by side have rates of their own, which differ between groups.
-    """
-    if differ(*rates):
-        alike = all(rate == rates[0] for rate in rates)
-        require(alike, "lr of networks side by side", "the same in all parameter groups", rates)
-        return rates[0], []
-    require(None not in rates, "lr of a parameter group", "a number, a factor of what the model chooses", None)
-    largest = max(rates)
-    if largest == 0:
-        # What a schedule's rounding leaves below zero is nothing.
-        return 0.0, []
-    return largest, [] if min(rates) == largest else [rate / largest for rate in rates]

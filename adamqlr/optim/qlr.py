@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from adamqlr.optim.arithmetic import StepArithmetic
 from adamqlr.optim.base import AnyLoss, MinibatchOptimizer, Params
 from adamqlr.optim.directions import Direction, OptionalMethods, bind, check_bound, observer_of, resolve_direction
+from adamqlr.optim.group_rates import GroupRates
 from adamqlr.optim.heuristics import inner_product, quadratic_forms
 from adamqlr.optim.info import QLRInfo
 from adamqlr.optim.limits import Limits
 from adamqlr.optim.numbers import Number
-from adamqlr.optim.options import GivenOption, MemberOption, MemberTensors, checked_heuristics, common_rate, require
+from adamqlr.optim.options import GivenOption, MemberTensors, checked_heuristics, require
 from adamqlr.optim.passes.given_loss import resolve_loss
 from adamqlr.optim.passes.network import Curvature, Forward
 from adamqlr.optim.passes.perceptron import members_of
@@ -25,7 +26,6 @@ from adamqlr.optim.refusal import Refusal
 from adamqlr.optim.state import State
 from adamqlr.optim.step_vectors import StepVectors
 from adamqlr.optim.structure import unwrapped
-from adamqlr.optim.torch_private import scale_all
 
 
 class QLR(MinibatchOptimizer):
@@ -173,6 +173,7 @@ class QLR(MinibatchOptimizer):
         self._arithmetic = StepArithmetic(self._damping, self._damps_model, self._nan_is_poor)
         self._limits = Limits(self._operands, self._arithmetic)
         self._zero, self._true = torch.zeros_like(self._damping), torch.ones_like(self._damping, dtype=torch.bool)
+        self._rates = GroupRates(self._vectors, self._operands, self._true)
 
     def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
         wanted = "a number, a factor of what the model chooses"
@@ -188,7 +189,7 @@ class QLR(MinibatchOptimizer):
         local = self._network.linearize(inputs, targets, group["curvature"], self._observer)
         gradient = self._network.gradient.buffer
         self._propose(damping, refusal)
-        factor, momentum = self._scale_groups(), group["momentum"]
+        factor, momentum = self._rates.scale(self.param_groups, self._indices_by_group), group["momentum"]
         lr = None if group["choose_lr"] else self._operands(factor)
         momentum = None if momentum is None else self._operands(momentum)
         if lr is not None and momentum is not None and not group["adapt_damping"]:
@@ -239,39 +240,6 @@ class QLR(MinibatchOptimizer):
             gradient.leave_out_unused(vector)
         if refusal:
             refusal.undo = optional.undo()
-
-    def _scale_groups(self) -> MemberOption | Tensor:
-        """Scale each group's part of v₁ by its learning rate, relative to the largest; return that."""
-        if len(self.param_groups) == 1:
-            return self._unless_paused(self.param_groups[0]["lr"])
-        # Groups of which nothing is trained have no part of v₁.
-        trained = [pair for pair in zip(self.param_groups, self._indices_by_group, strict=True) if pair[1]]
-        largest, shares = common_rate([group["lr"] for group, _ in trained])
-        for share, (_, indices) in zip(shares, trained, strict=False):
-            # Momentum has its share already, but what is to stay now may have moved before.
-            for views in self._vectors.views if share == 0 else self._vectors.views[:1]:
-                scale_all([views[index] for index in indices], share)
-        return self._unless_paused(largest)
-
-    def _unless_paused(self, lr: MemberOption | Tensor) -> MemberOption | Tensor:
-        """Return a learning rate; where it is 0, nothing moves, and so there is no previous update either."""
-        if isinstance(lr, Tensor) and lr.device == self._damping.device:
-            # Nobody waits for its number.
-            self._forget_update(lr == 0)
-        elif isinstance(lr, tuple):
-            if 0 in lr:
-                self._forget_update(self._operands(lr) == 0)
-        else:
-            # NumPy's numbers are none of Python's; what a schedule's rounding leaves below zero is nothing.
-            lr = max(float(lr), 0.0)
-            if lr == 0:
-                self._forget_update(self._true)
-        return lr
-
-    def _forget_update(self, where: Any) -> None:
-        """Set v₂ to zero where the condition holds: for all, or for some of networks side by side."""
-        for vector in self._vectors.vectors[1:]:
-            vector.masked_fill_(where.unsqueeze(-1), 0)
 
     def _move(self, weights: Sequence[Tensor]) -> Tensor | None:
         """Take the step; return θ from before it where weight decay needs that."""
@@ -327,7 +295,7 @@ class QLR(MinibatchOptimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickling and copying keep."""
-        bound = {"_vectors", "_damping", "_operands", "_arithmetic", "_limits", "_zero", "_true"}
+        bound = {"_vectors", "_damping", "_operands", "_arithmetic", "_limits", "_rates", "_zero", "_true"}
         return {name: value for name, value in super().__getstate__().items() if name not in bound}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

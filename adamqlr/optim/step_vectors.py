@@ -37,6 +37,11 @@ class StepVectors:
         self.vectors = [self.vectors[0], *update]
         self.views = [self.views[0], *map(self._flat.views, update)]
 
+    def forget_update(self, where: Tensor) -> None:
+        """Set v₂ to zero where the condition, of shape (…), holds."""
+        for vector in self.vectors[1:]:
+            vector.masked_fill_(where.unsqueeze(-1), 0)
+
     def move(self, weights: Sequence[Tensor]) -> None:
         """Set θ ← θ + V w, and v₂ to that update."""
         if self._flat.members:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adamqlr.optim.torch_private import global_hooks, has_comm_hook, joins_early_processes
+from adamqlr.optim.torch_private import global_hooks
 
 _is_trainable = attrgetter("requires_grad")
 _hooks_of, _accumulation_hooks_of = attrgetter("_backward_hooks"), attrgetter("_post_accumulate_grad_hooks")
@@ -92,24 +92,6 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, Any]:
     if isinstance(model, nn.DataParallel):
         raise ValueError("DataParallel copies the parameters: use DistributedDataParallel, or the module within")
     return model, None
-
-
-def check_messages(model: nn.Module) -> None:
-    """Refuse what a ``DistributedDataParallel`` would do with messages, as the passes go around it.
-
-    Raises:
-        ValueError: It waits for processes that have ended, or has a hook that changes what is sent.
-    """
-    if joins_early_processes(model):
-        raise ValueError(
-            "the step cannot wait for processes that run out of minibatches, as join() does: give every process as "
-            "many minibatches and step outside it; where it has ended, with model.join(enable=False) turns it off"
-        )
-    if has_comm_hook(model):
-        raise ValueError(
-            "the DistributedDataParallel has a communication hook or mixed_precision, which the step's messages would "
-            "go around: make it without, and step within torch.autocast(…, dtype=torch.bfloat16)"
-        )
 
 
 def named_parameters_of(model: nn.Module, wanted: list[Tensor]) -> dict[str, nn.Parameter]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from adamqlr.optim.passes.differentiated import HessianLinearization, Linearization
+from adamqlr.optim.passes.linearizations import ForwardPass, HessianLinearization, Linearization
 from adamqlr.optim.passes.losses import CrossEntropy, Loss, SquaredError
 from adamqlr.optim.passes.replay import preserved_buffers
 from adamqlr.optim.passes.tangents import cheap_tangents
@@ -37,7 +37,7 @@ CASES = {
 def linearization(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Linearization:
     with cheap_tangents(model):
         outputs = model(inputs)
-    return Linearization(outputs, loss, list(model.parameters()), targets)
+    return Linearization(ForwardPass(outputs, loss, list(model.parameters()), targets))
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
@@ -88,7 +88,8 @@ def test_hessian_of_a_linear_model_is_its_fisher() -> None:
     loss = SquaredError(0.5)
     direction = [torch.randn_like(p) for p in parameters]
     fisher = linearization(model, loss, inputs, targets).curvature([direction])[0][0]
-    hessian = HessianLinearization(model(inputs), loss, parameters, targets).curvature([direction])[0][0]
+    passed = ForwardPass(model(inputs), loss, parameters, targets)
+    hessian = HessianLinearization(passed).curvature([direction])[0][0]
     assert float(hessian) == pytest.approx(float(fisher), rel=1e-12)
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 from torch.func import functional_call
 
-from adamqlr.optim.passes.differentiated import Linearization
 from adamqlr.optim.passes.given_loss import resolve_loss
+from adamqlr.optim.passes.linearizations import ForwardPass, Linearization
 from adamqlr.optim.passes.tangents import cheap_tangents
 
 TOLERANCE = 1e-9
@@ -45,7 +45,7 @@ def dense_fisher(model: nn.Module, loss: str, inputs: Tensor, targets: Tensor) -
     resolved = resolve_loss(loss)
     with cheap_tangents(model):
         outputs = model(inputs)
-    forms = Linearization(outputs, resolved, parameters, targets).curvature(directions)
+    forms = Linearization(ForwardPass(outputs, resolved, parameters, targets)).curvature(directions)
     return torch.stack([torch.stack(row) for row in forms])
 
 

@@ -11,7 +11,8 @@ from adamqlr import KFAC, AdamQLR
 from adamqlr.errors import UserError
 from adamqlr.optim.flat import FlatParameters
 from adamqlr.optim.passes import network_of
-from adamqlr.optim.passes.differentiated import DifferentiatedNetwork, HessianLinearization, Linearization
+from adamqlr.optim.passes.differentiated import DifferentiatedNetwork
+from adamqlr.optim.passes.linearizations import ForwardPass, HessianLinearization, Linearization
 from adamqlr.optim.passes.losses import CrossEntropy, Loss, SquaredError
 from adamqlr.optim.passes.perceptron import PerceptronNetwork, PerceptronPack, find_layers
 from adamqlr.optim.passes.relu import ReluDerivative
@@ -69,7 +70,7 @@ def test_passes_equal_pytorchs_differentiation(widths: list[int], loss: str, cur
     assert isinstance(network, PerceptronNetwork)
     local = network.linearize(inputs, targets, curvature)
     kind = Linearization if curvature == "fisher" else HessianLinearization
-    expected = kind(reference(inputs), LOSSES[loss], list(reference.parameters()), targets)
+    expected = kind(ForwardPass(reference(inputs), LOSSES[loss], list(reference.parameters()), targets))
     torch.testing.assert_close(local.loss, expected.loss, rtol=1e-12, atol=0)
     torch.testing.assert_close(network.gradient.views, list(expected.gradients), rtol=1e-11, atol=1e-14)
     for parameter, view in zip(model.parameters(), network.gradient.views, strict=True):

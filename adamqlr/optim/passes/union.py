@@ -11,9 +11,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from adamqlr.optim.passes.differentiated import DifferentiatedNetwork, HessianLinearization, Linearization
+from adamqlr.optim.passes.differentiated import DifferentiatedNetwork
 from adamqlr.optim.passes.differentiated_loss import DifferentiatedLoss
 from adamqlr.optim.passes.layer_record import RecordedLayers
+from adamqlr.optim.passes.linearizations import HessianLinearization, Linearization
 from adamqlr.optim.passes.losses import Loss
 from adamqlr.optim.passes.network import Curvature, LocalModel, Observer, count_rows, split
 from adamqlr.optim.passes.replay import Mark
