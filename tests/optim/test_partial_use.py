@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,8 @@ def process_group(tmp_path: Path) -> Iterator[Any]:
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
     yield dist.group.WORLD
     dist.destroy_process_group()
+    # In a process that was forked with it, as those that read images are, it would wait for ever to be torn down.
+    gc.collect()
 
 
 @pytest.mark.parametrize("momentum", [0.0, None], ids=str)
