@@ -25,6 +25,7 @@ from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig, parse_config
 from adamqlr.study.settings import ClaimsConfig
 from adamqlr.training.history import History
+from tests.results.histories import cube_of
 
 INF, NAN = float("inf"), float("nan")
 SETTINGS = ClaimsConfig(resamples=4000)
@@ -185,16 +186,9 @@ def flat_history(seed: int, final: float, duration: float, accuracy: bool) -> Hi
 def cube_file(
     folder: Path, config: StudyConfig, dataset: str, optimizer: str, final: float, duration: float = 1.0, **labels: str
 ) -> Path:
-    attrs: dict[str, Any] = file_attributes(
-        Case(config, "epochs", dataset, optimizer),
-        seeds=[0, 1, 2],
-        hyperparameters={},
-        device="a CPU",
-        **labels,
-    )
     histories = [flat_history(seed, final, duration, dataset == "digits") for seed in range(3)]
     path = folder / f"{dataset}_{optimizer}_{labels.get('sweep', '')}_{labels.get('sweep_point', '')}.nc"
-    write_cube(path, build_cube([runs_dataset(histories, attrs)], 100))
+    write_cube(path, cube_of(Case(config, "epochs", dataset, optimizer), histories, 100, **labels))
     return path
 
 

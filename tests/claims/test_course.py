@@ -1,7 +1,6 @@
 """Claims about the course of training and about sensitivity, from made-up runs whose answers are known."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,15 +9,13 @@ import xarray as xr
 from adamqlr.claims.course import generalizes_worse, learning_rate_grows, overfits, ranks_high
 from adamqlr.claims.evidence import Evidence, matters_more
 from adamqlr.claims.judge import Verdict, judge_difference, judge_spreads
-from adamqlr.results.attributes import file_attributes
-from adamqlr.results.cube import build_cube
 from adamqlr.results.judged import at_lowest_validation_loss
 from adamqlr.results.pairs import Study
-from adamqlr.results.runs import runs_dataset
 from adamqlr.study.case import Case
 from adamqlr.study.config import parse_config
 from adamqlr.study.settings import ClaimsConfig
 from adamqlr.training.history import History
+from tests.results.histories import cube_of
 
 SWEEP = {"dataset": "diabetes", "parameter": "batch_size", "values": [50, 100]}
 CONFIG = parse_config(
@@ -40,14 +37,7 @@ def cube(optimizer: str, validation: list[float], test: list[float], lr: list[fl
             metrics = dict(zip(("validation_loss", "test_loss", "lr"), values, strict=True))
             history.append(step, 0.1 * step, {name: value * (1 + 0.001 * seed) for name, value in metrics.items()})
         histories.append(history)
-    attrs: dict[str, Any] = file_attributes(
-        Case(CONFIG, "epochs", "diabetes", optimizer),
-        seeds=range(4),
-        hyperparameters={},
-        device="a CPU",
-        **labels,
-    )
-    return build_cube([runs_dataset(histories, attrs)], 20)
+    return cube_of(Case(CONFIG, "epochs", "diabetes", optimizer), histories, 20, **labels)
 
 
 def study(cubes: dict[str, xr.Dataset]) -> Study:

@@ -9,13 +9,11 @@ from adamqlr.claims.heuristics import heuristics_claims
 from adamqlr.claims.report import write_claims
 from adamqlr.claims.statements import CLAIMS, claims_of
 from adamqlr.claims.weigh import summarize, weigh
-from adamqlr.results.attributes import file_attributes
-from adamqlr.results.cube import build_cube
 from adamqlr.results.pairs import Study
-from adamqlr.results.runs import runs_dataset
 from adamqlr.study.case import cases_of
 from adamqlr.study.config import StudyConfig, parse_config
 from adamqlr.training.history import History
+from tests.results.histories import cube_of
 
 CONFIG = parse_config(
     {
@@ -53,10 +51,7 @@ def runs(optimizer: str) -> list[History]:
 
 @pytest.fixture(scope="module")
 def study() -> Study:
-    cubes: dict[str, xr.Dataset] = {}
-    for case in cases_of(CONFIG, "epochs"):
-        attrs = file_attributes(case, seeds=range(5), hyperparameters={}, device="a CPU")
-        cubes[f"/{case.path}"] = build_cube([runs_dataset(runs(case.optimizer), attrs)], 10)
+    cubes = {f"/{case.path}": cube_of(case, runs(case.optimizer), 10) for case in cases_of(CONFIG, "epochs")}
     return Study(xr.DataTree.from_dict(cubes), CONFIG)
 
 

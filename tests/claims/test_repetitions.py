@@ -17,18 +17,17 @@ from adamqlr.claims.evidence import against_best_baseline, pairwise
 from adamqlr.claims.judge import Judgment, Verdict, judge_ratio
 from adamqlr.claims.report import judging_rule
 from adamqlr.claims.weigh import weigh
-from adamqlr.results.attributes import file_attributes
 from adamqlr.results.bootstrap import units_to_exclude
-from adamqlr.results.cube import build_cube, write_cube
+from adamqlr.results.cube import write_cube
 from adamqlr.results.join import write_study
 from adamqlr.results.judged import performance
 from adamqlr.results.pairs import Study
 from adamqlr.results.repetitions import REPETITION, Runs, Sample, open_repetitions
-from adamqlr.results.runs import runs_dataset
 from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig, load_config, parse_config
 from adamqlr.study.settings import ClaimsConfig
 from adamqlr.training.history import History
+from tests.results.histories import cube_of
 
 SETTINGS = {"name": "made-up", "datasets": ["diabetes"], "optimizers": ["adam", "sgd_full", "adamqlr"]}
 CONFIG = parse_config(SETTINGS, "test")
@@ -47,9 +46,7 @@ def cube(
             loss = end * (1 + 0.01 * seed) * (steps - step)
             metrics = {"train_loss": loss, "test_loss": loss, "lr": 1.5**step if step else np.nan}
             histories[-1].append(step, step / speed, metrics)
-    case = Case(config, "epochs", "diabetes", optimizer)
-    attrs: dict[str, Any] = file_attributes(case, seeds=range(seeds), hyperparameters={}, device="a CPU")
-    return build_cube([runs_dataset(histories, attrs)], 20)
+    return cube_of(Case(config, "epochs", "diabetes", optimizer), histories)
 
 
 def repeated(*repetitions: dict[str, xr.Dataset]) -> Study:

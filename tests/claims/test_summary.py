@@ -1,7 +1,6 @@
 """One verdict for each claim, and what a study lacks for those that it says nothing of."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +11,11 @@ from adamqlr.claims.judge import Verdict
 from adamqlr.claims.report import as_text
 from adamqlr.claims.statements import CLAIMS
 from adamqlr.claims.weigh import summarize, summary_verdict, weigh
-from adamqlr.results.attributes import file_attributes
-from adamqlr.results.cube import build_cube
 from adamqlr.results.pairs import Study
-from adamqlr.results.runs import runs_dataset
 from adamqlr.study.case import Case
 from adamqlr.study.config import parse_config
 from adamqlr.training.history import History
+from tests.results.histories import cube_of
 
 CONFIG = parse_config(
     {
@@ -59,10 +56,7 @@ def cube(dataset: str, optimizer: str, center: float, **labels: str) -> xr.Datas
         for step in range(3):
             metrics = dict.fromkeys(("train_loss", "test_loss"), center * factor)
             histories[-1].append(step, 0.1 * step, metrics)
-    attrs: dict[str, Any] = file_attributes(
-        Case(CONFIG, "epochs", dataset, optimizer), seeds=range(5), hyperparameters={}, device="a CPU", **labels
-    )
-    return build_cube([runs_dataset(histories, attrs)], 5)
+    return cube_of(Case(CONFIG, "epochs", dataset, optimizer), histories, 5, **labels)
 
 
 def study(finals: dict[tuple[str, str], float], *sweeps: str) -> Study:

@@ -1,7 +1,6 @@
 """What stands beside final results: published values, early-stopped results, and the clock that counts evaluation."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,18 +11,17 @@ from adamqlr.errors import UserError
 from adamqlr.figures.contents import figures_of
 from adamqlr.figures.evolution import loss_with_evaluation, sharpness
 from adamqlr.figures.published import draw
-from adamqlr.results.attributes import file_attributes
-from adamqlr.results.cube import build_cube, write_cube
+from adamqlr.results.cube import write_cube
 from adamqlr.results.join import write_study
 from adamqlr.results.pairs import Study
 from adamqlr.results.published import Key, Value, read_published
-from adamqlr.results.runs import runs_dataset
 from adamqlr.stages.figures import draw_figure
 from adamqlr.stages.tables import write_table
 from adamqlr.study.case import Case
 from adamqlr.study.config import parse_config
 from adamqlr.tables import best_so_far, final_results
 from adamqlr.training.history import History
+from tests.results.histories import cube_of
 
 CONFIG = parse_config({"name": "made-up", "datasets": ["diabetes"], "optimizers": ["adam", "kfac"]}, "test")
 # Adam is best as it ends, K-FAC before it overfits, and then diverges.
@@ -38,10 +36,7 @@ def cube(optimizer: str, is_timed: bool = True) -> xr.Dataset:
             metrics = {"train_loss": loss, "validation_loss": loss, "test_loss": loss + 0.01 * (1 + seed)}
             history.append(step, 0.1 * step, metrics, evaluation_seconds=0.5)
         histories.append(history)
-    attrs: dict[str, Any] = file_attributes(
-        Case(CONFIG, "epochs", "diabetes", optimizer), seeds=range(3), hyperparameters={}, device="a CPU"
-    )
-    built = build_cube([runs_dataset(histories, attrs)], 20)
+    built = cube_of(Case(CONFIG, "epochs", "diabetes", optimizer), histories)
     return built if is_timed else built.assign(evaluation_seconds=built["evaluation_seconds"] * np.nan)
 
 

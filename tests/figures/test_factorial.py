@@ -17,11 +17,10 @@ from adamqlr.figures import evolution, factorial, profiles, tuning_budget
 from adamqlr.figures.contents import figures_of
 from adamqlr.figures.style import paper_style
 from adamqlr.results.attributes import file_attributes
-from adamqlr.results.cube import build_cube, write_cube
+from adamqlr.results.cube import write_cube
 from adamqlr.results.factorial import Ratio, best_loss, cells_of, final_loss, ratio_of_medians
 from adamqlr.results.join import write_study
 from adamqlr.results.pairs import Study
-from adamqlr.results.runs import runs_dataset
 from adamqlr.results.statistics import Resampling
 from adamqlr.results.study import load_results
 from adamqlr.stages.figures import draw_figure
@@ -33,6 +32,7 @@ from adamqlr.tables.contents import tables_of
 from adamqlr.tables.factorial import tabulate
 from adamqlr.training.history import History
 from adamqlr.tuning.trials import Trial, trials_dataset
+from tests.results.histories import cube_of
 
 INF = float("inf")
 SEEDS = 4
@@ -89,9 +89,8 @@ def study_file(config: StudyConfig, tmp_path_factory: pytest.TempPathFactory) ->
     folder, parts = tmp_path_factory.mktemp("study"), []
     for case in cases_of(config, "epochs"):
         if not case.is_trajectory:
-            attrs = file_attributes(case, seeds=range(SEEDS), hyperparameters={}, device="a CPU")
             parts.append(folder / f"{case.dataset}_{case.optimizer}.nc")
-            write_cube(parts[-1], build_cube([runs_dataset(made_up(case.optimizer), attrs)], 30))
+            write_cube(parts[-1], cube_of(case, made_up(case.optimizer), 30))
     write_study(parts, folder / "study.nc")
     return folder / "study.nc"
 

@@ -18,11 +18,6 @@ def minibatch(rows: int = 12) -> tuple[Tensor, Tensor]:
     return torch.randn(rows, 1, 6, 6), torch.randint(3, (rows,))
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def test_training_lowers_the_loss() -> None:
     model = network()
     optimizer = AdamQLR(model, "cross_entropy")

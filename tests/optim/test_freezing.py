@@ -13,11 +13,6 @@ from adamqlr import KFAC, QLR, AdamQLR
 from adamqlr.optim.adam import Adam
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def network() -> Any:
     return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.LayerNorm(4), nn.PReLU(), nn.Linear(4, 3))
 

@@ -12,12 +12,6 @@ from torch.nn import functional
 
 from adamqlr import KFAC, QLR, AdamQLR
 
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 # Backward passes of one's own.
 
 

@@ -19,11 +19,6 @@ def minibatch(rows: int = 24) -> tuple[Tensor, Tensor]:
     return torch.randn(rows, 1, 6, 6), torch.randint(3, (rows,))
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.mark.parametrize("fisher", ["sampled", "exact"])
 def test_training_lowers_the_loss(fisher: Any) -> None:
     optimizer = KFAC(network(), "cross_entropy", fisher=fisher)

@@ -35,11 +35,6 @@ def make(request: pytest.FixtureRequest) -> Callable[..., QLR]:
     return MAKERS[request.param]
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 # Any loss.
 
 ROWS, CLASSES = 14, 4

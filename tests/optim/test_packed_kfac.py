@@ -16,11 +16,6 @@ from adamqlr.problems.models import mlp
 MEMBERS, ROWS, WIDTHS = 3, 40, [4, 5, 3]
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def minibatch(members: int = MEMBERS) -> tuple[Tensor, Tensor]:
     return torch.randn(members, ROWS, 4, dtype=torch.float64), torch.randint(3, (members, ROWS))
 

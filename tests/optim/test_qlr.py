@@ -23,11 +23,6 @@ TOLERANCE = 1e-9
 Propose = Callable[[Tensor, Tensor], Tensor]
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 class DenseQLR(DenseAdamQLR):
     """The heuristics on a flat θ with an explicit curvature matrix, along what ``propose`` makes of θ and g."""
 

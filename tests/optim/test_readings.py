@@ -17,11 +17,6 @@ ROWS = 12
 ACTIVATIONS = pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.fixture(params=[AdamQLR, KFAC])
 def make(request: pytest.FixtureRequest) -> Any:
     return request.param

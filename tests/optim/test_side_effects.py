@@ -15,11 +15,6 @@ from adamqlr import KFAC, AdamQLR
 ROWS = 12
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.fixture(params=[AdamQLR, KFAC])
 def make(request: pytest.FixtureRequest) -> Any:
     return request.param

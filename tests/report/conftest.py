@@ -7,10 +7,8 @@ import yaml
 from PIL import Image
 
 from adamqlr.figures.contents import figures_of
-from adamqlr.results.attributes import file_attributes
-from adamqlr.results.cube import build_cube, write_cube
+from adamqlr.results.cube import write_cube
 from adamqlr.results.join import write_study
-from adamqlr.results.runs import runs_dataset
 from adamqlr.stages.claims import judge_claims
 from adamqlr.stages.report import write_report
 from adamqlr.stages.tables import write_table
@@ -18,7 +16,7 @@ from adamqlr.study.case import Case, cases_of
 from adamqlr.study.config import StudyConfig, load_config
 from adamqlr.tables.contents import tables_of
 from adamqlr.training.history import History
-from tests.results.histories import random_history
+from tests.results.histories import cube_of, random_history
 
 SEEDS = 6
 
@@ -49,10 +47,9 @@ def write_folder(folder: Path) -> StudyConfig:
     config, parts = load_config(folder / "config.yaml"), []
     for suite in config.suites:
         for case in cases_of(config, suite):
-            attrs = file_attributes(case, seeds=range(SEEDS), hyperparameters={"batch_size": 50}, device="a test's CPU")
-            runs = runs_dataset(made_up(case), {**attrs, "runs_sharing_device": 1})
+            labels = {"hyperparameters": {"batch_size": 50}, "device": "a test's CPU", "runs_sharing_device": 1}
             parts.append(folder / "cubes" / f"{case.path}.nc")
-            write_cube(parts[-1], build_cube([runs], 60))
+            write_cube(parts[-1], cube_of(case, made_up(case), 60, **labels))
     write_study(parts, folder / "study.nc")
     for suite in config.suites:
         for name in figures_of(config, suite, {}):

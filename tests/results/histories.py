@@ -1,8 +1,24 @@
-"""Histories made up for tests."""
+"""Histories made up for tests, and their cubes."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import xarray as xr
 
+from adamqlr.results.attributes import file_attributes
+from adamqlr.results.cube import build_cube
+from adamqlr.results.runs import runs_dataset
+from adamqlr.study.case import Case
 from adamqlr.training.history import History
+
+
+def cube_of(case: Case, histories: Sequence[History], grid_points: int = 20, **attributes: Any) -> xr.Dataset:
+    """Return the cube of runs that were made up."""
+    attrs = file_attributes(
+        case, **{"seeds": [one.seed for one in histories], "hyperparameters": {}, "device": "a CPU", **attributes}
+    )
+    return build_cube([runs_dataset(histories, attrs)], grid_points)
 
 
 def history(seed: int, steps: list[int], times: list[float], losses: list[float], diverged: bool = False) -> History:
