@@ -86,10 +86,7 @@ def replacing_target(outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
 @pytest.mark.parametrize("forward", [replacing_entry, replacing_item])
 def test_an_entry_of_the_inputs_that_is_replaced_is_refused(make: Any, forward: Any, microbatch: int | None) -> None:
     inputs, targets = batch()
-    given: Any = {"x": inputs}
-    if forward is replacing_item:
-        # Of lists, pieces are tuples.
-        given, microbatch = {"x": [inputs]}, None
+    given: Any = {"x": inputs if forward is replacing_entry else [inputs]}
     optimizer = make(nn.Sequential(*ends()), "cross_entropy", forward=forward, microbatch=microbatch)
     with pytest.raises(ValueError, match=r"changes the inputs in place, .* put entries into a copy of their dict"):
         optimizer.step(given, targets)

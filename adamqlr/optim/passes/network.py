@@ -191,7 +191,7 @@ def split(batch: Any, rows: int, total: int, name: str) -> list[Any]:
         name: What to call the batch.
 
     Returns:
-        The pieces, of the kind of the whole.
+        The pieces, of the kind of the whole; mappings as dicts.
 
     Raises:
         ValueError: Nothing in it has so many rows, or a packed sequence has them.
@@ -238,5 +238,5 @@ def _cut(batch: Any, rows: int, total: int, name: str) -> list[Any] | None:
     if isinstance(batch, Mapping):
         return list(pieces)
     # A named tuple takes its items one by one.
-    make = type(batch)._make if hasattr(batch, "_make") else tuple
+    make = type(batch)._make if hasattr(batch, "_make") else list if isinstance(batch, list) else tuple
     return [make(piece.values()) for piece in pieces]
