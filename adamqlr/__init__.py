@@ -17,7 +17,7 @@ EXPORTS = {
     "CrossEntropy": "adamqlr.optim.passes.losses",
     "NegativeLogLikelihood": "adamqlr.optim.passes.losses",
     "SquaredError": "adamqlr.optim.passes.losses",
-    "load_results": "adamqlr.results.study",
+    "load_results": "adamqlr.results.study_file",
 }
 
 # Without load_results, as `from adamqlr import *` and help() need what they list.

@@ -15,7 +15,7 @@ import xarray as xr
 from adamqlr.files import KIND, Kind, write_netcdf
 from adamqlr.results.attributes import group_of
 from adamqlr.results.join import write_study
-from adamqlr.results.study import THINNED, load_results, study_config
+from adamqlr.results.study_file import THINNED, load_results, study_config
 from adamqlr.study.names import SENSITIVITY
 
 METRICS = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "test_accuracy", "lr", "damping")

@@ -15,8 +15,8 @@ from PIL import Image
 from adamqlr.claims.more_seeds import more_seeds_text
 from adamqlr.claims.statements import CLAIMS as CLAIMS_OF_THE_PAPER
 from adamqlr.claims.weigh import summary_verdict
-from adamqlr.results.pairs import Study
-from adamqlr.results.study import open_study, study_config
+from adamqlr.results.study import Study
+from adamqlr.results.study_file import open_study, study_config
 from adamqlr.tables import factorial
 from adamqlr.tables.final_results import tabulate
 from adamqlr.tables.formats import to_markdown

@@ -44,7 +44,7 @@ def test_what_no_extra_brings_is_missing_as_ever(name: str | None) -> None:
 
 
 def test_names_of_the_study_can_be_imported_as_any_others_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "adamqlr.results.study", raising=False)
+    monkeypatch.delitem(sys.modules, "adamqlr.results.study_file", raising=False)
     monkeypatch.setitem(sys.modules, "xarray", None)
     with pytest.raises(ImportError, match=r"pip install 'adamqlr\[study\]'"):
         exec("from adamqlr import load_results", {})

@@ -11,9 +11,9 @@ import pytest
 
 from adamqlr.claims.weigh import weigh
 from adamqlr.errors import UserError
-from adamqlr.results.pairs import Study
 from adamqlr.results.repetitions import open_repetitions
-from adamqlr.results.study import open_study, study_config
+from adamqlr.results.study import Study
+from adamqlr.results.study_file import open_study, study_config
 from adamqlr.stages.info import describe
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

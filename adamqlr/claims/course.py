@@ -10,8 +10,8 @@ from adamqlr.claims.judge import Judgment, judge_difference, judge_ratio, resamp
 from adamqlr.results.bootstrap import interval
 from adamqlr.results.final import final_values
 from adamqlr.results.judged import at_lowest_validation_loss, measure_of, performance
-from adamqlr.results.pairs import Study
 from adamqlr.results.repetitions import Sample, sample_of
+from adamqlr.results.study import Study
 
 # So many steps, evenly spaced, stand for a course of more.
 _STEPS = 1000

@@ -11,8 +11,8 @@ import xarray as xr
 
 from adamqlr.claims.judge import Judgment, Verdict, judge_ratio, judge_spread, judge_spreads
 from adamqlr.results.judged import measure_of, performance
-from adamqlr.results.pairs import Study, by_dataset
 from adamqlr.results.repetitions import Runs, Sample, sample_of
+from adamqlr.results.study import Study, by_dataset
 from adamqlr.study.names import SENSITIVITY
 
 

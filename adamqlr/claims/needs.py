@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from adamqlr.claims.evidence import runs_by_dataset, sweeps_of
-from adamqlr.results.pairs import Study
+from adamqlr.results.study import Study
 
 
 def lacks_optimizers(study: Study, optimizers: Sequence[str], datasets: int = 1, otherwise: str = "") -> str:

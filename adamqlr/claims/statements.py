@@ -20,7 +20,7 @@ from adamqlr.claims.evidence import (
 )
 from adamqlr.claims.heuristics import heuristics_claims
 from adamqlr.claims.needs import lacks_optimizers, lacks_sweeps
-from adamqlr.results.pairs import Study
+from adamqlr.results.study import Study
 from adamqlr.study.config import StudyConfig
 
 

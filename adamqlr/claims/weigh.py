@@ -10,7 +10,7 @@ import pandas as pd
 from adamqlr.claims.judge import Verdict
 from adamqlr.claims.more_seeds import setting_of
 from adamqlr.claims.statements import claims_of
-from adamqlr.results.pairs import Study
+from adamqlr.results.study import Study
 
 COLUMNS = (
     "claim",

@@ -10,7 +10,7 @@ from adamqlr.errors import UserError
 from adamqlr.figures.panels import Panel, draw_grid, loss_panel, performance_panel
 from adamqlr.optim.ratios import GOOD_RATIO, POOR_RATIO
 from adamqlr.results.clocks import has_evaluation_times, with_evaluation
-from adamqlr.results.pairs import Pair, Study
+from adamqlr.results.study import Pair, Study
 
 _PARTS = ("train", "test")
 

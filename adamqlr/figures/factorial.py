@@ -16,8 +16,8 @@ from adamqlr.figures.limits import limit_height
 from adamqlr.figures.panels import COLUMNS, draw_curve, draw_nothing, keep_crosses_inside
 from adamqlr.figures.style import TEXT_WIDTH, space_log_ticks
 from adamqlr.results.factorial import MEASURES, Cell, cells_of, ratios_of
-from adamqlr.results.pairs import Study
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
+from adamqlr.results.study import Study
 from adamqlr.study.config import StudyConfig
 from adamqlr.study.optimizer_settings import FactorialConfig
 

@@ -17,8 +17,8 @@ from adamqlr.figures.limits import limit_height, limit_signed_height
 from adamqlr.figures.lines import line_style
 from adamqlr.figures.style import TEXT_WIDTH, space_log_ticks
 from adamqlr.results.judged import is_classification
-from adamqlr.results.pairs import Pair, by_dataset
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
+from adamqlr.results.study import Pair, by_dataset
 from adamqlr.study.optimizers import OptimizerSpec
 
 COLUMNS = 3

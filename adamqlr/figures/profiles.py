@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from adamqlr.figures.lines import line_style
 from adamqlr.figures.panels import add_legend
 from adamqlr.figures.style import TEXT_WIDTH
-from adamqlr.results.pairs import Pair, Study, by_dataset
+from adamqlr.results.study import Pair, Study, by_dataset
 from adamqlr.results.targets import steps_to_target, target_loss, time_to_target
 from adamqlr.study.optimizers import OptimizerSpec
 

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from adamqlr.errors import UserError
 from adamqlr.figures.style import TEXT_WIDTH, space_log_ticks
 from adamqlr.results.final import QUANTITIES, final_values
-from adamqlr.results.pairs import Study
 from adamqlr.results.statistics import median_over_seeds, survived_fraction
+from adamqlr.results.study import Study
 
 _COLUMNS = 2
 # A panel whose values differ by more than this factor has a logarithmic axis.

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from adamqlr.figures.limits import limit_height
 from adamqlr.figures.panels import Panel, draw_curve, keep_crosses_inside, loss_panel
 from adamqlr.figures.style import TEXT_WIDTH, space_log_ticks
-from adamqlr.results.pairs import Pair, Study
 from adamqlr.results.statistics import median_over_seeds, survived_fraction
+from adamqlr.results.study import Pair, Study
 
 _COLORS = plt.get_cmap("viridis")
 

@@ -10,7 +10,7 @@ from adamqlr.figures.lines import line_style
 from adamqlr.figures.panels import add_legend
 from adamqlr.figures.style import TEXT_WIDTH
 from adamqlr.problems.rosenbrock_function import START, A, objective
-from adamqlr.results.pairs import Pair, Study
+from adamqlr.results.study import Pair, Study
 
 _COLUMNS = 5
 # Figure 2 of the paper.

@@ -12,8 +12,8 @@ from adamqlr.figures.limits import limit_height
 from adamqlr.figures.lines import line_style
 from adamqlr.figures.panels import COLUMNS, add_legend
 from adamqlr.figures.style import TEXT_WIDTH, space_log_ticks
-from adamqlr.results.pairs import Study
 from adamqlr.results.statistics import Resampling
+from adamqlr.results.study import Study
 from adamqlr.study.names import TUNING
 from adamqlr.study.optimizers import OptimizerSpec
 

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from adamqlr.figures.heights import visible_heights
 from adamqlr.results.clocks import has_evaluation_times, with_evaluation
-from adamqlr.results.pairs import Pair
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
+from adamqlr.results.study import Pair
 
 # What the explorer offers, of what runs record.
 METRICS = (

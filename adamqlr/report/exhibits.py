@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 from adamqlr.errors import UserError
 from adamqlr.figures.contents import figures_of
 from adamqlr.report.images import EmbeddedImage, embed
-from adamqlr.results.pairs import Study
+from adamqlr.results.study import Study
 from adamqlr.study.names import SENSITIVITY
 from adamqlr.tables.contents import tables_of
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from adamqlr.report.curves import AXES, curves_of
-from adamqlr.results.pairs import Pair, Study, by_dataset
+from adamqlr.results.study import Pair, Study, by_dataset
 from adamqlr.study.optimizers import OPTIMIZERS, OptimizerSpec
 from adamqlr.training.metrics import METRICS
 

@@ -12,7 +12,7 @@ from adamqlr.files import write_text
 from adamqlr.report.exhibits import suites_of, what_was_run
 from adamqlr.report.explorer import explore
 from adamqlr.report.verdicts import verdicts_of
-from adamqlr.results.pairs import Study
+from adamqlr.results.study import Study
 from adamqlr.study.names import CONFIG_NAME
 
 

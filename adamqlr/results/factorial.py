@@ -8,8 +8,8 @@ import xarray as xr
 
 from adamqlr.results.bootstrap import divide, interval, resampled_medians
 from adamqlr.results.judged import at_lowest_validation_loss
-from adamqlr.results.pairs import Pair, Study, by_dataset
 from adamqlr.results.statistics import Resampling
+from adamqlr.results.study import Pair, Study, by_dataset
 
 
 class Cell(NamedTuple):

@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 
 from adamqlr.errors import UserError
-from adamqlr.results.pairs import Study
-from adamqlr.results.study import THINNED, open_study, study_config
+from adamqlr.results.study import Study
+from adamqlr.results.study_file import THINNED, open_study, study_config
 from adamqlr.study.config import StudyConfig
 from adamqlr.study.names import TUNING
 

@@ -1,105 +1,117 @@
-"""A study's results, from its file or its folder: every cube in one tree, beside sensitivity studies and trials."""
+"""A study's results as figures, tables and claims read them: cubes with their names, in the order of legends."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
-import netCDF4
 import xarray as xr
-import yaml
 
 from adamqlr.errors import UserError
-from adamqlr.files import Kind, opened
-from adamqlr.study.config import StudyConfig, load_config, parse_config
-from adamqlr.study.names import CONFIG_NAME
-from adamqlr.study.paths import group_files
-
-FILE_NAME = "study.nc"
-# The attribute of a file that holds a part of a study's numbers: which.
-THINNED = "thinned"
+from adamqlr.results.published import Key, Value
+from adamqlr.results.statistics import Resampling
+from adamqlr.study.case import Case
+from adamqlr.study.config import StudyConfig
+from adamqlr.study.optimizers import OPTIMIZERS, OptimizerSpec
+from adamqlr.study.space import Space
 
 
-@contextmanager
-def open_study(path: Path, *parts: str, config: StudyConfig | None = None) -> Iterator[xr.DataTree]:
-    """Open a study's results without loading them; what is used is read when it is used.
+class Pair(NamedTuple):
+    """One cube and what it is of.
 
-    Args:
-        path: The study's file, or its folder ``results/<study>``, where each cube is a file.
-        parts: Groups to open, such as a suite or a sensitivity study; all of them if none is given.
-        config: What belongs to the study, where a folder is opened, and what its datasets and optimizers are called.
-
-    Raises:
-        UserError: It is not such a file, has no such part, or a file of a part is missing in the folder.
+    Attributes:
+        dataset: The dataset's key.
+        spec: The optimizer.
+        cube: The cube.
     """
-    with ExitStack() as stack:
-        if path.is_dir():
-            assert config is not None
-            groups = {
-                group: stack.enter_context(opened(path / file, Kind.CUBE, Kind.TRIALS))
-                for group, file in group_files(config, parts).items()
-            }
-            attrs: dict[str, Any] = {"study": config.name}
-        else:
-            # Opened once: the library reads what is said of all groups, of which there are hundreds, each time.
-            file = stack.enter_context(opened(path, Kind.STUDY))
-            for part in parts:
-                try:
-                    file[part]
-                except LookupError as error:
-                    known = ", ".join(file.groups)
-                    raise UserError(f"{path}: no '{part}' in this study, which has {known}") from error
-            groups = {leaf.path: leaf for part in parts or file.groups for leaf in _leaves(file[part])}
-            attrs = vars(file)
-        cubes = {
-            name: xr.open_dataset(xr.backends.NetCDF4DataStore(group)).assign_attrs(_labels(vars(group), config))
-            for name, group in groups.items()
-        }
-        yield xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **cubes})
+
+    dataset: str
+    spec: OptimizerSpec
+    cube: xr.Dataset
+
+    @property
+    def optimizer(self) -> str:
+        """The optimizer's key."""
+        return self.spec.key
+
+    @property
+    def dataset_label(self) -> str:
+        """The dataset's name."""
+        return str(self.cube.attrs["dataset_label"])
+
+    @property
+    def optimizer_label(self) -> str:
+        """The optimizer's name."""
+        return str(self.cube.attrs["optimizer_label"])
+
+    @property
+    def is_trajectory(self) -> bool:
+        """Whether the pair is of a problem without data, of which the parameters were recorded."""
+        return "parameters" in self.cube
 
 
-def _labels(attrs: Mapping[str, Any], config: StudyConfig | None) -> dict[str, str]:
-    """Return what a cube's dataset and optimizer are called, where that is not as when it was made."""
-    labels = {}
-    if config is not None and attrs["dataset"] in config.datasets:
-        labels["dataset_label"] = config.dataset_label(attrs["dataset"])
-    if config is not None and attrs["optimizer"] in config.optimizers:
-        labels["optimizer_label"] = config.spec(attrs["optimizer"]).label
-    return labels
+class Study(NamedTuple):
+    """A study's results.
 
-
-def _leaves(group: netCDF4.Group) -> Iterator[netCDF4.Group]:
-    if not group.groups:
-        yield group
-    for child in group.groups.values():
-        yield from _leaves(child)
-
-
-def study_config(path: Path) -> StudyConfig:
-    """Return the configuration that a study's file, or its folder ``results/<study>``, was made with.
-
-    Raises:
-        UserError: It is not such a file or folder.
+    Attributes:
+        tree: The study's file, opened.
+        config: The configuration in force.
+        published: What others published, where the user put it beside the results.
+        others: Repetitions: the files of runs of the study with other seeds, opened. Claims are about them as well.
     """
-    if path.is_dir():
-        return load_config(path / CONFIG_NAME)
-    with opened(path, Kind.STUDY) as file:
-        stored = yaml.safe_load(file.getncattr("config"))
-        return parse_config(stored, str(path), may_lack_code=True, is_complete=True)
+
+    tree: xr.DataTree
+    config: StudyConfig
+    published: Mapping[Key, Value] = {}
+    others: tuple[xr.DataTree, ...] = ()
+
+    @property
+    def resampling(self) -> Resampling:
+        """How the uncertainty of medians is estimated."""
+        return Resampling(self.config.statistics.resamples, self.config.statistics.seed)
+
+    def ordered(self, optimizers: "xr.DataTree") -> list[tuple[OptimizerSpec, xr.Dataset]]:
+        """Return what each optimizer's node holds, in the order of legends."""
+        found = optimizers.children
+        keys = list(dict.fromkeys([*OPTIMIZERS, *self.config.optimizers, *found]))
+        return [(self.spec(key), found[key].to_dataset()) for key in sorted(found, key=keys.index)]
+
+    def spec(self, optimizer: str) -> OptimizerSpec:
+        """Return what an optimizer is, though the configuration in force may leave it out by now."""
+        is_left_out = optimizer in OPTIMIZERS and optimizer not in self.config.optimizers
+        return OPTIMIZERS[optimizer] if is_left_out else self.config.spec(optimizer)
+
+    def space(self, suite: str, dataset: str, optimizer: str) -> Space | None:
+        """Return what was tuned; None where the configuration in force leaves the pair out by now."""
+        config = self.config
+        is_there = suite in config.suites and dataset in config.datasets and optimizer in config.optimizers
+        return Case(config, suite, dataset, optimizer).space if is_there else None
+
+    def pairs(self, suite: str) -> list[Pair]:
+        """Return a suite's cubes, by dataset as in the study and by optimizer as in legends.
+
+        Raises:
+            UserError: The study has no such suite.
+        """
+        if suite not in self.tree.children:
+            raise UserError(f"suite '{suite}': the study's file has {', '.join(self.tree.children)}")
+        return [
+            Pair(dataset, spec, cube)
+            for dataset, node in self.tree[suite].children.items()
+            for spec, cube in self.ordered(node)
+        ]
+
+    def published_of(self, suite: str, pair: Pair) -> dict[str, Value]:
+        """Return what was published on a pair, by metric."""
+        of_pair = (suite, pair.dataset, pair.optimizer)
+        return {key.metric: value for key, value in self.published.items() if key[:3] == of_pair}
+
+    def test_pairs(self, suite: str) -> list[Pair]:
+        """Return a suite's cubes of problems that have a test set."""
+        return [pair for pair in self.pairs(suite) if not pair.is_trajectory]
 
 
-def load_results(path: str | Path) -> xr.DataTree:
-    """Return the results of a study, in memory, as a tree of cubes: ``tree["epochs/digits/adamqlr"]``.
-
-    Beside the suites, ``tree["sensitivity/<study>/<value>"]`` are cubes too, and
-    ``tree["tuning/<suite>/<dataset>/<optimizer>"]`` holds the trials of a search.
-
-    Args:
-        path: The study's folder, ``results/<study>``, or its file ``study.nc`` by any name.
-
-    Raises:
-        UserError: The folder holds no ``study.nc``, or the file is none.
-    """
-    path = Path(path)
-    with open_study(path / FILE_NAME if path.is_dir() else path) as study:
-        return study.load()
+def by_dataset(pairs: list[Pair]) -> dict[str, list[Pair]]:
+    """Group pairs by dataset."""
+    groups: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(pair.dataset, []).append(pair)
+    return groups

@@ -6,9 +6,9 @@ from pkgutil import resolve_name
 from typing import Any
 
 from adamqlr.errors import UserError
-from adamqlr.results.pairs import Study
 from adamqlr.results.published import Key, Value, published_file, read_published
-from adamqlr.results.study import open_study, study_config
+from adamqlr.results.study import Study
+from adamqlr.results.study_file import open_study, study_config
 from adamqlr.study.config import StudyConfig
 from adamqlr.study.exhibits import Exhibit
 from adamqlr.study.names import SENSITIVITY

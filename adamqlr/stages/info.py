@@ -6,7 +6,7 @@ from pathlib import Path
 import xarray as xr
 
 from adamqlr.files import KIND, Kind, peek_kind, read_netcdf
-from adamqlr.results.study import THINNED, open_study
+from adamqlr.results.study_file import THINNED, open_study
 
 _SHOWN = (
     "study",

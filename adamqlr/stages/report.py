@@ -4,9 +4,9 @@ from pathlib import Path
 
 from adamqlr.errors import UserError
 from adamqlr.report.page import write_page
-from adamqlr.results.pairs import Study
 from adamqlr.results.published import published_file, read_published
-from adamqlr.results.study import open_study, study_config
+from adamqlr.results.study import Study
+from adamqlr.results.study_file import open_study, study_config
 from adamqlr.study.config import StudyConfig
 
 

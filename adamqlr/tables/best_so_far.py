@@ -3,8 +3,8 @@
 from typing import Any
 
 from adamqlr.results.judged import at_lowest_validation_loss
-from adamqlr.results.pairs import Study
 from adamqlr.results.statistics import median_over_seeds
+from adamqlr.results.study import Study
 from adamqlr.tables.final_results import with_uncertainty
 from adamqlr.tables.table import Table, make_table
 

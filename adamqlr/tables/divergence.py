@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from adamqlr.results.pairs import Study
+from adamqlr.results.study import Study
 from adamqlr.tables.table import Table, make_table
 
 

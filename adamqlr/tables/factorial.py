@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from adamqlr.results.factorial import Ratio, cells_of, ratios_of
-from adamqlr.results.pairs import Study
 from adamqlr.results.statistics import survived_fraction
+from adamqlr.results.study import Study
 from adamqlr.tables.table import Table, make_table
 
 _LABELS = {"final": "Final test loss, relative", "best": "Best test loss, relative"}

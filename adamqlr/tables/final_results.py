@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from adamqlr.results.final import QUANTITIES, final_values
-from adamqlr.results.pairs import Pair, Study, by_dataset
 from adamqlr.results.published import Value
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
+from adamqlr.results.study import Pair, Study, by_dataset
 from adamqlr.tables.table import Table, make_table
 
 

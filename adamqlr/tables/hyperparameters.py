@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from adamqlr.results.pairs import Study
+from adamqlr.results.study import Study
 from adamqlr.study.case import cases_of
 from adamqlr.tables.table import Table, make_table
 

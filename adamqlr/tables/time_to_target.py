@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from adamqlr.results.pairs import Study, by_dataset
+from adamqlr.results.study import Study, by_dataset
 from adamqlr.results.targets import steps_to_target, target_loss, time_to_target
 from adamqlr.tables.table import Table, make_table
 

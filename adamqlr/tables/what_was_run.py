@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 
-from adamqlr.results.pairs import Study, by_dataset
+from adamqlr.results.study import Study, by_dataset
 from adamqlr.tables.table import Table, make_table
 
 

@@ -10,7 +10,7 @@ from adamqlr.claims.course import generalizes_worse, learning_rate_grows, overfi
 from adamqlr.claims.evidence import Evidence, matters_more
 from adamqlr.claims.judge import Verdict, judge_difference, judge_spreads
 from adamqlr.results.judged import at_lowest_validation_loss
-from adamqlr.results.pairs import Study
+from adamqlr.results.study import Study
 from adamqlr.study.case import Case
 from adamqlr.study.config import parse_config
 from adamqlr.study.settings import ClaimsConfig

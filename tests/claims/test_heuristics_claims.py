@@ -9,7 +9,7 @@ from adamqlr.claims.heuristics import heuristics_claims
 from adamqlr.claims.report import write_claims
 from adamqlr.claims.statements import CLAIMS, claims_of
 from adamqlr.claims.weigh import summarize, weigh
-from adamqlr.results.pairs import Study
+from adamqlr.results.study import Study
 from adamqlr.study.case import cases_of
 from adamqlr.study.config import StudyConfig, parse_config
 from adamqlr.training.history import History

@@ -21,8 +21,8 @@ from adamqlr.results.bootstrap import units_to_exclude
 from adamqlr.results.cube import write_cube
 from adamqlr.results.join import write_study
 from adamqlr.results.judged import performance
-from adamqlr.results.pairs import Study
 from adamqlr.results.repetitions import REPETITION, Runs, Sample, open_repetitions
+from adamqlr.results.study import Study
 from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig, load_config, parse_config
 from adamqlr.study.settings import ClaimsConfig

@@ -11,7 +11,7 @@ from adamqlr.claims.judge import Verdict
 from adamqlr.claims.report import as_text
 from adamqlr.claims.statements import CLAIMS
 from adamqlr.claims.weigh import summarize, summary_verdict, weigh
-from adamqlr.results.pairs import Study
+from adamqlr.results.study import Study
 from adamqlr.study.case import Case
 from adamqlr.study.config import parse_config
 from adamqlr.training.history import History

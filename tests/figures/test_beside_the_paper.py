@@ -13,8 +13,8 @@ from adamqlr.figures.evolution import loss_with_evaluation, sharpness
 from adamqlr.figures.published import draw
 from adamqlr.results.cube import write_cube
 from adamqlr.results.join import write_study
-from adamqlr.results.pairs import Study
 from adamqlr.results.published import Key, Value, read_published
+from adamqlr.results.study import Study
 from adamqlr.stages.figures import draw_figure
 from adamqlr.stages.tables import write_table
 from adamqlr.study.case import Case

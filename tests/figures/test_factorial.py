@@ -20,9 +20,9 @@ from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import write_cube
 from adamqlr.results.factorial import Ratio, best_loss, cells_of, final_loss, ratio_of_medians
 from adamqlr.results.join import write_study
-from adamqlr.results.pairs import Study
 from adamqlr.results.statistics import Resampling
-from adamqlr.results.study import load_results
+from adamqlr.results.study import Study
+from adamqlr.results.study_file import load_results
 from adamqlr.stages.figures import draw_figure
 from adamqlr.stages.tables import write_table
 from adamqlr.study.case import Case, cases_of

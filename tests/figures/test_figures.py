@@ -23,9 +23,9 @@ from adamqlr.figures.tuning_budget import best_so_far
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube, write_cube
 from adamqlr.results.join import write_study
-from adamqlr.results.pairs import Study, by_dataset
 from adamqlr.results.runs import runs_dataset
-from adamqlr.results.study import load_results
+from adamqlr.results.study import Study, by_dataset
+from adamqlr.results.study_file import load_results
 from adamqlr.results.targets import target_loss
 from adamqlr.stages.figures import draw_figure
 from adamqlr.stages.tables import write_table

@@ -12,9 +12,9 @@ from adamqlr.figures.contents import figures_of
 from adamqlr.report.curves import METRICS, curves_of
 from adamqlr.report.exhibits import emphasized
 from adamqlr.results.clocks import with_evaluation
-from adamqlr.results.pairs import Study, by_dataset
 from adamqlr.results.statistics import median_over_seeds
-from adamqlr.results.study import open_study
+from adamqlr.results.study import Study, by_dataset
+from adamqlr.results.study_file import open_study
 from adamqlr.stages.report import write_report
 from adamqlr.study.config import load_config
 

@@ -19,10 +19,10 @@ from adamqlr.results import attributes as attributes_module
 from adamqlr.results.attributes import file_attributes
 from adamqlr.results.cube import build_cube, write_cube
 from adamqlr.results.join import write_study
-from adamqlr.results.pairs import Study
 from adamqlr.results.runs import read_runs, runs_dataset, write_runs
 from adamqlr.results.statistics import Resampling, median_over_seeds, survived_fraction
-from adamqlr.results.study import load_results, open_study, study_config
+from adamqlr.results.study import Study
+from adamqlr.results.study_file import load_results, open_study, study_config
 from adamqlr.stages.aggregate import aggregate
 from adamqlr.stages.info import describe
 from adamqlr.stages.train import train

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 from adamqlr.errors import UserError
-from adamqlr.results.pairs import Study
+from adamqlr.results.study import Study
 from adamqlr.study.case import Case
 from adamqlr.study.config import StudyConfig, parse_config
 from adamqlr.tables.hyperparameters import search_space
