@@ -7,10 +7,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.slurm.accounting import ask, controller_away
+from tests.slurm.accounting import AWAY_SECONDS, ask, controller_away
 from tests.slurm.runs import Training, messages, processes_in, queue, sbatch_calls, stand_in, trivial, wait_until
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.accounting]
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.slow,
+    pytest.mark.accounting,
+    pytest.mark.timeout(900 + AWAY_SECONDS),
+]
 
 
 def test_jobs_are_submitted_once_the_controller_is_back(folder: Path) -> None:
