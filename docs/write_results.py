@@ -6,12 +6,13 @@ The text is written by hand; between `<!-- NAME -->` and `<!-- end -->` stands w
 import argparse
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 from PIL import Image
 
+from adamqlr.claims.judge import Verdict
 from adamqlr.claims.more_seeds import more_seeds_text
 from adamqlr.claims.statements import CLAIMS as CLAIMS_OF_THE_PAPER
 from adamqlr.claims.weigh import summary_verdict
@@ -98,14 +99,8 @@ def _verdicts_with_values(table: pd.DataFrame, suffix: str = "") -> pd.Series:
     return table[f"verdict{suffix}"] + ", " + pd.Series(values, index=table.index)
 
 
-def repeated_table() -> str:
-    """Return what UCI Energy says of each claim that is decided there in any of three studies, as Markdown."""
-    studies = {"First run": "earlier", "Another seed": "seed_1", "Searches in steps": "steps"}
-    return _compared({name: _claims_of(key) for name, key in studies.items()})
-
-
 def budget_table() -> str:
-    """Return the same of searches with five times the trials, which not all optimizers had."""
+    """Return what UCI Energy says of each claim with one budget and five times that, which not all optimizers had."""
     studies = {
         "20 trials": _claims_of("earlier"),
         "20 trials, another seed": _claims_of("seed_1"),
@@ -114,37 +109,41 @@ def budget_table() -> str:
     }
     # That of the best of all baselines is about others there.
     keys = set(studies["100 trials"]["claim"]) - {"untuned_adamqlr"}
-    return _compared(_of_all(studies, keys))
+    verdicts, shown = {}, {}
+    for name, study in studies.items():
+        is_shown = (study["suite"] == "epochs") & (study["dataset"] == "uci_energy") & study["claim"].isin(keys)
+        rows = study[is_shown].set_index("statement")
+        verdicts[name], shown[name] = rows["verdict"], _verdicts_with_values(rows)
+    return _decided_somewhere(pd.DataFrame(verdicts), shown)
 
 
 def repetitions_table() -> str:
-    """Return the same of eight repetitions of search and training, and of eight others, beside those of one search."""
-    studies = {
-        "One search": _claims_of("earlier"),
-        "Eight searches": _claims_of("repetitions"),
-        "Eight others": _claims_of("other_repetitions"),
+    """Return what sixteen searches on UCI Energy say of each claim: each alone, and eight of them together, twice."""
+    alone = _claims_of("single_searches").groupby("statement", sort=False)["verdict"].agg(list)
+    together = {
+        name: _claims_of(key).set_index("statement")
+        for name, key in {"Eight searches": "repetitions", "Eight others": "other_repetitions"}.items()
     }
-    return _compared(_of_all(studies, set(studies["Eight searches"]["claim"])))
+    counts = {
+        statement: ", ".join(f"{verdicts.count(one)} {one}" for one in Verdict if one in verdicts)
+        for statement, verdicts in alone.items()
+    }
+    shown = {"Each alone": pd.Series(counts)} | {name: _verdicts_with_values(rows) for name, rows in together.items()}
+    verdicts = pd.DataFrame({name: rows["verdict"] for name, rows in together.items()})
+    decided = alone.map(lambda found: next((one for one in found if one != Verdict.UNDECIDED), Verdict.UNDECIDED))
+    return _decided_somewhere(verdicts.assign(alone=decided), shown)
 
 
-def _of_all(studies: dict[str, pd.DataFrame], claims: set[str]) -> dict[str, pd.DataFrame]:
-    return {name: study[study["claim"].isin(claims)] for name, study in studies.items()}
+def _decided_somewhere(verdicts: pd.DataFrame, shown: Mapping[str, pd.Series]) -> str:
+    """Return what is shown of each claim that is decided in any column, as Markdown."""
+    is_decided = verdicts.isin([Verdict.SUPPORTED, Verdict.REFUTED]).any(axis=1)
+    first = next(iter(shown.values()))
+    table = pd.DataFrame(shown)[is_decided].reindex([name for name in first.index if is_decided[name]])
+    return table.fillna("").rename_axis("Claim").reset_index().to_markdown(index=False, disable_numparse=True) + "\n"
 
 
 def _claims_of(run: str) -> pd.DataFrame:
     return pd.read_csv(DOCS / "data" / f"cpu_{run}_claims.csv")
-
-
-def _compared(studies: dict[str, pd.DataFrame]) -> str:
-    """Return what UCI Energy says of each claim that is decided there in any of some studies, as Markdown."""
-    verdicts, shown = {}, {}
-    for name, study in studies.items():
-        rows = study[(study["suite"] == "epochs") & (study["dataset"] == "uci_energy")].set_index("statement")
-        verdicts[name], shown[name] = rows["verdict"], _verdicts_with_values(rows)
-    is_decided = pd.DataFrame(verdicts).isin(["supported", "refuted"]).any(axis=1)
-    first = next(iter(shown.values()))
-    table = pd.DataFrame(shown)[is_decided].reindex([name for name in first.index if is_decided[name]])
-    return table.fillna("").rename_axis("Claim").reset_index().to_markdown(index=False, disable_numparse=True) + "\n"
 
 
 def _of_the_paper(claims: pd.DataFrame) -> pd.DataFrame:
@@ -167,7 +166,7 @@ def computed(study: Study, claims: pd.DataFrame, name: str) -> str:
         return claims_table(claims, words)
     if kind in ("again", "summary"):
         return {"again": again_table, "summary": summary_table}[kind](claims)
-    return {"budget": budget_table, "repeated": repeated_table, "repetitions": repetitions_table}[kind]()
+    return {"budget": budget_table, "repetitions": repetitions_table}[kind]()
 
 
 def main() -> None:
