@@ -114,31 +114,31 @@ def budget_table() -> str:
         is_shown = (study["suite"] == "epochs") & (study["dataset"] == "uci_energy") & study["claim"].isin(keys)
         rows = study[is_shown].set_index("statement")
         verdicts[name], shown[name] = rows["verdict"], _verdicts_with_values(rows)
-    return _decided_somewhere(pd.DataFrame(verdicts), shown)
+    return _decided(pd.DataFrame(verdicts), shown)
 
 
 def repetitions_table() -> str:
     """Return what sixteen searches on UCI Energy say of each claim: each alone, and eight of them together, twice."""
-    alone = _claims_of("single_searches").groupby("statement", sort=False)["verdict"].agg(list)
+    single = _claims_of("single_searches").pivot(index="statement", columns="seed", values="verdict")
     together = {
         name: _claims_of(key).set_index("statement")
         for name, key in {"Eight searches": "repetitions", "Eight others": "other_repetitions"}.items()
     }
     counts = {
         statement: ", ".join(f"{verdicts.count(one)} {one}" for one in Verdict if one in verdicts)
-        for statement, verdicts in alone.items()
+        for statement, verdicts in single.T.to_dict("list").items()
     }
     shown = {"Each alone": pd.Series(counts)} | {name: _verdicts_with_values(rows) for name, rows in together.items()}
-    verdicts = pd.DataFrame({name: rows["verdict"] for name, rows in together.items()})
-    decided = alone.map(lambda found: next((one for one in found if one != Verdict.UNDECIDED), Verdict.UNDECIDED))
-    return _decided_somewhere(verdicts.assign(alone=decided), shown)
+    order = together["Eight searches"].index
+    verdicts = single.join([rows["verdict"].rename(name) for name, rows in together.items()])
+    return _decided(verdicts, {name: column[order] for name, column in shown.items()})
 
 
-def _decided_somewhere(verdicts: pd.DataFrame, shown: Mapping[str, pd.Series]) -> str:
+def _decided(verdicts: pd.DataFrame, shown: Mapping[str, pd.Series]) -> str:
     """Return what is shown of each claim that is decided in any column, as Markdown."""
     is_decided = verdicts.isin([Verdict.SUPPORTED, Verdict.REFUTED]).any(axis=1)
     first = next(iter(shown.values()))
-    table = pd.DataFrame(shown)[is_decided].reindex([name for name in first.index if is_decided[name]])
+    table = pd.DataFrame(shown).loc[[name for name in first.index if is_decided[name]]]
     return table.fillna("").rename_axis("Claim").reset_index().to_markdown(index=False, disable_numparse=True) + "\n"
 
 
