@@ -38,16 +38,17 @@ def kfac(problem: Problem, fisher: str = SAMPLED) -> Start:
         curvature_ema=0.95,
         inverse_update_period=1,
     )
-    # The same at every step: that changes the samples and no step's cost.
-    key = jax.random.PRNGKey(0)
 
     def start() -> Step:
+        rng, key = jax.random.split(jax.random.PRNGKey(0))
         # The optimizer gives away the memory of parameters and state at every step.
         layers: Any = jax.tree.map(lambda part: part.copy(), problem.layers)
         state, steps = optimizer.init(layers, key, problem.batch), 0
 
         def take() -> tuple[Layers, Info]:
-            nonlocal layers, state, steps
+            nonlocal rng, layers, state, steps
+            # As in the loop of its documentation: with one key, the Fisher's targets would be the same at every step.
+            rng, key = jax.random.split(rng)
             layers, state, info = optimizer.step(layers, state, key, batch=problem.batch, global_step_int=steps)
             steps += 1
             return layers, info | {"lr": info["learning_rate"]}
