@@ -68,27 +68,26 @@ def claims_table(claims: pd.DataFrame, suites: Sequence[str]) -> str:
 
 
 def summary_table(claims: pd.DataFrame) -> str:
-    """Return one verdict for each claim, and the first run's, as Markdown; claims of the study's own are left out."""
-    verdicts, first = (
+    """Return one verdict for each claim, and the second run's, as Markdown; claims of the study's own are left out."""
+    verdicts, second = (
         _of_the_paper(table).groupby("statement", sort=False)["verdict"].agg(list).map(summary_verdict)
-        for table in (claims, _claims_of("first_run"))
+        for table in (claims, _claims_of("second_run"))
     )
-    again = first.reindex(verdicts.index).fillna("–")
-    shown = {"Claim of the paper": verdicts.index, "Verdict": verdicts, "In the first run": again}
+    shown = {"Claim of the paper": verdicts.index, "Verdict": verdicts, "In a second run": second[verdicts.index]}
     return pd.DataFrame(shown).to_markdown(index=False) + "\n"
 
 
 def again_table(claims: pd.DataFrame) -> str:
-    """Return what this study and the first run say where only one of them decides, or they disagree, as Markdown."""
+    """Return what this study and the second run say where only one of them decides, or they disagree, as Markdown."""
     keys = ["statement", "suite", "dataset"]
-    both = claims.merge(_claims_of("first_run"), on=keys, suffixes=("", "_first"))
-    both = both[both["verdict"] != both["verdict_first"]]
+    both = claims.merge(_claims_of("second_run"), on=keys, suffixes=("", "_second"))
+    both = both[both["verdict"] != both["verdict_second"]]
     shown = {
         "Claim": both["statement"].where(~both["statement"].duplicated(), ""),
         "Suite": both["suite"],
         "Dataset": both["dataset"],
         "This study": _verdicts_with_values(both),
-        "First run": _verdicts_with_values(both, "_first"),
+        "Second run": _verdicts_with_values(both, "_second"),
     }
     return pd.DataFrame(shown).to_markdown(index=False, disable_numparse=True) + "\n"
 
