@@ -3,10 +3,12 @@
 import sys
 
 from adamqlr.extras import MissingExtra, extras_named
+from adamqlr.startup import QuickExit
 
 
 def main() -> None:
     """Run the command line; where an extra is missing, one line names it, and the exit code is 2."""
+    ending = QuickExit()
     try:
         with extras_named():
             from adamqlr.cli import main as run
@@ -14,7 +16,10 @@ def main() -> None:
             run()
     except MissingExtra as error:
         print(f"adamqlr: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        ending.code = 2
+    except SystemExit as end:
+        ending.code = int(end.code or 0)
+    sys.exit(ending.code)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ from adamqlr.cli_types import FILE, SeedRange, ShardNumber
 from adamqlr.errors import UserError
 from adamqlr.jobs.interrupts import Interrupted
 from adamqlr.logs import configure_logging
+from adamqlr.startup import imports_uncollected
 
 if TYPE_CHECKING:
     from adamqlr.study.case import Case
@@ -117,9 +116,9 @@ def train(
     Killed and run again, it goes on from its last checkpoint, beside the output, to the same numbers.
     """
     case = _case(config_path, dataset, optimizer, suite, settings)
-    from adamqlr.stages.train import train as train_stage
-    from adamqlr.tuning.trials import read_best
-
+    with imports_uncollected():
+        from adamqlr.stages.train import train as train_stage
+        from adamqlr.tuning.trials import read_best
     chosen = read_best(best, case.suite, dataset, optimizer) if best else {}
     hyperparameters = {**chosen, **_hyperparameters(settings)}
     train_stage(case, seeds, hyperparameters, output, processes)
@@ -144,8 +143,8 @@ def sweep(
     from adamqlr.study.config import load_config
 
     config = load_config(config_path)
-    from adamqlr.stages.sweep import sweep as sweep_stage
-
+    with imports_uncollected():
+        from adamqlr.stages.sweep import sweep as sweep_stage
     sweep_stage(config, name, value, seeds, best, output)
 
 
@@ -173,8 +172,8 @@ def tune(
     """
     case = _case(config_path, dataset, optimizer, suite, settings)
     _refuse_hyperparameters(settings)
-    from adamqlr.stages.tune import tune as tune_stage
-
+    with imports_uncollected():
+        from adamqlr.stages.tune import tune as tune_stage
     tune_stage(case, shard, output, processes, costs, best)
 
 
@@ -186,8 +185,8 @@ def tune(
 def step_costs(config_path: Path, dataset: str, optimizer: str, output: Path) -> None:
     """Measure what a step takes at each batch size of a search, for searches whose rungs count steps."""
     case = _case(config_path, dataset, optimizer, None, ())
-    from adamqlr.stages.step_costs import measure_step_costs
-
+    with imports_uncollected():
+        from adamqlr.stages.step_costs import measure_step_costs
     measure_step_costs(case, output)
 
 
@@ -248,8 +247,6 @@ for command in RESULT_COMMANDS:
 def main() -> NoReturn:
     """Run the command line; what a user can cause ends with one line and exit code 2."""
     configure_logging()
-    # Else Python goes through all of PyTorch's objects once more before it ends, for a third of a second.
-    atexit.register(gc.freeze)
     code = 0
     try:
         cli(prog_name="adamqlr")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from adamqlr.cli_types import FILE
+from adamqlr.startup import imports_uncollected, scipy_hidden
 
 if TYPE_CHECKING:
     from adamqlr.study.config import StudyConfig
@@ -45,8 +46,8 @@ def figures(name: str, study_path: Path, suite: str, config_path: Path | None, s
     configuration, factorial_NAME and factorial_NAME_curves for each factorial; of the suite sensitivity, its
     sensitivity studies.
     """
-    from adamqlr.stages.figures import draw_figure
-
+    with imports_uncollected(), scipy_hidden():
+        from adamqlr.stages.figures import draw_figure
     draw_figure(name, study_path, suite, _config(config_path), stem)
 
 
@@ -87,8 +88,8 @@ def claims(study_paths: tuple[Path, ...], config_path: Path | None, stem: Path) 
     Several studies that are alike but for name and seed are repetitions: claims are weighed over all of them, and
     intervals then cover the searches, too. --study=results/mine_{0..4} gives five.
     """
-    from adamqlr.stages.claims import judge_claims
-
+    with imports_uncollected(), scipy_hidden():
+        from adamqlr.stages.claims import judge_claims
     click.echo(judge_claims(study_paths, _config(config_path), stem))
 
 
@@ -104,8 +105,8 @@ def claims(study_paths: tuple[Path, ...], config_path: Path | None, stem: Path) 
 @click.option("--output", type=FILE, required=True, help="The page, such as results/<study>/index.html.")
 def report(folder: Path, config_path: Path | None, output: Path) -> None:
     """Write all that a study shows to one page, which works offline."""
-    from adamqlr.stages.report import write_report
-
+    with imports_uncollected(), scipy_hidden():
+        from adamqlr.stages.report import write_report
     write_report(folder, _config(config_path), output)
 
 

@@ -48,7 +48,7 @@ FILES = {"pandas", "xarray"}
 # Pydantic checks the configuration.
 SHOWING = FILES | {"pydantic"}
 TRAINING = SHOWING | {"torch"}
-DRAWING = SHOWING | {"matplotlib", "scipy", "seaborn"}
+DRAWING = SHOWING | {"matplotlib", "seaborn"}
 
 # In this order: later commands read what earlier ones wrote.
 CASES: dict[str, tuple[str, set[str]]] = {

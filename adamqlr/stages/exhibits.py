@@ -9,6 +9,7 @@ from adamqlr.errors import UserError
 from adamqlr.results.published import Key, Value, published_file, read_published
 from adamqlr.results.study import Study
 from adamqlr.results.study_file import open_study, study_config
+from adamqlr.startup import imports_uncollected
 from adamqlr.study.config import StudyConfig
 from adamqlr.study.exhibits import Exhibit
 from adamqlr.study.names import SENSITIVITY
@@ -40,5 +41,7 @@ def make_exhibit(
     if name not in known:
         raise UserError(f"unknown {kind} '{name}': suite '{suite}' has {', '.join(known) or 'none'}")
     exhibit = known[name]
+    with imports_uncollected():
+        make = resolve_name(exhibit.maker)
     with open_study(study_path, exhibit.part or suite, config=config) as tree:
-        return resolve_name(exhibit.maker)(Study(tree, config, exhibit.published), suite, **exhibit.options)
+        return make(Study(tree, config, exhibit.published), suite, **exhibit.options)
