@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from adamqlr.optim.base import AnyLoss, MinibatchOptimizer
-from adamqlr.optim.directions.adam import resume_moments
+from adamqlr.optim.directions.adam import resume_moments, unused_moments_stay
 from adamqlr.optim.flat import LastNumber
 from adamqlr.optim.info import GradientInfo
 from adamqlr.optim.options import MemberTensors, differ, nonnegative
@@ -58,9 +58,10 @@ class Adam(MinibatchOptimizer):
         loss = self._network.differentiate(inputs, targets)
         gradient = self._network.gradient.buffer
         self._step.add_(1)
-        with self._network.gradient.unused_stay(theta, self._moment, self._second_moment):
-            tensors = theta, gradient, self._moment, self._second_moment, self._step
-            lr, betas, eps = group["lr"], group["betas"], group["eps"]
+        lr, betas, eps = group["lr"], group["betas"], group["eps"]
+        moments, used = (self._moment, self._second_moment), self._network.gradient
+        with used.unused_stay(theta), unused_moments_stay(used, moments, betas, self._step):
+            tensors = theta, gradient, *moments, self._step
             if differ(lr, eps):
                 # The fused kernel would take a call for each network.
                 column = self._operands.column

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
 from adamqlr.optim.flat import FlatParameters
+from adamqlr.optim.memory import check_memory
 from adamqlr.optim.options import MadeWith, SeenOptions, check_common, require
 from adamqlr.optim.passes import network_of
 from adamqlr.optim.passes.given_loss import check_untouched, resolve_loss
@@ -86,7 +87,7 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
 
     # Laying out: once in the beginning, and again where the model or the state has become another.
 
-    def _lay_out(self, strict: bool = False) -> None:
+    def _lay_out(self, loaded: Mapping[str, Any] | None = None) -> None:
         if torch.is_inference_mode_enabled():
             raise RuntimeError("make optimizers and load states outside torch.inference_mode, whose tensors stay")
         wanted = [parameter for group in self.param_groups for parameter in group["params"]]
@@ -100,7 +101,11 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         members = members_of(self._module)
         # Where nothing has moved, others' views of the parameters go on to show them.
         known = self.__dict__.get("_flat")
-        self._flat = known if known and known.holds(trained) else FlatParameters(trained, members)
+        if known and known.holds(trained):
+            self._flat = known
+        else:
+            check_memory(self._module, [name for name, _ in trained])
+            self._flat = FlatParameters(trained, members)
         self._structure = Structure(self._module)
         self._network: Network = network_of(
             self._module,
@@ -116,7 +121,8 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
             for group in self.param_groups
         ]
         self._options = SeenOptions(self.defaults, self._checked)
-        self._state = State(self, self._flat, strict, self._started)
+        self._groups = list(map(_places_in, self.param_groups))
+        self._state = State(self, self._flat, loaded, self._started)
         self._bind(self._state)
         self._state.settle()
 
@@ -136,9 +142,9 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
 
     def _follow_model(self) -> None:
         """Notice what has become of the model, and of the state, since the last step."""
-        is_shown = self._state.is_shown()
+        is_as_laid_out = not self._follow_groups() and self._state.is_shown()
         if self._structure.is_unchanged() and self._flat.is_bound():
-            if not is_shown:
+            if not is_as_laid_out:
                 # What now stands there counts, such as what was kept elsewhere meanwhile.
                 self._lay_out()
             return
@@ -150,15 +156,38 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
             self._state.follow_freezing({name: named[name] for name in self._named})
         self._lay_out()
 
-    def _follow_parameters(self) -> None:
+    def _follow_groups(self) -> bool:
+        """Tell whether somebody has moved parameters between groups, or taken some out, since the last layout.
+
+        Returns:
+            True if so; all is then to be laid out anew.
+
+        Raises:
+            ValueError: There are parameters among them that have not been there.
+        """
+        groups = list(map(_places_in, self.param_groups))
+        if groups == self._groups:
+            return False
+        if not set(chain(*self._groups)).issuperset(chain(*groups)):
+            if self._started:
+                raise ValueError(f"parameters {CANNOT_JOIN}")
+            raise ValueError("parameters were put into param_groups: use add_param_group, which sees what they are")
+        return True
+
+    def _follow_parameters(self) -> bool:
+        """Take up what stands in the place of parameters; return whether there is any, and all is to be laid out."""
         named = dict(self._module.named_parameters())
         stood = {old: named.get(name, old) for name, old in self._named.items()}
-        self._replace({old: new for old, new in stood.items() if new is not old})
+        replaced = {old: new for old, new in stood.items() if new is not old}
+        self._replace(replaced)
+        return bool(replaced)
 
     def _replace(self, replaced: Mapping[nn.Parameter, nn.Parameter]) -> None:
         """Let new parameters stand for old ones, state included."""
         for group in self.param_groups:
             group["params"] = [replaced.get(parameter, parameter) for parameter in group["params"]]
+        places = {id(old): id(new) for old, new in replaced.items()}
+        self._groups = [[places.get(place, place) for place in group] for group in self._groups]
         for old, new in replaced.items():
             if old in self.state:
                 self.state[new] = self.state.pop(old)
@@ -174,6 +203,8 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         if self.param_groups:
             # Later it cannot be told what was given.
             check_common(self._replaced_in_groups, len(self.param_groups), param_group, self.param_groups[0])
+        if self._made:
+            self._follow_parameters()
         _add_param_group(self, param_group)
         if self._made:
             try:
@@ -241,8 +272,13 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
             common = [name for name in self.defaults if name not in self._of_a_group]
             for number, group in enumerate(self.param_groups[1:], start=1):
                 check_common(common, number, group, self.param_groups[0])
-        self._started = True
-        info = self._take_step(inputs, targets)
+        has_started, self._started = self._started, True
+        try:
+            info = self._take_step(inputs, targets)
+        except Exception:
+            # A first step that ends in the model, as with inputs of another shape, is none.
+            self._started = has_started or self._network.gradient.is_known
+            raise
         # Graphs that somebody still holds must not be differentiated at other parameters than they were made with.
         increment_version(self._flat.parameters)
         return info
@@ -295,11 +331,14 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
                 group.setdefault(name, value)
         # Earlier versions, and tools that keep nothing else than state and groups, do not say so.
         self._started = state_dict.get("has_started", True)
-        self._lay_out(strict=True)
+        self._lay_out(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickling and copying keep: everything but the layout, which is made anew."""
-        derived = {"_flat", "_structure", "_network", "_state", "_options", "_named", "_indices_by_group", "step"}
+        if self._follow_parameters():
+            self._lay_out()
+        derived = {"_flat", "_structure", "_network", "_state", "_options", "_named", "_groups", "_indices_by_group"}
+        derived.add("step")
         kept = {k: v for k, v in self.__dict__.items() if k not in derived and not k.startswith("_optimizer_")}
         # Views would be written with all of the buffer that they are views of, once each.
         state = {p: {k: v.clone() if isinstance(v, Tensor) else v for k, v in s.items()} for p, s in self.state.items()}
@@ -310,3 +349,8 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         super().__setstate__(state)
         if "model" in state:
             self._lay_out()
+
+
+def _places_in(group: Mapping[str, Any]) -> list[int]:
+    """Return which parameters are in a group."""
+    return list(map(id, group["params"]))

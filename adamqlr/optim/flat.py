@@ -124,6 +124,7 @@ class FlatGradient:
         buffer: g, of shape (…, n).
         views: g as a tensor for each parameter.
         unused: The places of parameters that the minibatch did not use; their ``grad`` is None.
+        is_known: Whether there has been a minibatch.
     """
 
     def __init__(self, flat: FlatParameters) -> None:
@@ -131,6 +132,7 @@ class FlatGradient:
         self.buffer = flat.zeros()
         self.views = flat.views(self.buffer)
         self.unused: list[int] = []
+        self.is_known = False
         self._used: Tensor | None = None
         self._sizes: Tensor | None = None
         self._make_shown()
@@ -194,14 +196,32 @@ class FlatGradient:
     @contextmanager
     def unused_stay(self, *vectors: Tensor) -> Iterator[None]:
         """Within it moves a step; then vectors of the shape of θ are as before where the minibatch used nothing."""
+        before = [vector.clone() for vector in vectors if self._used is not None]
         views = [self._flat.views(vector) for vector in vectors if self.unused]
         kept = [(of_one[index], of_one[index].clone()) for of_one in views for index in self.unused]
         yield
-        for view, before in kept:
-            view.copy_(before)
+        for view, value in kept:
+            view.copy_(value)
+        for vector, value in zip(vectors, before, strict=False):
+            assert self._used is not None
+            torch.where(self._used > 0, vector, value, out=vector)
+
+    @property
+    def may_leave_unused(self) -> bool:
+        """Whether the minibatch has, or where there are several processes may have, left parameters unused."""
+        return bool(self.unused) or self._used is not None
+
+    def scale_unused(self, vector: Tensor, factor: Tensor) -> None:
+        """Multiply a vector of shape (…, n) by a number where it belongs to parameters that were not used."""
+        if self._used is not None:
+            vector.mul_(torch.where(self._used > 0, 1, factor))
+        views = self._flat.views(vector) if self.unused else []
+        for index in self.unused:
+            views[index].mul_(factor)
 
     def publish(self) -> None:
         """Leave what the buffer holds where PyTorch's users look for gradients."""
+        self.is_known = True
         if not self._is_shown():
             self._make_shown()
             for parameter, view in zip(self._flat.parameters, self._shown, strict=True):
@@ -210,7 +230,6 @@ class FlatGradient:
 
 def _check_alike(named: Named) -> None:
     first_name, first = named[0]
-    places: dict[int, str] = {}
     for name, parameter in named:
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ValueError(f"{name} has no shape yet: call the model once before making the optimizer")
@@ -229,11 +248,6 @@ def _check_alike(named: Named) -> None:
             raise ValueError(
                 f"{name} is {parameter.dtype}: parameters must be float32 or float64; for mixed precision keep them so "
                 "and step within torch.autocast(…, dtype=torch.bfloat16)"
-            )
-        if parameter.numel() > 0 and (other := places.setdefault(parameter.data_ptr(), name)) != name:
-            raise ValueError(
-                f"{other} and {name} share their memory, which the optimizer has to move: tie them as one parameter, "
-                "by assigning the parameter itself and not its data"
             )
         if (parameter.dtype, parameter.device) != (first.dtype, first.device):
             raise ValueError(

@@ -21,7 +21,7 @@ class State:
     Args:
         optimizer: Whose state it is.
         flat: The parameters as they lie now.
-        strict: Whether everything must stand there already, as in a state that was saved.
+        loaded: The saved state that has been put there, in which everything must stand already; None if there is none.
         has_started: Whether steps have been taken.
 
     Attributes:
@@ -32,11 +32,13 @@ class State:
         self,
         optimizer: torch.optim.Optimizer,
         flat: FlatParameters,
-        strict: bool = False,
+        loaded: Mapping[str, Any] | None = None,
         has_started: bool = False,
     ) -> None:
         self._optimizer, self._flat = optimizer, flat
-        self._strict, self._has_started = strict, has_started
+        self._strict, self._has_started = loaded is not None, has_started
+        # Only these say so; they have every vector that was wanted when they were saved.
+        self._is_own = loaded is not None and "has_started" in loaded
         self._tensors: list[Tensor] = []
         self._counts: list[str] = []
         self._forgotten: list[str] = []
@@ -60,10 +62,14 @@ class State:
         if not outlives_freezing:
             self._forgotten.append(name)
         vector = self._flat.zeros()
-        for parameter, label, view in zip(
-            self._flat.parameters, self._flat.names, self._flat.views(vector), strict=True
+        states = [self._optimizer.state[parameter] for parameter in self._flat.parameters]
+        # What is wanted since the last step before a state was saved is not there, and begins with the next.
+        may_begin = self._is_own and not outlives_freezing
+        is_nowhere = not any(name in state for state in states)
+        for parameter, label, view, state in zip(
+            self._flat.parameters, self._flat.names, self._flat.views(vector), states, strict=True
         ):
-            self._take_up(parameter, label, name, view)
+            self._take_up(parameter, label, name, view, may_begin and (is_nowhere or "left_at" in state))
         self._tensors.append(vector)
         return vector
 
@@ -82,9 +88,11 @@ class State:
         self._tensors.append(initial)
         return initial
 
-    def _take_up(self, parameter: nn.Parameter, label: str, name: str, tensor: Tensor) -> None:
+    def _take_up(
+        self, parameter: nn.Parameter, label: str, name: str, tensor: Tensor, is_optional: bool = False
+    ) -> None:
         saved = self._optimizer.state[parameter].get(name)
-        if saved is None and self._strict:
+        if saved is None and self._strict and not is_optional:
             raise ValueError(
                 f"the saved state has no {name!r} of {label}: it is of another optimizer, or of other options"
             )

@@ -298,3 +298,105 @@ def test_model_and_loss_are_those_that_an_optimizer_was_made_with(name: str) -> 
         setattr(optimizer, name, nn.MSELoss())
     assert optimizer.model is model
     assert copy.deepcopy(optimizer).step(torch.randn(8, 4), torch.randn(8, 1)).rho.isfinite()
+
+
+@pytest.mark.parametrize("make", [AdamQLR, KFAC])
+@pytest.mark.parametrize("momentum", [0.9, None])
+def test_a_state_that_is_saved_where_momentum_has_just_been_switched_on_can_be_loaded(
+    make: Any, momentum: float | None
+) -> None:
+    def made() -> tuple[nn.Module, Any]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1))
+        return model, make(model, "half_mse", momentum=0.0)
+
+    inputs, targets = torch.ones(6, 4), torch.ones(6, 1)
+    model, optimizer = made()
+    optimizer.step(inputs, targets)
+    for group in optimizer.param_groups:
+        group["momentum"] = momentum
+    other, another = made()
+    other.load_state_dict(model.state_dict())
+    another.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for seed in range(2):
+        for one in (optimizer, another):
+            # K-FAC draws its targets.
+            torch.manual_seed(seed)
+            one.step(inputs, targets)
+    torch.testing.assert_close(list(other.parameters()), list(model.parameters()), rtol=0, atol=0)
+
+
+def test_a_layer_that_was_frozen_before_momentum_came_can_be_saved_once_it_is_free() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1))
+    optimizer, inputs, targets = AdamQLR(model, "half_mse"), torch.ones(6, 4), torch.ones(6, 1)
+    optimizer.step(inputs, targets)
+    model[0].requires_grad_(False)
+    optimizer.step(inputs, targets)
+    optimizer.param_groups[0]["momentum"] = 0.9
+    optimizer.step(inputs, targets)
+    model[0].requires_grad_(True)
+    other = copy.deepcopy(model)
+    another = AdamQLR(other, "half_mse")
+    another.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for one in (optimizer, another):
+        one.step(inputs, targets)
+    torch.testing.assert_close(list(other.parameters()), list(model.parameters()), rtol=0, atol=0)
+
+
+def grouped(make: Any) -> tuple[nn.Sequential, Any, tuple[Tensor, Tensor]]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1))
+    optimizer = make(model, "half_mse", params=[{"params": list(layer.parameters())} for layer in (model[0], model[2])])
+    batch = torch.randn(6, 4), torch.randn(6, 1)
+    optimizer.step(*batch)
+    return model, optimizer, batch
+
+
+@pytest.mark.parametrize("make", [AdamQLR, KFAC])
+def test_a_group_that_is_taken_out_is_trained_no_more(make: Any) -> None:
+    model, optimizer, batch = grouped(make)
+    before = copy.deepcopy(list(model.parameters()))
+    del optimizer.param_groups[1]
+    for _ in range(2):
+        optimizer.step(*batch)
+    moved = [not torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True)]
+    assert moved == [True, True, False, False]
+
+
+@pytest.mark.parametrize("make", [AdamQLR, KFAC])
+def test_a_parameter_has_the_learning_rate_of_the_group_that_it_was_moved_to(make: Any) -> None:
+    model, optimizer, batch = grouped(make)
+    groups = optimizer.param_groups
+    groups[0]["params"].append(groups[1]["params"].pop(0))
+    groups[1]["lr"] = 0.0
+    before = copy.deepcopy(list(model.parameters()))
+    optimizer.step(*batch)
+    moved = [not torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True)]
+    assert moved == [True, True, True, False]
+
+
+def test_parameters_that_are_put_into_groups_by_hand_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1))
+    batch = torch.randn(6, 4), torch.randn(6, 1)
+    optimizer = AdamQLR(model, "half_mse", params=model[0].parameters())
+    optimizer.param_groups[0]["params"] += list(model[2].parameters())
+    with pytest.raises(ValueError, match=r"^parameters were put into param_groups: use add_param_group"):
+        optimizer.step(*batch)
+    optimizer = AdamQLR(model, "half_mse", params=model[0].parameters())
+    optimizer.step(*batch)
+    optimizer.param_groups[0]["params"] += list(model[2].parameters())
+    with pytest.raises(ValueError, match=r"^parameters cannot join after the first step"):
+        optimizer.step(*batch)
+
+
+@pytest.mark.parametrize("make", [AdamQLR, KFAC])
+def test_a_first_step_that_the_model_refuses_is_none(make: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1))
+    optimizer = make(model, "half_mse", params=model[2].parameters())
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        optimizer.step(torch.randn(6, 3), torch.randn(6, 1))
+    assert not optimizer.state_dict()["has_started"]
+    optimizer.add_param_group({"params": list(model[0].parameters())})
+    assert optimizer.step(torch.randn(6, 4), torch.randn(6, 1)).taken

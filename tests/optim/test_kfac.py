@@ -296,3 +296,29 @@ def test_segmentation_networks_train_in_the_sampled_mode() -> None:
 def test_bad_options_are_named(options: dict[str, Any], culprit: str) -> None:
     with pytest.raises(ValueError, match=culprit):
         KFAC(nn.Linear(2, 1), "half_mse", **options)
+
+
+class Forked(nn.Module):
+    """Drops features by random numbers that it takes from nobody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 16), nn.Linear(16, 3)
+        self.masks: list[Tensor] = []
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        features = torch.tanh(self.first(inputs))
+        with torch.random.fork_rng(devices=[]):
+            features = nn.functional.dropout(features)
+        self.masks.append(features == 0)
+        outputs: Tensor = self.second(features)
+        return outputs
+
+
+@pytest.mark.parametrize("microbatch", [None, 12])
+def test_all_passes_of_a_step_drop_the_same_where_the_model_hides_that_it_draws(microbatch: int | None) -> None:
+    torch.manual_seed(0)
+    model = Forked()
+    KFAC(model, "cross_entropy", microbatch=microbatch).step(torch.randn(12, 4), torch.arange(12) % 3)
+    assert len(model.masks) > 1
+    assert all(torch.equal(mask, model.masks[0]) for mask in model.masks)

@@ -300,3 +300,28 @@ def test_the_baselines_leave_what_a_minibatch_does_not_use_as_pytorchs_do(make: 
             # Adam's steps are counted for all parameters in common.
             torch.testing.assert_close(list(model.parameters()), list(other.parameters()))
         torch.testing.assert_close(list(model.heads[0].parameters()), list(other.heads[0].parameters()))
+
+
+@pytest.mark.parametrize("pause", [100, 3000])
+def test_moments_of_a_head_that_was_not_used_for_a_while_are_not_forgotten(pause: int, process_group: Any) -> None:
+    """Its gradients are all alike, so that Adam's direction is their sign, however long it was away."""
+    moves = []
+    for group in ("local", process_group):
+        model = branches()
+        optimizer = AdamQLR(
+            model,
+            lambda outputs, targets: outputs.sum(dim=1).mean() + 1e-9 * outputs.square().mean(),
+            forward=by_branch,
+            lr=1.0,
+            lr_clipping=1e-4,
+            damping=0.0,
+            adapt_damping=False,
+            process_group=group,
+        )
+        for branch in [0] * 5 + [1] * pause:
+            optimizer.step((branch, torch.ones(2, 3)), torch.zeros(2))
+        before = nn.utils.parameters_to_vector(model[0].parameters()).detach()
+        info = optimizer.step((0, torch.ones(2, 3)), torch.zeros(2))
+        moves.append((before - nn.utils.parameters_to_vector(model[0].parameters()).detach()) / info.lr)
+    torch.testing.assert_close(moves[0], torch.ones(12), rtol=1e-3, atol=0)
+    torch.testing.assert_close(moves[1], moves[0], rtol=1e-3, atol=0)

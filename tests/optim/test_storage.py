@@ -1,5 +1,7 @@
 """Parameters whose storage somebody replaces, shares or cuts, and state that somebody empties."""
 
+import copy
+import pickle
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -86,3 +88,70 @@ def test_state_that_was_emptied_is_refused() -> None:
     optimizer.state = defaultdict(dict)
     with pytest.raises(ValueError, match="state was emptied, which resets nothing: make the optimizer anew"):
         optimizer.step(inputs, targets)
+
+
+class Overlapping(nn.Module):
+    """Two layers, and a way in which they share memory."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4, bias=False), nn.Linear(4, 3)
+        whole = torch.randn(8, 4) / 2
+        if way == "buffer":
+            self.register_buffer("shown", self.first.weight.data)
+        elif way == "frozen":
+            self.shown = nn.Parameter(self.first.weight.data, requires_grad=False)
+        elif way == "in part":
+            self.first.weight.data, self.shown = whole[:4], nn.Parameter(whole[3:7])
+        elif way == "side by side":
+            self.first.weight.data, self.shown = whole[:4], nn.Parameter(whole[4:])
+        else:
+            self.first.weight.data, self.shown = whole.view(4, 8)[:, :4], nn.Parameter(whole.view(4, 8)[:, 4:])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.second(torch.tanh(self.first(inputs) @ self.shown.T))
+        return outputs
+
+
+@pytest.mark.parametrize("way", ["buffer", "frozen", "in part"])
+def test_memory_that_a_step_would_part_is_refused(way: str) -> None:
+    with pytest.raises(ValueError, match=r"^(first\.weight and shown|shown and first\.weight) share their memory"):
+        AdamQLR(Overlapping(way), "cross_entropy")
+
+
+@pytest.mark.parametrize("way", ["side by side", "columns"])
+def test_parts_of_one_tensor_may_be_parameters(way: str) -> None:
+    _, inputs, targets = task()
+    found = []
+    for apart in (False, True):
+        torch.manual_seed(0)
+        model = Overlapping(way)
+        if apart:
+            model.load_state_dict({k: v.clone() for k, v in model.state_dict().items()}, assign=True)
+        optimizer = AdamQLR(model, "cross_entropy")
+        for _ in range(3):
+            optimizer.step(inputs, targets)
+        found.append(list(map(Tensor.detach, model.parameters())))
+    torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["copy", "pickle"])
+def test_what_was_put_in_the_place_of_parameters_is_copied(way: Callable[[Any], Any]) -> None:
+    model, inputs, targets = task()
+    optimizer = AdamQLR(model, "cross_entropy")
+    optimizer.step(inputs, targets)
+    model.load_state_dict({k: v.clone() for k, v in model.state_dict().items()}, assign=True)
+    other, another = way((model, optimizer))
+    optimizer.step(inputs, targets)
+    another.step(inputs, targets)
+    torch.testing.assert_close(list(other.parameters()), list(model.parameters()))
+
+
+def test_a_group_can_be_added_where_parameters_were_replaced() -> None:
+    model, inputs, targets = task()
+    optimizer = AdamQLR(model, "cross_entropy", params=model[2].parameters())
+    model.load_state_dict({k: v.clone() for k, v in model.state_dict().items()}, assign=True)
+    optimizer.add_param_group({"params": list(model[0].parameters())})
+    before = [parameter.detach().clone() for parameter in model[0].parameters()]
+    optimizer.step(inputs, targets)
+    assert not any(map(torch.equal, before, model[0].parameters()))

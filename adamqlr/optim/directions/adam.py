@@ -1,6 +1,7 @@
 """Adam's direction (Kingma & Ba 2015)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +19,27 @@ def resume_moments(flat: FlatParameters, state: State, moment: Tensor, second_mo
     for place, seen in state.returned("step").items():
         for vector, beta in zip((moment, second_moment), state.group["betas"], strict=True):
             flat.views(vector)[place].mul_((1 - beta**steps) / (1 - beta ** seen.double()))
+
+
+@contextmanager
+def unused_moments_stay(
+    gradient: FlatGradient, moments: Sequence[Tensor], betas: Sequence[float], step: Tensor
+) -> Iterator[None]:
+    """Within it moments take a step; those of parameters that the minibatch did not use go on to stand for their means.
+
+    Args:
+        gradient: The minibatch's.
+        moments: The moments.
+        betas: Their decay rates.
+        step: The count of steps, this one included.
+    """
+    with gradient.unused_stay(*moments):
+        yield
+    if gradient.may_leave_unused:
+        count = step.double()
+        for moment, beta in zip(moments, betas, strict=True):
+            grown = (1 - beta**count) / (1 - beta ** (count - 1))
+            gradient.scale_unused(moment, torch.where(count > 1, grown, 1).to(moment.dtype))
 
 
 class AdamDirection:
@@ -60,14 +82,7 @@ class AdamDirection:
         """Update the moments and write d into ``out``."""
         out.zero_()
         self._step.add_(self._one)
-        # One fused Adam step of size −1 from the origin lands on d.
-        fused_adam(
-            out,
-            gradient.buffer,
-            self._moment,
-            self._second_moment,
-            self._step,
-            lr=-1.0,
-            betas=self._group["betas"],
-            eps=self._group["eps"],
-        )
+        moments, betas = (self._moment, self._second_moment), self._group["betas"]
+        with unused_moments_stay(gradient, moments, betas, self._step):
+            # One fused Adam step of size −1 from the origin lands on d.
+            fused_adam(out, gradient.buffer, *moments, self._step, lr=-1.0, betas=betas, eps=self._group["eps"])

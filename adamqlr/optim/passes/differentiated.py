@@ -84,7 +84,7 @@ class DifferentiatedNetwork:
         self, inputs: Any, targets: Any, curvature: Curvature, observer: Observer | None = None
     ) -> LocalModel:
         """Set g and return a model of the loss."""
-        with self.replay.recorded():
+        with self.replay.recorded(is_observed=observer is not None):
             local, record = self.pass_forward(inputs, targets, curvature, observer)
         self.gradient.assign(local.gradients)
         # Not before: passes that raise, for memory say, must leave nothing behind.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ class DifferentiatedLoss:
 
     Args:
         function: Returns the minibatch's loss, a 0-d tensor: a mean over the rows, unless it has an attribute
-            ``reduction`` that says ``"sum"``.
+            ``reduction`` that says ``"sum"``, or a method ``weight(targets)`` as :class:`adamqlr.Loss` may have.
     """
 
     def __init__(self, function: Callable[[Tensor, Any], Tensor]) -> None:
@@ -77,8 +78,30 @@ class DifferentiatedLoss:
         function: Any = self.function
         return type(function) in _ELEMENTWISE and not is_touched(function)
 
-    @property
-    def is_sum(self) -> bool:
-        """Whether it is the sum over the rows, and no mean."""
+    def weight_of(self, targets: Any, rows: int) -> Tensor | float | None:
+        """Return the number by which the loss of a minibatch's piece counts; None where those of pieces add up.
+
+        Raises:
+            ValueError: It is a cross-entropy with a forward pass of its own, of which that is not known.
+        """
+        whole = _bearer_of(self.function)
+        weight = getattr(whole, "weight", None)
+        # A module or a tensor of that name is one of the loss's own.
+        if callable(weight) and not isinstance(weight, (nn.Module, Tensor)):
+            found: Tensor | float | None = weight(targets)
+            return found
+        if isinstance(whole, nn.CrossEntropyLoss):
+            raise ValueError(
+                f"{type(whole).__name__} has hooks or a forward of its own, and by which weights the pieces of a "
+                "minibatch count is not known: remove them, or give a loss with weight(targets)"
+            )
         given = self.function.keywords if isinstance(self.function, partial) else {}
-        return bool(getattr(self.function, "reduction", given.get("reduction")) == "sum")
+        is_sum = getattr(whole, "reduction", given.get("reduction")) == "sum"
+        return None if is_sum else float(rows)
+
+
+def _bearer_of(function: Any) -> Any:
+    """Return what has a function's attributes: itself, or the object that it is a method of, options given or not."""
+    while isinstance(function, partial):
+        function = function.func
+    return function.__self__ if isinstance(function, MethodType) else function

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from adamqlr.optim.passes.differentiated_loss import DifferentiatedLoss
 from adamqlr.optim.passes.losses import CrossEntropy, Loss, NegativeLogLikelihood, SquaredError, is_touched
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 # Of three tensors and more.
 _OF_MORE = (
@@ -70,6 +72,9 @@ _FUNCTIONS: dict[Any, type[nn.Module]] = {
 
 def _of_function(loss: Callable[..., Tensor]) -> Loss:
     """Return the loss of a function: of one of PyTorch's, be it with options by ``functools.partial``, its module's."""
+    owner = getattr(loss, "__self__", None)
+    if isinstance(owner, nn.Module) and loss in (owner.__call__, owner.forward) and not is_touched(owner):
+        return _of_module(owner)
     function, options = (loss.func, loss.keywords) if isinstance(loss, partial) and not loss.args else (loss, {})
     # A callable object may have no hash.
     module = next((module for known, module in _FUNCTIONS.items() if known is function), None)
@@ -91,17 +96,23 @@ def _of_module(loss: nn.Module) -> Loss:
         raise ValueError(f"{name} has no curvature to choose a step by: use a smooth loss, such as HuberLoss")
     if isinstance(loss, _OF_MORE):
         raise ValueError(f"{name} takes more than outputs and targets: use a function of these two that calls it")
-    # A subclass may compute anything, and so may hooks.
+    # Hooks may compute anything.
     if is_touched(loss):
         if type(loss) is nn.NLLLoss:
             raise ValueError(f"{name} has hooks or a forward of its own, and is linear in the outputs: remove them")
         return DifferentiatedLoss(loss)
-    if type(loss) is nn.CrossEntropyLoss:
+    if _computes_as(loss, nn.CrossEntropyLoss):
         return CrossEntropy.of_module(loss)
     if type(loss) is nn.NLLLoss:
         return NegativeLogLikelihood.of_module(loss)
-    if type(loss) is nn.MSELoss:
+    if _computes_as(loss, nn.MSELoss):
         return SquaredError.of_module(loss)
     if isinstance(loss, nn.NLLLoss):
         raise ValueError(f"{name} is linear in the outputs: give it a hessian_vector_product")
     return DifferentiatedLoss(loss)
+
+
+def _computes_as(loss: nn.Module, kind: type[_Module]) -> TypeGuard[_Module]:
+    """Tell whether a loss is one of PyTorch's, be it of a subclass that leaves its forward pass alone."""
+    own = type(loss)
+    return isinstance(loss, kind) and own.forward is kind.forward and own.__call__ is kind.__call__

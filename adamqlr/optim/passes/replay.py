@@ -62,8 +62,12 @@ class Replay:
         self._start: Mark = [], []
 
     @contextmanager
-    def recorded(self) -> Iterator[None]:
+    def recorded(self, is_observed: bool = False) -> Iterator[None]:
         """Remember where things stand; within it runs the forward pass that moves them.
+
+        Args:
+            is_observed: Whether somebody may draw random numbers between this pass and later ones, which then see
+                others even where this pass leaves generators as it found them, as ``torch.random.fork_rng`` does.
 
         Raises:
             RuntimeError: The pass draws random numbers while a CUDA graph is captured, which cannot be drawn again.
@@ -75,7 +79,7 @@ class Replay:
         yield
         if generators:
             self._draws = not all(map(torch.equal, generators, generator_states(self._device)))
-            if not self._draws:
+            if not (self._draws or is_observed):
                 # Setting generators takes longer than a small layer.
                 self._start = [], self._start[1]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from adamqlr.optim.passes.differentiated import DifferentiatedNetwork
 from adamqlr.optim.passes.differentiated_loss import DifferentiatedLoss
@@ -96,7 +96,7 @@ class UnionNetwork:
         gradient, unused = self.gradient.views, set(range(len(self.flat.parameters)))
         self.gradient.buffer.zero_()
         for piece in pieces:
-            with self._network.replay.recorded():
+            with self._network.replay.recorded(is_observed=observer is not None):
                 local, record = self._network.pass_forward(piece.inputs, piece.targets, curvature, observer)
             piece.mark = self._network.replay.mark()
             loss += _weighted(local.loss, piece.weight)
@@ -181,13 +181,7 @@ class UnionNetwork:
 def _weight_of(loss: Loss, targets: Any, rows: int) -> Tensor | float | None:
     """Return the number by which a piece of a minibatch counts; None where the losses of pieces add up."""
     if isinstance(loss, DifferentiatedLoss):
-        if type(loss.function) is nn.CrossEntropyLoss:
-            # Else it would not be differentiated.
-            raise ValueError(
-                "CrossEntropyLoss has hooks or a forward of its own, and by which weights the pieces of a minibatch "
-                "count is not known: remove them, or give a loss with weight(targets)"
-            )
-        return None if loss.is_sum else float(rows)
+        return loss.weight_of(targets, rows)
     weight = getattr(loss, "weight", None)
     return weight(targets) if callable(weight) else float(rows)
 
