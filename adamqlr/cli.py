@@ -121,6 +121,7 @@ def train(
         from adamqlr.tuning.trials import read_best
     chosen = read_best(best, case.suite, dataset, optimizer) if best else {}
     hyperparameters = {**chosen, **_hyperparameters(settings)}
+    case.check_tuned(hyperparameters)
     train_stage(case, seeds, hyperparameters, output, processes)
 
 

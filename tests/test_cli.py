@@ -62,7 +62,8 @@ def test_from_training_to_a_figure(
 def test_an_output_without_a_place_is_refused_before_anything_is_trained(
     command: str, adamqlr: Callable[..., tuple[int, str]], config_file: ConfigFile
 ) -> None:
-    pair = ("--config", config_file(), "--dataset", "digits", "--optimizer", "adam")
+    optimizer = "adam" if command == "tune" else "adam_untuned"
+    pair = ("--config", config_file(), "--dataset", "digits", "--optimizer", optimizer)
     code, error = adamqlr(command, *pair, "--output", "/proc/nope/a.nc")
     assert code == 2
     assert error.strip().startswith("adamqlr: error: /proc/nope/a.nc: cannot be written: ")
@@ -114,7 +115,10 @@ def arguments(config_path: Path, output: Path, **changes: str) -> list[object]:
         ({"set": "dataset.epoch=1"}, "datasets.digits.epoch: unknown key"),
         ({"set": "optimizer.lr"}, "--set optimizer.lr: expected optimizer.NAME=VALUE"),
         ({"set": "training"}, "--set training: expected section.key=value"),
-        ({"optimizer": "sgd_full"}, "optimizer 'sgd_full': no value for lr: give tuned ones with --best"),
+        (
+            {"optimizer": "sgd_full"},
+            "optimizer 'sgd_full': no value for lr, momentum, weight_decay: give tuned ones with --best",
+        ),
         ({"best": "none.yaml"}, "none.yaml: no such file"),
         ({"config": "none.yaml"}, "none.yaml: no such file"),
         ({"seeds": "3-x"}, "'3-x' is not like 0-9"),
@@ -265,3 +269,17 @@ def test_images_of_ones_own_train_a_resnet_from_a_few_lines(
     runs = read_runs(output)
     assert runs["step"].values[0].tolist() == [0, 1, 2]
     assert np.isfinite(runs["value"].sel(metric="test_loss")).all()
+
+
+@pytest.mark.parametrize(("optimizer", "tuned"), [("adam", "lr"), ("adamqlr", "damping"), ("kfac", "damping")])
+def test_what_is_tuned_does_not_train_untuned_under_its_name(
+    optimizer: str, tuned: str, adamqlr: Callable[..., tuple[int, str]], config_file: ConfigFile, tmp_path: Path
+) -> None:
+    output = tmp_path / "runs.nc"
+    options = arguments(config_file(optimizers=[optimizer]), output, optimizer=optimizer)
+    code, text = adamqlr("train", *options)
+    assert code == 2
+    assert f"optimizer '{optimizer}': no value for " in text
+    assert tuned in text
+    assert not output.exists()
+    assert adamqlr("train", *options, "--set", f"optimizer.{tuned}=0.01")[0] == 0

@@ -14,6 +14,7 @@ from adamqlr.stages.aggregate import aggregate
 from adamqlr.stages.train import train
 from adamqlr.study.case import Case
 from adamqlr.study.config import load_config
+from adamqlr.study.settings import StatisticsConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -141,3 +142,8 @@ def test_every_public_name_has_a_page() -> None:
     for name in listed:
         module, _, member = name.rpartition(".")
         assert getattr(import_module(module), member).__doc__, name
+
+
+def test_the_page_of_results_has_the_number_of_resamples() -> None:
+    page = (ROOT / "results/README.md").read_text(encoding="utf-8")
+    assert f"resamples of the seeds, {StatisticsConfig().resamples} unless" in page

@@ -1,6 +1,7 @@
 """Commands start without garbage collection and end without taking themselves down, and nobody notices."""
 
 import gc
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +15,18 @@ class _BrokenModuleError(Exception):
     pass
 
 
-def test_imports_are_not_collected_then_or_later() -> None:
+def test_imports_are_not_collected_then_or_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "imported_uncollected.py").write_text("made = [[] for _ in range(1000)]")
+    monkeypatch.syspath_prepend(tmp_path)
     frozen = gc.get_freeze_count()
     with imports_uncollected():
         assert not gc.isenabled()
-        made = [[] for _ in range(1000)]  # type: ignore[var-annotated]
+    assert gc.get_freeze_count() == frozen, "there was nothing to import"
+    with imports_uncollected():
+        importlib.import_module("imported_uncollected")
     try:
         assert gc.isenabled()
-        assert gc.get_freeze_count() >= frozen + len(made)
+        assert gc.get_freeze_count() >= frozen + 1000
     finally:
         gc.unfreeze()
 

@@ -15,11 +15,12 @@ from adamqlr.study.fingerprint import fingerprint
 from adamqlr.study.import_paths import contents_hash
 from adamqlr.study.limit import Limit
 from adamqlr.study.optimizers import OptimizerSpec, own_options
-from adamqlr.study.settings import DatasetConfig, Objective
+from adamqlr.study.settings import DatasetConfig, Objective, PrecisionConfig
 from adamqlr.study.space import Space, draw_configurations
 
 # What does not decide a run's numbers, though the last two decide a search.
 _UNDECISIVE = {"label", "runs_per_gpu", "optimizers", "space", "tuning_limit"}
+_CONVOLUTIONAL = ("resnet18", "resnet50")
 # What decides some numbers and not others.
 _CONDITIONAL = ("epochs", "runtime", "objective", "seeds", "suites")
 
@@ -135,6 +136,20 @@ class Case:
                 raise UserError(f"optimizer '{self.optimizer}': {problem}")
         return merged
 
+    def check_tuned(self, chosen: Mapping[str, Any]) -> None:
+        """See that an optimizer that is tuned does not train untuned under its name.
+
+        Args:
+            chosen: Hyperparameters on top of the catalog's and configured ones.
+
+        Raises:
+            UserError: None of what a search would choose is among them, but for the data's, or one that must be.
+        """
+        self.hyperparameters(chosen)
+        tuned = [name for name in self.space if name not in self.settings.data_hyperparameters]
+        if tuned and not chosen.keys() & tuned:
+            raise UserError(missing_values(self.optimizer, tuned))
+
     # Tuning.
 
     @property
@@ -198,7 +213,7 @@ class Case:
             {
                 "dataset": [self.dataset, self._decisive_settings(self._budget)],
                 "optimizer": [self.optimizer, dict(self.spec.options), dict(hyperparameters), *self._own()],
-                "precision": self.study.precision.model_dump(),
+                "precision": self._precision,
                 "budget": self.study.suite(self.suite).budget,
                 "records": [training.record_every, training.record_growth],
                 "seeds": [self.study.seed, list(seeds)],
@@ -218,7 +233,7 @@ class Case:
         """Return a fingerprint of what step costs are of."""
         options = [dict(self.spec.options), self.study.optimizer(self.optimizer).options, *self._own()]
         dataset = [self.dataset, self._decisive_settings(), self.data_choices]
-        return fingerprint([dataset, self.optimizer, options, self.study.precision.model_dump()])
+        return fingerprint([dataset, self.optimizer, options, self._precision])
 
     def search_fingerprint(self) -> str:
         """Return a fingerprint of everything that decides the trials; the step costs that they count in do, too."""
@@ -228,12 +243,18 @@ class Case:
             {
                 "dataset": [self.dataset, {**self._decisive_settings(self._budget, "objective"), **limit}],
                 "optimizer": [self.optimizer, space, self.study.optimizer(self.optimizer).options, *self._own()],
-                "precision": self.study.precision.model_dump(),
+                "precision": self._precision,
                 "suite": self.study.suite(self.suite).model_dump(mode="json"),
                 "tuning": self.study.tuning.model_dump(mode="json", exclude={"shards"}),
                 "seed": self.study.seed,
             }
         )
+
+    @property
+    def _precision(self) -> dict[str, Any]:
+        """How precisely is computed what is computed in more than one precision: convolutions alone."""
+        has_convolutions = self.settings.model in _CONVOLUTIONAL
+        return (self.study.precision if has_convolutions else PrecisionConfig()).model_dump()
 
     @property
     def _budget(self) -> str:

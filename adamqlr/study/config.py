@@ -133,8 +133,8 @@ class StudyConfig(Section):
                     f"unknown optimizer '{key}': known are {', '.join(OPTIMIZERS)}; one of your own needs an "
                     "'optimizer' or a 'direction', such as torch.optim:NAdam"
                 )
-        datasets = names_to_mapping(data.get("datasets")) or {}
-        for key, settings in datasets.items():
+        datasets = data.get("datasets")
+        for key, settings in {} if isinstance(datasets, str) else (names_to_mapping(datasets) or {}).items():
             if key not in DATASETS and not (isinstance(settings, Mapping) and settings.get("path")):
                 raise ValueError(
                     f"unknown dataset '{key}': known are {', '.join(DATASETS)}; a file of your own needs a 'path'"

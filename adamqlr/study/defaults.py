@@ -46,7 +46,9 @@ def _completed(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict
 
 def with_factorials(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """Let the optimizers of factorials join the others, where they may be already."""
-    optimizers, factorials = names_to_mapping(data.get("optimizers", {})), data.get("factorials")
+    optimizers, factorials = data.get("optimizers", {}), data.get("factorials")
+    # A single name is refused where it is said whose it is.
+    optimizers = optimizers if isinstance(optimizers, str) else names_to_mapping(optimizers)
     if not isinstance(factorials, Mapping) or not isinstance(optimizers, Mapping):
         return data if optimizers is None or "optimizers" not in data else {**data, "optimizers": optimizers}
     added: dict[str, Any] = {}
@@ -65,11 +67,26 @@ def with_factorials(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def suite_defaults(value: Any) -> Any:
-    """Complete the paper's suites, which may be names alone."""
+    """Complete the paper's suites, which may be names alone.
+
+    Returns:
+        The settings of all suites, by name.
+
+    Raises:
+        ValueError: A name alone is none of these.
+    """
     named = names_to_mapping(value)
     if not isinstance(named, Mapping):
         return named
-    return {key: settings or PAPER_SUITES.get(key, settings) for key, settings in named.items()}
+    if unknown := [key for key, settings in named.items() if key not in PAPER_SUITES and settings == {}]:
+        raise ValueError(
+            f"unknown suite '{unknown[0]}': known are {', '.join(PAPER_SUITES)}; one of your own needs a 'budget' and "
+            "an 'objective'"
+        )
+    return {
+        key: {**PAPER_SUITES.get(key, {}), **settings} if isinstance(settings, Mapping) else settings
+        for key, settings in named.items()
+    }
 
 
 def first_problem(error: ValidationError, prefix: str = "") -> str:

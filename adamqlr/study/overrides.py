@@ -21,8 +21,10 @@ def names_to_mapping(value: Any) -> Any:
         ``{adam: {}, adamqlr: {…}}`` for ``[adam, adamqlr: {…}]``, and no settings for an empty value.
 
     Raises:
-        ValueError: Something is named twice.
+        ValueError: Something is named twice, or there is a name and no list of them.
     """
+    if isinstance(value, str):
+        raise ValueError(f"expected a list of names, or sections by name: write [{value}]")
     if isinstance(value, list):
         if strange := [item for item in value if not isinstance(item, str | Mapping)]:
             raise ValueError(f"expected names, got {strange[0]!r}")

@@ -63,6 +63,9 @@ def test_the_papers_study_is_the_papers() -> None:
         ({"training": {"seeds": 0}}, r"training\.seeds: Input should be greater than 0"),
         ({"datasets": {"digits": {"epoch": 3}}}, r"datasets\.digits\.epoch: unknown key"),
         ({"datasets": ["mnist"]}, "unknown dataset 'mnist': known are rosenbrock"),
+        ({"datasets": "digits"}, r"datasets: expected a list of names, or sections by name: write \[digits\]"),
+        ({"optimizers": "adam"}, r"optimizers: expected a list of names, or sections by name: write \[adam\]"),
+        ({"suites": "epochs"}, r"suites: expected a list of names, or sections by name: write \[epochs\]"),
         ({"datasets": {"my/own": {"path": "x"}}}, "dataset name 'my/own'"),
         ({"optimizers": ["adamw"]}, "unknown optimizer 'adamw': known are sgd_minimal"),
         ({"optimizers": {"adam": {"space": {"lr": {"normal": [0, 1]}}}}}, r"optimizers\.adam\.space\.lr\.kind"),
@@ -79,7 +82,10 @@ def test_the_papers_study_is_the_papers() -> None:
             r"optimizers\.adam: space\.batch_size: expected {choice",
         ),
         ({"suites": {"mine": {"budget": "days", "objective": "train_loss"}}}, r"suites\.mine\.budget"),
-        ({"suites": ["mine"]}, r"suites\.mine\.budget: Field required"),
+        (
+            {"suites": ["mine"]},
+            "suites: unknown suite 'mine': known are epochs, .* needs a 'budget' and an 'objective'",
+        ),
         ({"name": "a/b"}, "name: String should match"),
         ({"tuning": {"unit": "hours"}}, r"tuning\.unit"),
         ({"suites": {"tuning": {"budget": "epochs", "objective": "train_loss"}}}, "suites: 'tuning' is the name of"),
@@ -590,3 +596,24 @@ def test_the_workflow_reads_the_configuration_without_pytorch() -> None:
         "sys.exit(any(name in sys.modules for name in ('matplotlib', 'torch', 'xarray')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_part_of_one_of_the_papers_suites_can_be_changed(settings: dict[str, Any]) -> None:
+    study = parse_config(
+        {**settings, "suites": {"runtime_train": {"objective": "validation_loss"}, "epochs": None}}, "here"
+    )
+    changed = study.suite("runtime_train")
+    assert (changed.budget, changed.objective) == ("runtime", "validation_loss")
+    assert study.suite("epochs").budget == "epochs"
+
+
+def test_precision_decides_where_there_are_convolutions_alone(settings: dict[str, Any]) -> None:
+    def fingerprints(model: str, **precision: bool) -> list[str]:
+        dataset = {"digits": {"epochs": 3, "model": model}}
+        study = parse_config({**settings, "datasets": dataset, "precision": precision}, "here")
+        case = Case(study, "epochs", "digits", "adamqlr")
+        return [case.training_fingerprint({}, [0]), case.search_fingerprint(), case.step_costs_fingerprint()]
+
+    assert fingerprints("mlp", tf32=False) == fingerprints("mlp")
+    pairs = zip(fingerprints("resnet18", tf32=False), fingerprints("resnet18"), strict=True)
+    assert all(one != other for one, other in pairs)

@@ -11,6 +11,7 @@ from typing import Any
 
 import cloudpickle
 import pytest
+import submitit
 from snakemake.scheduling.job_scheduler import JobRateLimiter
 from snakemake.settings.types import MaxJobsPerTimespan
 from snakemake_executor_plugin_submitit import ExecutorSettings
@@ -20,7 +21,7 @@ from snakemake_executor_plugin_submitit.ledger import Entry, Ledger
 from snakemake_executor_plugin_submitit.nodes import Nodes
 from snakemake_executor_plugin_submitit.pace import lift_default_rate_limit
 from snakemake_executor_plugin_submitit.partitions import choose_partition, parse_partitions
-from snakemake_executor_plugin_submitit.resources import describe, submission_parameters
+from snakemake_executor_plugin_submitit.resources import describe, memory_mb, submission_parameters
 from snakemake_executor_plugin_submitit.results import JobFiles, make_log_folder
 from snakemake_interface_common.exceptions import WorkflowError
 
@@ -65,7 +66,33 @@ def test_cpus_models_and_defaults() -> None:
     assert parameters["slurm_signal_delay_s"] == 12
     assert submission_parameters({}, threads=1)["timeout_min"] == 60
     assert submission_parameters({"gres": "gpu:1,nvme:1", "gpu": 1}, threads=1)["slurm_gres"] == "gpu:1,nvme:1"
-    assert submission_parameters({"mem_mb_per_cpu": 500}, threads=1)["slurm_mem_per_cpu"] == "500MB"
+
+
+@pytest.mark.parametrize(
+    ("resources", "lines", "mb"),
+    [
+        ({"mem_mb": 4096}, ["--mem=4GB"], 4096),
+        ({"mem_mb": 4096, "mem_mb_per_cpu": 500}, ["--mem-per-cpu=500MB"], 1000),
+        ({"mem_mb": 4096, "slurm_extra": "--mem-per-cpu=7000"}, ["--mem-per-cpu=7000"], None),
+        ({"mem_mb": 4096, "mem_mb_per_cpu": 500, "slurm_extra": "--mem=1GB"}, ["--mem=1GB"], None),
+        ({"slurm_extra": "--job-name=mine"}, ["--job-name=mine"], None),
+        ({"slurm_extra": "--open-mode=truncate"}, ["--open-mode=truncate"], None),
+        ({"slurm_extra": "--mail-type=END --mail-user=me"}, ["--mail-type=END", "--mail-user=me"], None),
+    ],
+)
+def test_slurm_is_told_once_what_it_takes_once(
+    resources: dict[str, Any], lines: list[str], mb: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if there were a cluster.
+    monkeypatch.setattr(submitit.SlurmExecutor, "affinity", classmethod(lambda cls: 2))
+    parameters = submission_parameters(resources, threads=2)
+    executor: Any = submitit.AutoExecutor(tmp_path, "slurm")
+    executor.update_parameters(name="ours", **parameters)
+    script = executor._executor._make_submission_file_text("command", "uid")
+    options = [line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH ")]
+    kinds = {line.partition("=")[0] for line in lines} | {"--mem", "--mem-per-cpu"}
+    assert [option for option in options if option.partition("=")[0] in kinds] == lines
+    assert memory_mb(parameters) == mb
 
 
 @pytest.mark.parametrize(
@@ -79,6 +106,7 @@ def test_cpus_models_and_defaults() -> None:
         ({"slurm_extra": "--clusters=other"}, "set SLURM_CLUSTERS where Snakemake runs"),
         ({"slurm_extra": "--array=0-3"}, "ready jobs become arrays by themselves"),
         ({"slurm_extra": "--wait"}, "it would hold up all other jobs"),
+        ({"slurm_extra": "--cpus-per-task=8"}, "--cpus-per-task follows from the resource cpus_per_task"),
     ],
 )
 def test_resources_that_make_no_sense_are_named(resources: dict[str, Any], culprit: str) -> None:
@@ -201,16 +229,28 @@ def test_nodes_that_are_lost_are_excluded_and_none_where_that_is_switched_off() 
         ({"runtime": 10, "gpu": 1, "gpu_model": "h100"}, "gpu"),
         ({"runtime": 10, "gpu": 1, "gpu_model": "a100"}, "rest"),
         ({"runtime": 10, "gpu": 1, "slurm_partition": "mine"}, None),
+        ({"runtime": 10, "gpu": 1, "slurm_extra": "--partition=mine"}, None),
+        ({"runtime": 10, "mem_mb": 100, "gpu_model": "h100"}, "short"),
+        ({"runtime": 10, "mem_mb_per_cpu": 4000}, "short"),
+        ({"runtime": 10, "mem_mb_per_cpu": 4001}, "gpu"),
+        ({"runtime": 10, "gres": "nvme:2"}, "short"),
+        ({"runtime": 10, "gres": "nvme:2,gpu:h100:2"}, "gpu"),
+        ({"runtime": 10, "gres": "gpu:a100"}, "rest"),
+        ({"runtime": 10, "gres": "gpu"}, "gpu"),
+        ({"runtime": 10, "slurm_extra": "--gpus=4"}, "gpu"),
+        ({"runtime": 10, "slurm_extra": "--gpus-per-task=a100:1"}, "rest"),
+        ({"runtime": 10, "slurm_extra": "--tres-per-task=cpu=2,gres/gpu:h200=3"}, "gpu"),
     ],
 )
 def test_the_first_partition_that_fits(resources: dict[str, Any], name: str | None) -> None:
     rows = ["short: runtime=10, mem_mb=8000", "gpu: gpu=4, gpu_model=h100|h200", "rest: gpu=1, runtime=20"]
-    assert choose_partition(parse_partitions(rows), resources) == name
-    assert choose_partition([], resources) is None
+    parameters = submission_parameters(resources, threads=2)
+    assert choose_partition(parse_partitions(rows), parameters) == name
+    assert choose_partition([], parameters) is None
     if name:
         tiny = parse_partitions(["tiny: runtime=1"])
         with pytest.raises(WorkflowError, match="no partition of --submitit-partitions has runtime="):
-            choose_partition(tiny, resources)
+            choose_partition(tiny, parameters)
 
 
 @pytest.mark.parametrize("row", ["gpu: hours=3", ": runtime=1", "gpu: runtime=1h"])

@@ -71,6 +71,11 @@ CASES = [
         "lower mem_mb",
     ),
     ("Memory specification can not be satisfied", STOP, "lower mem_mb"),
+    (
+        "fatal: --mem, --mem-per-cpu, and --mem-per-gpu are mutually exclusive.",
+        STOP,
+        "give one of the options that it names",
+    ),
     ("Batch job submission failed: More processors requested than permitted", STOP, "lower cpus_per_task"),
     (
         "Batch job submission failed: Requested node configuration is not available",

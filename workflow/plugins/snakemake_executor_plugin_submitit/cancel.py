@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from logging import Logger
 from pathlib import Path
 
@@ -33,10 +33,11 @@ def cancel_until_done(
     left, settled = cluster.cancel(jobs), settle()
     if not left and settled:
         return set()
-    arrays = " ".join(sorted({job_id.split("_")[0] for job_id in left}, key=int))
+    many = f"{len(left)} jobs could not be canceled yet ({_arrays(left)})" if left else ""
+    unknown = "" if settled else "nobody knows whether it took what was submitted last"
     logger.warning(
-        f"{cluster.name} does not answer: {len(left)} jobs could not be canceled yet ({arrays}). "
-        "Waiting until it does; press Ctrl-C again to leave them."
+        f"{cluster.name} does not answer: {' and '.join(filter(None, (many, unknown)))}. "
+        "Waiting until it does; press Ctrl-C again to leave it at that."
     )
     try:
         while (left or not settled) and time.monotonic() < deadline:
@@ -46,12 +47,21 @@ def cancel_until_done(
         pass
     if left:
         logger.warning(
-            f"{cluster.name}: {len(left)} jobs may still run. To end them, `scancel {arrays}`; otherwise the next run "
-            "takes them up."
+            f"{cluster.name}: {len(left)} jobs may still run. To end them, `scancel {_arrays(left)}`; otherwise the "
+            "next run takes them up."
         )
-    else:
+    if not settled:
+        logger.warning(
+            f"{cluster.name}: what was submitted last may run, and no later run knows of it. Once the cluster answers, "
+            "`squeue --me` shows it, and `scancel` ends it."
+        )
+    if settled and not left:
         logger.info(f"{cluster.name} answers again: everything is canceled.")
     return set(left)
+
+
+def _arrays(jobs: Collection[str]) -> str:
+    return " ".join(sorted({job_id.split("_")[0] for job_id in jobs}, key=int))
 
 
 def wait_until_ended(cluster: Cluster, jobs: Mapping[str, Path], logger: Logger, pause_seconds: float) -> None:

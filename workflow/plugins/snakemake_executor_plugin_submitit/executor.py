@@ -24,7 +24,7 @@ from snakemake_executor_plugin_submitit.pace import lift_default_rate_limit
 from snakemake_executor_plugin_submitit.partitions import choose_partition, parse_partitions
 from snakemake_executor_plugin_submitit.reasons import WAITS
 from snakemake_executor_plugin_submitit.records import Records
-from snakemake_executor_plugin_submitit.resources import DEFAULT_RUNTIME_MINUTES, submission_parameters
+from snakemake_executor_plugin_submitit.resources import submission_parameters
 from snakemake_executor_plugin_submitit.results import JobFiles, make_log_folder
 from snakemake_executor_plugin_submitit.submission import Submission
 from snakemake_executor_plugin_submitit.trouble import read_trouble
@@ -129,10 +129,9 @@ class Executor(RemoteExecutor):
         lines = [line.strip() for line in (settings.setup or "").splitlines()]
         prefix = "".join(f"{line} && " for line in lines if line and not line.startswith("#"))
         resources = self._attempts.resources(job, key)
-        asked = {"runtime": DEFAULT_RUNTIME_MINUTES, "cpus_per_task": job.threads, **resources}
-        if partition := choose_partition(self._partitions, asked):
-            resources["slurm_partition"] = partition
         parameters = submission_parameters(resources, job.threads)
+        if partition := choose_partition(self._partitions, parameters):
+            parameters["slurm_partition"] = partition
         return Task(job, key, prefix + self.format_job_exec(job), parameters)
 
     def _end_outdated(self, outputs: Set[str], keys: Collection[str]) -> bool:

@@ -122,6 +122,7 @@ REFUSALS: tuple[Reason, ...] = (
     Reason("reservation", Response.STOP, "change --reservation in slurm_extra: `scontrol show reservation`"),
     Reason("license", Response.STOP, "change --licenses in slurm_extra: `scontrol show licenses`"),
     Reason("invalid node name", Response.STOP, "change --exclude or --nodelist in slurm_extra: `sinfo --Node`"),
+    Reason("mutually exclusive", Response.STOP, "give one of the options that it names, in resources and slurm_extra"),
     Reason(
         "memory specification",
         Response.STOP,

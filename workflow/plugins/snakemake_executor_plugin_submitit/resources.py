@@ -6,7 +6,7 @@ from typing import Any
 
 from snakemake_interface_common.exceptions import WorkflowError
 
-DEFAULT_RUNTIME_MINUTES = 60
+_DEFAULT_RUNTIME_MINUTES = 60
 # Slurm looks at time limits twice a minute and may signal a minute early.
 _SIGNAL_SECONDS, _SIGNAL_FRACTION = 90, 0.2
 
@@ -16,10 +16,13 @@ def signal_seconds(minutes: int | float) -> int:
     return min(_SIGNAL_SECONDS, int(60 * minutes * _SIGNAL_FRACTION))
 
 
-# Where slurm_extra says in one of Slurm's many ways which GPUs are wanted, nothing else is said of them.
-_GPU_OPTIONS = {"gres", "gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket", "tres-per-task"}
-# The job on the node counts on its limit and the warning before it, and polls on the answer to a submission.
+# Where slurm_extra says in one of Slurm's many ways which GPUs, or how much memory, are wanted, nothing else says so.
+GPU_OPTIONS = {"gres", "gpus", "gpus_per_node", "gpus_per_task", "gpus_per_socket", "tres_per_task"}
+_MEMORY_OPTIONS = {"mem", "mem_per_cpu", "mem_per_gpu"}
+# The job on the node counts on its limit and the warning before it, and on its cores, and polls on the answer to a
+# submission.
 _REFUSED = {
+    "cpus-per-task": "follows from the resource cpus_per_task: set that instead",
     "time": "follows from the resource runtime: set that instead",
     "signal": "follows from the resource runtime: set that instead",
     "clusters": "leads where nobody looks for the job: set SLURM_CLUSTERS where Snakemake runs instead",
@@ -44,7 +47,7 @@ def submission_parameters(resources: Mapping[str, Any], threads: int) -> dict[st
     Raises:
         WorkflowError: A value makes no sense; the message names it.
     """
-    minutes = _whole(resources, "runtime") or DEFAULT_RUNTIME_MINUTES
+    minutes = _whole(resources, "runtime") or _DEFAULT_RUNTIME_MINUTES
     cpus = _whole(resources, "cpus_per_task") or threads
     parameters: dict[str, Any] = {
         "timeout_min": minutes,
@@ -53,19 +56,33 @@ def submission_parameters(resources: Mapping[str, Any], threads: int) -> dict[st
         # Since Slurm 22.05 job steps do not take this from the job.
         "slurm_srun_args": [f"--cpus-per-task={cpus}"],
     }
-    if memory := _whole(resources, "mem_mb"):
-        parameters["mem_gb"] = memory / 1024
-    if memory := _whole(resources, "mem_mb_per_cpu"):
-        parameters["slurm_mem_per_cpu"] = f"{memory}MB"
     for name, parameter in _TEXT.items():
         if resources.get(name) not in (None, ""):
             parameters[parameter] = str(resources[name])
     extra = _options(str(resources.get("slurm_extra") or ""))
-    if not extra.keys() & _GPU_OPTIONS:
+    if not extra.keys() & GPU_OPTIONS:
         parameters.update(_gpu_parameters(resources))
+    if not extra.keys() & _MEMORY_OPTIONS:
+        parameters.update(_memory_parameters(resources))
     if extra:
         parameters["slurm_additional_parameters"] = extra
     return parameters
+
+
+def _memory_parameters(resources: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the memory of a core where that is given, else of a node: Slurm takes but one of them."""
+    if memory := _whole(resources, "mem_mb_per_cpu"):
+        return {"slurm_mem_per_cpu": f"{memory}MB"}
+    memory = _whole(resources, "mem_mb")
+    return {"mem_gb": memory / 1024} if memory else {}
+
+
+def memory_mb(parameters: Mapping[str, Any]) -> int | None:
+    """Return the memory that a job's parameters ask for, if resources say it."""
+    if "slurm_mem_per_cpu" in parameters:
+        of_core: str = parameters["slurm_mem_per_cpu"]
+        return int(of_core.removesuffix("MB")) * int(parameters["cpus_per_task"])
+    return round(parameters["mem_gb"] * 1024) if "mem_gb" in parameters else None
 
 
 def _gpu_parameters(resources: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,15 +112,16 @@ def _options(text: str) -> dict[str, Any]:
             raise WorkflowError(f"resource slurm_extra: expected --option or --option=value, got {word!r}")
         if name in _REFUSED:
             raise WorkflowError(f"resource slurm_extra: --{name} {_REFUSED[name]}")
-        options[name] = value if separator else True
+        # As submitit writes its own, but for one: else both would be given, and Slurm takes the last.
+        options[name if name == "open-mode" else name.replace("-", "_")] = value if separator else True
     return options
 
 
 def describe(parameters: Mapping[str, Any]) -> str:
     """Return what is asked for in words, for the log and for errors."""
     parts = [f"{parameters['timeout_min']} min", f"{parameters['cpus_per_task']} cpu"]
-    if "mem_gb" in parameters:
-        parts.append(f"{parameters['mem_gb'] * 1024:.0f} MB")
+    if memory := memory_mb(parameters):
+        parts.append(f"{memory} MB")
     if "gpus_per_node" in parameters:
         parts.append(f"{parameters['gpus_per_node']} gpu")
     for name in ("gres", "partition", "account", "constraint", "qos"):

@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 
+from snakemake_executor_plugin_submitit.resources import memory_mb
+
 _SAMPLE_SECONDS = 2.0
 _MARGIN = 1.25
 _COLUMNS = ("rule", "job", "node", "ending", "minutes_asked", "minutes_used", "mb_asked", "mb_used", "cpus", "gpus")
@@ -87,7 +89,7 @@ class Efficiency:
         """
         minutes, mb = getattr(code, "minutes", None), getattr(code, "mb", None)
         used_minutes, used_mb = "" if minutes is None else f"{minutes:.2f}", "" if mb is None else mb
-        asked_mb = round(asked["mem_gb"] * 1024) if "mem_gb" in asked else ""
+        asked_mb = memory_mb(asked) or ""
         gpus = asked.get("gpus_per_node") or asked.get("slurm_gres") or 0
         row = (rule, job, node, ending, asked["timeout_min"], used_minutes, asked_mb, used_mb)
         new = not self.path.exists() or self.path.stat().st_size == 0
