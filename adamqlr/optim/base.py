@@ -245,6 +245,11 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
                 "takes no targets, any tensor does, such as the inputs"
             )
         if closure is not None:
+            if not callable(closure):
+                raise TypeError(
+                    f"step takes inputs, targets and a closure, got a {type(closure).__name__} for the latter: several "
+                    "inputs are one tuple, as in step((x, y), targets)"
+                )
             closure()
         if step_is_watched(self):
             return self._watched_step(inputs, targets)

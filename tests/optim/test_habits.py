@@ -3,6 +3,7 @@
 import copy
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -379,3 +380,30 @@ def test_a_loss_of_no_module_is_taken() -> None:
     """As one that was evaluated from text."""
     loss = eval("lambda outputs, targets: ((outputs - targets) ** 4).mean()", {})
     assert AdamQLR(nn.Linear(3, 1), loss).step(torch.randn(6, 3), torch.randn(6, 1)).taken
+
+
+def test_inputs_that_are_given_one_by_one_are_named() -> None:
+    model, inputs, targets = task()
+    with pytest.raises(TypeError, match=r"got a Tensor for the latter: several inputs are one tuple"):
+        AdamQLR(model, "half_mse").step(inputs, inputs, targets)
+
+
+@dataclass
+class Pair:
+    first: Tensor
+    second: Tensor
+
+
+def test_a_dataclass_wants_a_forward_of_ones_own() -> None:
+    model, inputs, targets = task()
+    with pytest.raises(TypeError, match=r"^inputs are a Pair, with which .*: say by forward=… how"):
+        AdamQLR(model, "half_mse").step(Pair(inputs, inputs), targets)
+    optimizer = AdamQLR(model, "half_mse", forward=lambda model, pair: model(pair.first))
+    assert optimizer.step(Pair(inputs, inputs), targets).taken
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.NLLLoss()])
+def test_outputs_without_rows_are_named(loss: nn.Module) -> None:
+    model, inputs, _ = task()
+    with pytest.raises(ValueError, match=r"^outputs must have a row for each case, of shape \(batch, classes"):
+        AdamQLR(model, loss, forward=lambda model, x: model(x)[0]).step(inputs, torch.tensor(1))

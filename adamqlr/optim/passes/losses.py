@@ -99,7 +99,12 @@ class CrossEntropy:
         return self.class_weight is None and self.label_smoothing == 0 and self.reduction == "mean"
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy, a 0-d tensor."""
+        """Return the cross-entropy, a 0-d tensor.
+
+        Raises:
+            ValueError: The outputs have no rows.
+        """
+        _check_rows(outputs)
         return functional.cross_entropy(
             outputs,
             targets,
@@ -171,7 +176,12 @@ class NegativeLogLikelihood:
         return module
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the negative log-likelihood, a 0-d tensor."""
+        """Return the negative log-likelihood, a 0-d tensor.
+
+        Raises:
+            ValueError: The outputs have no rows.
+        """
+        _check_rows(outputs)
         options = self._options
         return functional.nll_loss(
             outputs, targets, options.class_weight, ignore_index=options.ignore_index, reduction=options.reduction
@@ -233,6 +243,12 @@ class SquaredError:
     def weight(self, targets: Tensor) -> float | None:
         """Return the number of elements, which the mean is divided by; None for a sum."""
         return float(targets.numel()) if self.reduction == "mean" else None
+
+
+def _check_rows(outputs: Tensor) -> None:
+    if outputs.dim() < 2:
+        shape = tuple(outputs.shape)
+        raise ValueError(f"outputs must have a row for each case, of shape (batch, classes, …), got {shape}")
 
 
 def _one_for_each(weight: Tensor | None, outputs: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What the heuristics ask of a network: θ and g as flat vectors, and the loss around θ on one minibatch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, Protocol
 
@@ -119,14 +119,22 @@ class Network(Protocol):
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
-    """Return what a model does, called as its inputs suggest: ``model(x)``, ``model(*tuple)`` or ``model(**dict)``."""
+    """Return what a model does, called as its inputs suggest: ``model(x)``, ``model(*tuple)`` or ``model(**dict)``.
+
+    Raises:
+        TypeError: They suggest nothing.
+    """
     # Packed sequences are named tuples.
     if isinstance(inputs, (Tensor, PackedSequence)):
         outputs = model(inputs)
     elif isinstance(inputs, Mapping):
         outputs = model(**inputs)
-    else:
+    elif isinstance(inputs, Iterable):
         outputs = model(*inputs)
+    else:
+        raise TypeError(
+            f"inputs are a {type(inputs).__name__}, with which a model can be called in many ways: say by forward=… how"
+        )
     return outputs
 
 
