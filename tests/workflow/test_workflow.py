@@ -6,8 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 import yaml
@@ -438,3 +440,18 @@ def test_published_values_that_cannot_be_read_are_a_clear_error(tmp_path: Path) 
     done = snakemake(tmp_path, "-n", check=False)
     assert done.returncode == 1
     assert "results/quickstart/published.csv, line 2: unknown metric 'loss'" in done.stdout + done.stderr
+
+
+def test_a_file_of_ones_own_is_missing_before_anything_runs_where_it_is_needed(tmp_path: Path) -> None:
+    own = "{path: own.csv, loss: half_mse, epochs: 1, batch_size: 10, hidden: [5]}"
+    (tmp_path / "study.yaml").write_text(
+        f"name: own\ndevice: cpu\ndatasets: {{own: {own}}}\noptimizers: [adam_untuned]\ntraining: {{seeds: 1}}\n"
+    )
+    target = "results/own/cubes/epochs/own/adam_untuned.nc"
+    run = partial(snakemake, tmp_path, target, "--configfile", tmp_path / "study.yaml")
+    done = run("-n", check=False)
+    assert (done.returncode, "affected files:\n        own.csv" in done.stdout + done.stderr) == (1, True)
+    np.savetxt(tmp_path / "own.csv", np.random.default_rng(0).normal(size=(60, 4)))
+    run()
+    (tmp_path / "own.csv").unlink()
+    assert "Nothing to be done" in run("-n").stdout

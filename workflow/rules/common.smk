@@ -97,9 +97,12 @@ def case_of(wildcards):
 def job_input(wildcards):
     """What jobs wait for; data that is fetched again is the same data."""
     case = case_of(wildcards)
-    if not case.is_fetched:
-        return {}
-    return {"data": ancient(f"{RESULTS}/data/{case.dataset}.txt")}
+    if case.is_fetched:
+        return {"data": ancient(f"{RESULTS}/data/{case.dataset}.txt")}
+    # A file of one's own is no reason to run again; where it is missing, Snakemake says so before anything runs.
+    own = case.settings.path
+    is_missing = own and not (STUDY.data_folder / own).exists() and not own.exists()
+    return {"data": str(own)} if is_missing else {}
 
 
 def shard_files(wildcards):
