@@ -196,15 +196,11 @@ class FlatGradient:
     @contextmanager
     def unused_stay(self, *vectors: Tensor) -> Iterator[None]:
         """Within it moves a step; then vectors of the shape of θ are as before where the minibatch used nothing."""
-        before = [vector.clone() for vector in vectors if self._used is not None]
         views = [self._flat.views(vector) for vector in vectors if self.unused]
         kept = [(of_one[index], of_one[index].clone()) for of_one in views for index in self.unused]
         yield
-        for view, value in kept:
-            view.copy_(value)
-        for vector, value in zip(vectors, before, strict=False):
-            assert self._used is not None
-            torch.where(self._used > 0, vector, value, out=vector)
+        for view, before in kept:
+            view.copy_(before)
 
     @property
     def may_leave_unused(self) -> bool:
@@ -212,12 +208,15 @@ class FlatGradient:
         return bool(self.unused) or self._used is not None
 
     def scale_unused(self, vector: Tensor, factor: Tensor) -> None:
-        """Multiply a vector of shape (…, n) by a number where it belongs to parameters that were not used."""
-        if self._used is not None:
-            vector.mul_(torch.where(self._used > 0, 1, factor))
+        """Multiply a vector of shape (…, n) where it belongs to parameters of which it is known that none was used."""
         views = self._flat.views(vector) if self.unused else []
         for index in self.unused:
             views[index].mul_(factor)
+
+    def scale_unused_anywhere(self, vector: Tensor, factor: Tensor) -> None:
+        """Multiply it where it belongs to parameters that no process has used, which the host does not know."""
+        if self._used is not None:
+            vector.mul_(torch.where(self._used > 0, 1, factor))
 
     def publish(self) -> None:
         """Leave what the buffer holds where PyTorch's users look for gradients."""

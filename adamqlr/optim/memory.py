@@ -32,16 +32,16 @@ def check_memory(model: nn.Module, trained: Collection[str]) -> None:
     for name, tensor in _tensors_of(model):
         by_storage[tensor.untyped_storage().data_ptr()].append(_stretch(name, tensor))
     for stretches in by_storage.values():
-        longest: list[_Stretch] = []
+        open_ones: list[_Stretch] = []
         for stretch in sorted(stretches, key=lambda one: one.start):
-            longest = [one for one in longest if one.end > stretch.start]
-            for other in longest:
-                if (stretch.name in trained or other.name in trained) and _overlap(stretch.tensor, other.tensor):
+            open_ones = [one for one in open_ones if one.end > stretch.start]
+            for other in open_ones:
+                if (stretch.name in trained or other.name in trained) and _overlap(other, stretch):
                     raise ValueError(
                         f"{other.name} and {stretch.name} share their memory, which the optimizer has to move: tie "
                         "them as one parameter, by assigning the parameter itself and not its data, or clone one"
                     )
-            longest.append(stretch)
+            open_ones.append(stretch)
 
 
 def _tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -57,20 +57,21 @@ def _tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _stretch(name: str, tensor: Tensor) -> _Stretch:
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     start = tensor.data_ptr()
-    return _Stretch(start, start + (last + 1) * tensor.element_size(), name, tensor)
+    return _Stretch(start, start + _span(tensor) * tensor.element_size(), name, tensor)
 
 
-def _overlap(one: Tensor, other: Tensor) -> bool:
+def _span(tensor: Tensor) -> int:
+    """Return how many elements lie from a tensor's first to its last, others' included."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def _overlap(first: _Stretch, second: _Stretch) -> bool:
     """Tell whether two tensors whose stretches overlap have an element in common, as columns of a matrix have not."""
-    return bool(torch.isin(_addresses(one), _addresses(other)).any())
-
-
-def _addresses(tensor: Tensor) -> Tensor:
-    """Return the address of each byte of a tensor's elements."""
-    places = torch.zeros((), dtype=torch.int64)
-    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
-        places = places.unsqueeze(-1) + torch.arange(size) * stride
-    size = tensor.element_size()
-    return tensor.data_ptr() + (places.reshape(-1, 1) * size + torch.arange(size)).reshape(-1)
+    one, other = first.tensor, second.tensor
+    if one.element_size() != other.element_size():
+        return True
+    ahead = (second.start - first.start) // one.element_size()
+    is_taken = torch.zeros(max(_span(one), ahead + _span(other)), dtype=torch.bool)
+    is_taken.as_strided(one.shape, one.stride()).fill_(True)
+    return bool(is_taken.as_strided(other.shape, other.stride(), ahead).any())

@@ -53,9 +53,6 @@ class Masked:
     def weight(self, targets: Any) -> Tensor:
         return counted(targets)
 
-    def loss(self, outputs: Tensor, targets: Any, factor: float = 1.0) -> Tensor:
-        return factor * masked(outputs, targets)
-
 
 class MaskedModule(nn.Module):
     def forward(self, outputs: Tensor, targets: Any) -> Tensor:
@@ -66,8 +63,8 @@ class MaskedModule(nn.Module):
 
 
 def a_function_with_an_attribute() -> Callable[..., Tensor]:
-    def loss(outputs: Tensor, targets: Any) -> Tensor:
-        return masked(outputs, targets)
+    def loss(outputs: Tensor, targets: Any, factor: float = 1.0) -> Tensor:
+        return factor * masked(outputs, targets)
 
     loss.weight = counted  # type: ignore[attr-defined]
     return loss
@@ -79,10 +76,10 @@ def a_function_with_an_attribute() -> Callable[..., Tensor]:
         Masked,
         MaskedModule,
         a_function_with_an_attribute,
-        lambda: Masked().loss,
-        lambda: functools.partial(Masked().loss, factor=2.0),
+        lambda: MaskedModule().forward,
+        lambda: functools.partial(a_function_with_an_attribute(), factor=2.0),
     ],
-    ids=["object", "module", "function", "method", "partial"],
+    ids=["object", "module", "function", "forward", "partial"],
 )
 def test_a_loss_of_ones_own_says_by_what_pieces_count(make: Callable[[], Any]) -> None:
     same_in_pieces(make(), (numbers(), COUNTED.double()))

@@ -38,8 +38,10 @@ def unused_moments_stay(
     if gradient.may_leave_unused:
         count = step.double()
         for moment, beta in zip(moments, betas, strict=True):
-            grown = (1 - beta**count) / (1 - beta ** (count - 1))
-            gradient.scale_unused(moment, torch.where(count > 1, grown, 1).to(moment.dtype))
+            grown = torch.where(count > 1, (1 - beta**count) / (1 - beta ** (count - 1)), 1).to(moment.dtype)
+            gradient.scale_unused(moment, grown)
+            # Of those that no process uses, the gradient was zero, and the moments have decayed by now.
+            gradient.scale_unused_anywhere(moment, grown / beta if beta else grown)
 
 
 class AdamDirection:

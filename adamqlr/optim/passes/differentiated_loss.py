@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from types import MethodType
 from typing import Any
 
 import torch
@@ -101,7 +100,9 @@ class DifferentiatedLoss:
 
 
 def _bearer_of(function: Any) -> Any:
-    """Return what has a function's attributes: itself, or the object that it is a method of, options given or not."""
+    """Return what has a function's attributes: itself, or the module whose forward pass it is, options given or not."""
     while isinstance(function, partial):
         function = function.func
-    return function.__self__ if isinstance(function, MethodType) else function
+    owner = getattr(function, "__self__", None)
+    is_whole = isinstance(owner, nn.Module) and function in (owner.__call__, owner.forward)
+    return owner if is_whole else function
