@@ -143,11 +143,11 @@ class Case:
             chosen: Hyperparameters on top of the catalog's and configured ones.
 
         Raises:
-            UserError: None of what a search would choose is among them, but for the data's, or one that must be.
+            UserError: A search would choose some, and there are none, or one that must be is missing.
         """
         self.hyperparameters(chosen)
         tuned = [name for name in self.space if name not in self.settings.data_hyperparameters]
-        if tuned and not chosen.keys() & tuned:
+        if tuned and not chosen:
             raise UserError(missing_values(self.optimizer, tuned))
 
     # Tuning.
