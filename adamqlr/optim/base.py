@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
 from adamqlr.optim.flat import FlatParameters
+from adamqlr.optim.groups import Groups, check_alike
 from adamqlr.optim.memory import check_memory
 from adamqlr.optim.options import MadeWith, SeenOptions, check_common, require
 from adamqlr.optim.passes import network_of
@@ -116,12 +117,8 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
             processes=None if self._process_group is None else Processes(self._process_group),
             align_buffers=self._align_buffers,
         )
-        self._indices_by_group = [
-            [index for index, known in enumerate(self._flat.parameters) if any(known is p for p in group["params"])]
-            for group in self.param_groups
-        ]
+        self._groups = Groups(self.param_groups, self._flat)
         self._options = SeenOptions(self.defaults, self._checked)
-        self._groups = list(map(_places_in, self.param_groups))
         self._state = State(self, self._flat, loaded, self._started)
         self._bind(self._state)
         self._state.settle()
@@ -142,7 +139,7 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
 
     def _follow_model(self) -> None:
         """Notice what has become of the model, and of the state, since the last step."""
-        is_as_laid_out = not self._follow_groups() and self._state.is_shown()
+        is_as_laid_out = not self._groups.have_changed(self.param_groups, self._started) and self._state.is_shown()
         if self._structure.is_unchanged() and self._flat.is_bound():
             if not is_as_laid_out:
                 # What now stands there counts, such as what was kept elsewhere meanwhile.
@@ -156,24 +153,6 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
             self._state.follow_freezing({name: named[name] for name in self._named})
         self._lay_out()
 
-    def _follow_groups(self) -> bool:
-        """Tell whether somebody has moved parameters between groups, or taken some out, since the last layout.
-
-        Returns:
-            True if so; all is then to be laid out anew.
-
-        Raises:
-            ValueError: There are parameters among them that have not been there.
-        """
-        groups = list(map(_places_in, self.param_groups))
-        if groups == self._groups:
-            return False
-        if not set(chain(*self._groups)).issuperset(chain(*groups)):
-            if self._started:
-                raise ValueError(f"parameters {CANNOT_JOIN}")
-            raise ValueError("parameters were put into param_groups: use add_param_group, which sees what they are")
-        return True
-
     def _follow_parameters(self) -> bool:
         """Take up what stands in the place of parameters; return whether there is any, and all is to be laid out."""
         named = dict(self._module.named_parameters())
@@ -186,8 +165,7 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         """Let new parameters stand for old ones, state included."""
         for group in self.param_groups:
             group["params"] = [replaced.get(parameter, parameter) for parameter in group["params"]]
-        places = {id(old): id(new) for old, new in replaced.items()}
-        self._groups = [[places.get(place, place) for place in group] for group in self._groups]
+        self._groups.replace(replaced)
         for old, new in replaced.items():
             if old in self.state:
                 self.state[new] = self.state.pop(old)
@@ -274,9 +252,7 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         self._follow_model()
         self._options.look(self.param_groups)
         if len(self.param_groups) > 1:
-            common = [name for name in self.defaults if name not in self._of_a_group]
-            for number, group in enumerate(self.param_groups[1:], start=1):
-                check_common(common, number, group, self.param_groups[0])
+            check_alike(self.param_groups, [name for name in self.defaults if name not in self._of_a_group])
         has_started, self._started = self._started, True
         try:
             info = self._take_step(inputs, targets)
@@ -291,17 +267,6 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
     @abstractmethod
     def _take_step(self, inputs: Any, targets: Any) -> Any:
         """Take the step itself."""
-
-    def _decay(self, theta: Tensor) -> None:
-        """Move θ by −weight_decay · ``theta``, each group by its own."""
-        if len(self.param_groups) == 1:
-            self._flat.buffer.sub_(theta, alpha=self.param_groups[0]["weight_decay"])
-            return
-        views, before = self._flat.views(self._flat.buffer), self._flat.views(theta)
-        for group, indices in zip(self.param_groups, self._indices_by_group, strict=True):
-            if group["weight_decay"] != 0:
-                for index in indices:
-                    views[index].sub_(before[index], alpha=group["weight_decay"])
 
     zero_grad = without_compiler(torch.optim.Optimizer.zero_grad)
 
@@ -342,8 +307,7 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         """Return what pickling and copying keep: everything but the layout, which is made anew."""
         if self._follow_parameters():
             self._lay_out()
-        derived = {"_flat", "_structure", "_network", "_state", "_options", "_named", "_groups", "_indices_by_group"}
-        derived.add("step")
+        derived = {"_flat", "_structure", "_network", "_state", "_options", "_named", "_groups", "step"}
         kept = {k: v for k, v in self.__dict__.items() if k not in derived and not k.startswith("_optimizer_")}
         # Views would be written with all of the buffer that they are views of, once each.
         state = {p: {k: v.clone() if isinstance(v, Tensor) else v for k, v in s.items()} for p, s in self.state.items()}
@@ -354,8 +318,3 @@ class MinibatchOptimizer(torch.optim.Optimizer, ABC):
         super().__setstate__(state)
         if "model" in state:
             self._lay_out()
-
-
-def _places_in(group: Mapping[str, Any]) -> list[int]:
-    """Return which parameters are in a group."""
-    return list(map(id, group["params"]))

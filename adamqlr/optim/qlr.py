@@ -189,7 +189,7 @@ class QLR(MinibatchOptimizer):
         local = self._network.linearize(inputs, targets, group["curvature"], self._observer)
         gradient = self._network.gradient.buffer
         self._propose(damping, refusal)
-        factor, momentum = self._rates.scale(self.param_groups, self._indices_by_group), group["momentum"]
+        factor, momentum = self._rates.scale(self.param_groups, self._groups.indices), group["momentum"]
         lr = None if group["choose_lr"] else self._operands(factor)
         momentum = None if momentum is None else self._operands(momentum)
         if lr is not None and momentum is not None and not group["adapt_damping"]:
@@ -252,7 +252,7 @@ class QLR(MinibatchOptimizer):
         """Decay the parameters, now that ρ is measured; return whether the step stands, and take it back if not."""
         if before is not None:
             self._network.gradient.leave_out_unused(before)
-            self._decay(before)
+            self._groups.decay(self.param_groups, before)
         if refusal is None:
             return self._true
         return refusal.unless_finite(loss, true_change, self._flat.buffer)
